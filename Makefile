@@ -1,0 +1,48 @@
+# Every target sets itself up. `make demo` and `make test` are the two commands of a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+MODE := $(if $(QUICK),quick,$(if $(LONG),long,default))
+# one thread per process: the demo runs two processes, the tests two workers
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup demo test lint type test-slow scenes tokenizer tokens pretrain instruct eval report bench gpu-check clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## make .venv and install everything (once)
+
+.venv/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2.5 hours)
+	$(BIN)/python -m ddt_lightning.demo --mode $(MODE)
+
+scenes tokenizer tokens pretrain instruct eval report: setup ## the demo up to this step
+	$(BIN)/python -m ddt_lightning.demo --mode $(MODE) --until $@
+
+test: setup lint type ## lint, types and tests
+	$(BIN)/python -m pytest -n 2 -q
+
+lint: setup ## ruff
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: setup ## mypy
+	$(BIN)/mypy
+
+test-slow: setup ## the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+bench: setup ## side-by-side benchmarks, as tables
+	$(BIN)/python -m tests.benchmarks
+
+gpu-check: setup ## the tests that need CUDA; one line and success where there is none
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)' \
+		&& $(BIN)/python -m pytest -q -m gpu || { $(BIN)/python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' && echo "no CUDA device: nothing to check"; }
+
+clean: ## remove runs and local shards
+	rm -rf runs data/shards

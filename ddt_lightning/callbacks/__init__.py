@@ -1,0 +1,1 @@
+"""When to measure: Lightning callbacks over metrics and the pipeline."""

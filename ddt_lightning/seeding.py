@@ -1,0 +1,47 @@
+"""Random draws that belong to a sample, not to a process.
+
+Every random number of a training step is keyed by what it is for and by the sample's number in the endless training
+order, e.g. ``("noise", seed, sample)``. One process and N processes with the same global batch therefore draw the same
+numbers, and a resumed run repeats an uninterrupted one without any stored generator state.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def key_bits(*key: int | str) -> int:
+    """A 64-bit integer that depends on every part of `key` and on nothing else (not on `PYTHONHASHSEED`)."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in key)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A CPU generator whose stream depends on `key` alone."""
+    return torch.Generator().manual_seed(key_bits(*key) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def numpy_rng(*key: int | str) -> np.random.Generator:
+    """A numpy generator whose stream depends on `key` alone."""
+    return np.random.Generator(np.random.PCG64(key_bits(*key)))
+
+
+def normal(shape: tuple[int, ...], *key: int | str, samples: Tensor) -> Tensor:
+    """Standard normal noise, one independent stream per sample.
+
+    Args:
+        shape: shape of one sample's noise.
+        key: what the draw is for, with the run's seed.
+        samples: int64 `[B]`, global sample numbers.
+
+    Returns:
+        float32 `[B, *shape]` on the CPU.
+    """
+    return torch.stack([torch.randn(shape, generator=generator(*key, int(n))) for n in samples.tolist()])
+
+
+def uniform(*key: int | str, samples: Tensor) -> Tensor:
+    """One number in [0, 1) per sample: float32 `[B]` on the CPU. Arguments as in `normal`."""
+    return torch.stack([torch.rand((), generator=generator(*key, int(n))) for n in samples.tolist()])

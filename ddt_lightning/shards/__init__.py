@@ -1,0 +1,1 @@
+"""Disk to batches: WebDataset shards of images, token ids and conversations."""

@@ -1,0 +1,1 @@
+"""One LightningModule per stage; names match stages/*.yaml."""

@@ -1,0 +1,97 @@
+"""What pretraining and instruction tuning share: a causal language model over rows of text and image ids."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ddt_lightning.lm.llm import LlmConfig, build_llm
+from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
+from ddt_lightning.training.checkpoint import load_strictly, read_weights
+from ddt_lightning.training.logs import log_means
+from ddt_lightning.training.optim import OptimConfig, build_optimizer
+from ddt_lightning.training.parallel import ParallelConfig, shard, whole_state_dict
+from ddt_lightning.vocab import Vocab
+
+
+class LanguageModule(pl.LightningModule):
+    """Trains a causal transformer on rows `{"ids": [B,T], "labels": [B,T]}`; label -100 is not scored.
+
+    Args:
+        network: sizes of a fresh small Llama; unused when `llm` names a folder.
+        optim: optimiser and schedule.
+        llm: folder of a local Llama or Gemma to start from; its vocabulary is grown by the image ids.
+        parallel: checkpointing, compilation and precision of the blocks.
+        init_from: start from these weights: a run, a release folder or a `.ckpt`.
+        seed: of the fresh weights.
+    """
+
+    llm: PreTrainedModel
+    vocab: Vocab
+
+    def __init__(
+        self,
+        network: LlmConfig,
+        optim: OptimConfig,
+        llm: str | None = None,
+        parallel: ParallelConfig | None = None,
+        init_from: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.optim = optim
+        self.folder = llm
+        self.parallel = parallel or ParallelConfig()
+        self.init_from = init_from
+        self.seed = seed
+
+    def configure_model(self) -> None:
+        """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
+        if hasattr(self, "llm"):
+            return
+        torch.manual_seed(self.seed)
+        self.vocab = vocab = self.trainer.datamodule.vocab
+        special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
+        self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size)
+        if self.init_from:
+            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
+        mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
+        shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+
+    def sums(self, batch: dict[str, Tensor]) -> LossSums:
+        """Summed losses of a batch, in all and apart for text and image ids."""
+        logits = self.llm(input_ids=batch["ids"]).logits
+        return split_loss(logits, batch["labels"], self.vocab.image_start, self.vocab.image_end)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Cross-entropy per scored token of the global batch."""
+        sums = self.sums(batch)
+        loss = global_mean(sums.total, sums.count)
+        parts = {"text_loss": sums.text / sums.text_count, "image_loss": sums.image / sums.image_count}
+        log_means(self, {"loss": loss, **parts}, self.trainer.log_every_n_steps)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """The same loss on held-out rows, apart for text and image ids."""
+        sums = self.sums(batch)
+        for name, total, count in (
+            ("loss", sums.total, sums.count),
+            ("text_loss", sums.text, sums.text_count),
+            ("image_loss", sums.image, sums.image_count),
+        ):
+            if count:
+                self.log(f"val/{name}", total / count, batch_size=int(count), on_epoch=True)
+
+    def configure_optimizers(self) -> dict:
+        """See `training/optim.py`."""
+        return build_optimizer(self.llm, self.optim, self.trainer.max_steps)
+
+    def release(self, folder: Path) -> None:
+        """Write `lm/` as a plain transformers folder and `vocab/`; collective when the weights are sharded."""
+        state = whole_state_dict(self.llm)
+        if state:
+            self.llm.save_pretrained(folder / "lm", state_dict=state)
+            self.vocab.save(folder / "vocab")

@@ -1,0 +1,99 @@
+"""Stage 1, `ddt-fit tokenizer`: images to ids and back; trains encoder, codebook and diffusion decoder together."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.vae import FrozenVae
+from ddt_lightning.seeding import generator, normal, uniform
+from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
+from ddt_lightning.training.checkpoint import load_strictly, read_weights
+from ddt_lightning.training.logs import log_means
+from ddt_lightning.training.optim import OptimConfig, build_optimizer
+
+
+class TokenizerModule(pl.LightningModule):
+    """Trains a `Tokenizer` on image batches `{"image": [B,3,H,W], "sample": [B]}`.
+
+    Args:
+        tokenizer: the network.
+        optim: optimiser and schedule.
+        vae: folder of a frozen diffusers AutoencoderKL; None works on pixels.
+        init_from: start from these weights: a run, a release folder or a `.ckpt`.
+        seed: of the noise, times and dropout.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(
+        self,
+        tokenizer: TokenizerConfig,
+        optim: OptimConfig,
+        vae: str | None = None,
+        init_from: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = tokenizer
+        self.optim = optim
+        self.init_from = init_from
+        self.seed = seed
+        self.latents: Pixels | FrozenVae = Pixels()
+        self.vae = vae
+
+    def configure_model(self) -> None:
+        """Build the network once, and load `init_from`."""
+        if hasattr(self, "tokenizer"):
+            return
+        torch.manual_seed(self.seed)
+        self.tokenizer = Tokenizer(self.config)
+        if self.init_from:
+            load_strictly(self.tokenizer, read_weights(self.init_from, "tokenizer", "tokenizer."), self.init_from)
+        if self.vae:
+            # kept out of the module tree: a frozen net is not part of this run's weights
+            object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.device))
+
+    def draws(self, latents: Tensor, samples: Tensor, step: str) -> Draws:
+        """The random numbers of these samples; `step` tells training from validation."""
+        device, key = latents.device, (self.seed, step)
+        return Draws(
+            noise=normal(tuple(latents.shape[1:]), "noise", *key, samples=samples).to(device),
+            times=uniform("time", *key, samples=samples).to(device),
+            drop=uniform("drop", *key, samples=samples).to(device),
+            revival=generator("revive", self.seed, self.global_step),
+        )
+
+    def to_latents(self, batch: dict[str, Tensor], sampled: bool) -> Tensor:
+        """Latents of a batch: a sample of the VAE's posterior in training, its mode otherwise."""
+        image = batch["image"]
+        if not sampled or not self.vae:
+            return self.latents.encode(image)
+        scale = self.latents.scale
+        shape = (self.config.latent_channels, image.shape[-2] // scale, image.shape[-1] // scale)
+        noise = normal(shape, "posterior", self.seed, samples=batch["sample"]).to(image.device)
+        return self.latents.encode(image, noise)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """Flow, commitment and diversity loss of one batch."""
+        latents = self.to_latents(batch, sampled=True)
+        loss, logs = self.tokenizer.loss(latents, self.draws(latents, batch["sample"], "train"))
+        log_means(self, {"loss": loss, **logs}, self.trainer.log_every_n_steps)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """The same loss on held-out images, with the same draws at every validation."""
+        latents = self.to_latents(batch, sampled=False)
+        loss, logs = self.tokenizer.loss(latents, self.draws(latents, batch["sample"], "val"))
+        values = {"val/loss": loss, "val/flow": logs["flow"]}
+        self.log_dict(values, sync_dist=True, batch_size=len(latents))
+
+    def configure_optimizers(self) -> dict:
+        """See `training/optim.py`."""
+        return build_optimizer(self.tokenizer, self.optim, self.trainer.max_steps)
+
+    def release(self, folder: Path) -> None:
+        """Write `tokenizer/` as safetensors, for the next stages and for others."""
+        self.tokenizer.save_pretrained(folder / "tokenizer")

@@ -1,0 +1,1 @@
+"""Latents [B,c,h,w] to ids [B,K] and back: the diffusion timestep tokenizer."""

@@ -1,0 +1,178 @@
+"""Token-conditioned MMDiT: noisy latents, a time and the visible tokens to a velocity (or x0) of the latents.
+
+The SD3 backbone with the text stream given to the image tokens: joint attention over patches and tokens, the patches
+modulated by time, the tokens by their index alone. Hidden tokens are masked as attention keys, which equals passing
+only the visible prefix; no visible token is the unconditional model. Built from diffusers parts, so that the image
+stream of an SD3 transformer has the same names. Source: DDT-LLaMA section 3.2, Selftok's `MMDiT_XL`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention import FeedForward
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import PatchEmbed, TimestepEmbedding, Timesteps
+from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero
+from torch import Tensor, nn
+
+from ddt_lightning.tokens.encoder import attend, layer_norm
+from ddt_lightning.tokens.modulation import FREQUENCIES, TokenModulation, position_table
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of the decoder.
+
+    Args:
+        depth: number of joint blocks; the last one only reads the tokens.
+        heads: attention heads.
+        head_dim: width of a head; the decoder's width is `heads * head_dim`.
+    """
+
+    depth: int = 5
+    heads: int = 4
+    head_dim: int = 32
+
+    @property
+    def width(self) -> int:
+        """Width of both streams."""
+        return self.heads * self.head_dim
+
+
+class JointBlock(nn.Module):
+    """SD3's joint block, parts named as in diffusers, with the token stream modulated by token index instead of time.
+
+    Args:
+        config: sizes.
+        tokens: K.
+        last: the last block updates only the image stream and modulates the tokens by time, as SD3 does.
+    """
+
+    def __init__(self, config: DecoderConfig, tokens: int, last: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.last = last
+        self.norm1 = AdaLayerNormZero(width)
+        self.norm1_context: nn.Module
+        self.attn = Attention(
+            query_dim=width,
+            added_kv_proj_dim=width,
+            dim_head=config.head_dim,
+            heads=config.heads,
+            out_dim=width,
+            context_pre_only=last,
+            bias=True,
+        )
+        self.ff = FeedForward(width, activation_fn="gelu-approximate")
+        if last:
+            self.norm1_context = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
+            self.attn.add_q_proj.requires_grad_(False)  # the tokens only answer here; kept for reference checkpoints
+        else:
+            self.norm1_context = TokenModulation(tokens, width)
+            self.ff_context = FeedForward(width, activation_fn="gelu-approximate")
+
+    def modulate_tokens(self, tokens: Tensor, condition: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Normed and modulated tokens `[B, n, D]`, and the rest of the modulation (empty in the last block)."""
+        if self.last:
+            return self.norm1_context(tokens, condition), ()
+        shift, scale, *rest = self.norm1_context(tokens.shape[1])
+        return layer_norm(tokens) * (1 + scale) + shift, tuple(rest)
+
+    def forward(self, image: Tensor, tokens: Tensor, condition: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One joint step.
+
+        Args:
+            image: patches `[B, N, D]`.
+            tokens: `[B, n, D]`.
+            condition: time embedding `[B, D]`.
+            mask: bool `[B, 1, 1, N + n]`, which keys may be seen, or None for all.
+
+        Returns:
+            New patches and tokens; the last block returns the tokens unchanged.
+        """
+        patches = image.shape[1]
+        normed, gate_a, shift_m, scale_m, gate_m = self.norm1(image, emb=condition)
+        normed_tokens, token_modulation = self.modulate_tokens(tokens, condition)
+        attn = self.attn
+        q = attn.to_q(normed)
+        if not self.last:
+            q = torch.cat([q, attn.add_q_proj(normed_tokens)], dim=1)  # [B, N + n, D]
+        k = torch.cat([attn.to_k(normed), attn.add_k_proj(normed_tokens)], dim=1)
+        v = torch.cat([attn.to_v(normed), attn.add_v_proj(normed_tokens)], dim=1)
+        mixed = attend(q, k, v, attn.heads, mask)
+        image = image + gate_a[:, None] * attn.to_out[0](mixed[:, :patches])
+        image = image + gate_m[:, None] * self.ff(layer_norm(image) * (1 + scale_m[:, None]) + shift_m[:, None])
+        if not self.last:
+            gate_a, shift_m, scale_m, gate_m = token_modulation
+            tokens = tokens + gate_a * attn.to_add_out(mixed[:, patches:])
+            tokens = tokens + gate_m * self.ff_context(layer_norm(tokens) * (1 + scale_m) + shift_m)
+        return image, tokens
+
+
+class Decoder(nn.Module):
+    """The network of the flow.
+
+    Args:
+        config: sizes.
+        tokens: K.
+        code_dim: width of a token vector.
+        channels: latent channels c.
+        patch: side of a patch in latent pixels.
+        positions: side of the 2-D position table in patches.
+    """
+
+    token_table: Tensor
+
+    def __init__(
+        self, config: DecoderConfig, tokens: int, code_dim: int, channels: int, patch: int, positions: int
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.patch = patch
+        self.pos_embed = PatchEmbed(
+            height=patch * positions,
+            width=patch * positions,
+            patch_size=patch,
+            in_channels=channels,
+            embed_dim=width,
+            pos_embed_max_size=positions,
+        )
+        self.sinusoid = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.timestep_embedder = TimestepEmbedding(FREQUENCIES, width)
+        self.context_embedder = nn.Linear(code_dim, width)
+        self.register_buffer("token_table", position_table(tokens, width), persistent=False)
+        blocks = [JointBlock(config, tokens, last=depth == config.depth - 1) for depth in range(config.depth)]
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
+        self.proj_out = nn.Linear(width, patch * patch * channels)
+        # adaLN-zero: a fresh decoder is the identity along its depth and outputs zero
+        zeroed = [block.get_submodule(f"{norm}.linear") for block in blocks for norm in ("norm1", "norm1_context")]
+        for layer in (*zeroed, self.norm_out.linear, self.proj_out):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Run the network.
+
+        Args:
+            x_t: noisy latents `[B, c, h, w]`.
+            t: times `[B]` in [0, 1].
+            tokens: token vectors `[B, n, code_dim]`, the first n of K; n may be 0.
+            visible: bool `[B, n]`, or None when all n are visible.
+
+        Returns:
+            `[B, c, h, w]`, in the space of the tokenizer's head.
+        """
+        height, width = x_t.shape[-2] // self.patch, x_t.shape[-1] // self.patch
+        image = self.pos_embed(x_t)
+        condition = self.timestep_embedder(self.sinusoid(1000 * t).to(image.dtype))
+        context = self.context_embedder(tokens) + self.token_table[: tokens.shape[1]]
+        mask = None
+        if visible is not None:
+            mask = F.pad(visible, (image.shape[1], 0), value=True)[:, None, None]  # [B, 1, 1, N + n]
+        for block in self.transformer_blocks:
+            image, context = block(image, context, condition, mask)
+        patches = self.proj_out(self.norm_out(image, condition))
+        patches = patches.view(len(x_t), height, width, self.patch, self.patch, -1)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x_t.shape)  # [B, c, h, w]

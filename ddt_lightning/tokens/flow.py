@@ -1,0 +1,94 @@
+"""Rectified flow: the straight path between data and noise, its losses and its sampler, as pure functions.
+
+Time convention of the whole project: t=1 is noise, t=0 is data, `x_t = t*noise + (1-t)*x0` and
+`velocity = noise - x0`. A network either outputs the velocity or x0; `velocity_from_x0` converts.
+Source: rectified flow as used by SD3, DDT-LLaMA (loss on x0) and Selftok (loss on the velocity).
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+SMALLEST_TIME = 0.05
+"""Times below this are treated as this where a division by t would blow up the loss of an x0 head."""
+
+
+def expand(t: Tensor, like: Tensor) -> Tensor:
+    """View t `[B]` as `[B, 1, ...]` with as many axes as `like`."""
+    return t.view(-1, *[1] * (like.dim() - 1))
+
+
+def interpolate(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Point on the path, `t*noise + (1-t)*x0`: `[B, ...]` for x0 and noise `[B, ...]`, t `[B]`."""
+    t = expand(t, x0)
+    return t * noise + (1 - t) * x0
+
+
+def velocity_from_x0(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """Velocity of the straight line from x0 through x_t, `(x_t - x0) / t`; t is kept above 1e-4."""
+    return (x_t - x0) / expand(t, x_t).clamp_min(1e-4)
+
+
+def x0_from_velocity(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+    """Where the line through x_t with this velocity started, `x_t - t*velocity`."""
+    return x_t - expand(t, x_t) * velocity
+
+
+def high_noise_times(u: Tensor) -> Tensor:
+    """Times with more weight on noise, `t = 1 - (1-u)^2`, for u uniform in [0, 1)."""
+    return 1 - (1 - u) ** 2
+
+
+def flow_error(output: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor, head: str, loss: str) -> Tensor:
+    """Squared error of a network's output, in the space of the loss.
+
+    Args:
+        output: what the network returned, `[B, c, h, w]`.
+        x_t: its input.
+        x0: the data.
+        noise: the noise.
+        t: times `[B]`.
+        head: what `output` means, "velocity" or "x0".
+        loss: the space of the error, "velocity" or "x0". They differ by the factor t^2.
+
+    Returns:
+        Mean squared error per sample, `[B]`.
+    """
+    axes = tuple(range(1, x0.dim()))
+    if head == "velocity":
+        error = (output - (noise - x0)).pow(2).mean(axes)
+        return error if loss == "velocity" else t**2 * error
+    error = (output - x0).pow(2).mean(axes)
+    return error if loss == "x0" else error / t.clamp_min(SMALLEST_TIME) ** 2
+
+
+def time_grid(steps: int) -> Tensor:
+    """Sampling times `linspace(1, 0, steps + 1)` in fp32; only this reproduces the reference's visible counts."""
+    if steps < 1:
+        raise ValueError(f"`steps` ({steps}) must be at least 1.")
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float32)
+
+
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Integrate from noise to data with Euler steps, `x <- x - (t_i - t_{i+1}) * velocity(x, t_i)`.
+
+    Args:
+        velocity: called with x `[B, ...]` and the time, a 0-d fp32 tensor.
+        noise: x at t=1.
+        steps: number of equal steps.
+
+    Returns:
+        x at t=0, the shape of `noise`.
+    """
+    grid = time_grid(steps).to(noise.device)
+    x = noise
+    for now, after in pairwise(grid):
+        x = x - (now - after) * velocity(x, now)
+    return x
+
+
+def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance, `u + guidance * (c - u)`; 1 is the conditional value."""
+    return unconditional + guidance * (conditional - unconditional)

@@ -1,0 +1,241 @@
+"""Cosine EMA quantizer: query features `[B,K,D]` to ids `[B,K]` and unit code vectors `[B,K,d]`.
+
+The codebook is not trained by gradient: it follows an exponential moving average of the features assigned to each code.
+Codes that fall out of use are replaced by features of the current batch. All statistics are summed over processes, and
+the replacements are drawn from the global batch, so every process holds the same codebook. Source: Selftok's quantizer
+(commitment, gated entropy over per-position usage, relative dead-code threshold, position-weighted reactivation).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GROUP = 8
+"""Neighbouring positions that share one term of the diversity loss."""
+TINY = 1e-10
+"""Inside logarithms."""
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """Codebook and its losses.
+
+    Args:
+        decay: of the moving averages of codes and usage.
+        commit_weight: weight of the commitment loss.
+        diversity_weight: weight of the entropy loss over code usage.
+        usage_memory: share of the running usage table in the entropy; the rest is the batch.
+        diversity_full: usage (mean perplexity per position over codebook size) below which the entropy loss has full
+            weight.
+        diversity_none: usage above which it has none.
+        dead_threshold: a code is dead when its moving hit count falls below this share of uniform use.
+        temperature: of the softmax over cosines in the entropy loss.
+    """
+
+    decay: float = 0.99
+    commit_weight: float = 1.0
+    diversity_weight: float = 1.0
+    usage_memory: float = 0.8
+    diversity_full: float = 0.1
+    diversity_none: float = 0.3
+    dead_threshold: float = 0.2
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay < 1:
+            raise ValueError(f"`quantizer.decay` ({self.decay}) must lie between 0 and 1.")
+        if not 0 <= self.diversity_full < self.diversity_none:
+            raise ValueError(
+                f"`quantizer.diversity_full` ({self.diversity_full}) must be below `quantizer.diversity_none` "
+                f"({self.diversity_none})."
+            )
+
+
+@dataclass
+class Quantized:
+    """What a training forward returns: `codes [B,K,d]` (straight-through), `ids [B,K]`, the loss and its parts."""
+
+    codes: Tensor
+    ids: Tensor
+    loss: Tensor
+    logs: dict[str, Tensor]
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in nats over the last axis."""
+    return -(p * (p + TINY).log()).sum(-1)
+
+
+def summed(x: Tensor) -> Tensor:
+    """Sum of x over all processes; x itself when there is one."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        x = x.contiguous()
+        dist.all_reduce(x)
+    return x
+
+
+def world() -> tuple[int, int]:
+    """Rank and number of processes."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def position_groups(tokens: int) -> int:
+    """Number of groups of neighbouring positions: K/8, or the nearest number that divides K evenly."""
+    size = max(n for n in range(1, min(GROUP, tokens) + 1) if tokens % n == 0)
+    return tokens // size
+
+
+class Quantizer(nn.Module):
+    """Codebook of unit vectors and the moving statistics that keep it.
+
+    Args:
+        config: losses and rates.
+        tokens: K.
+        codebook_size: C.
+        code_dim: d.
+        width: width of the incoming features.
+    """
+
+    codebook: Tensor
+    code_sums: Tensor
+    code_hits: Tensor
+    usage: Tensor
+    seen: Tensor
+
+    def __init__(self, config: QuantizerConfig, tokens: int, codebook_size: int, code_dim: int, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = tokens
+        self.project_in = nn.Linear(width, code_dim)
+        nn.init.xavier_uniform_(self.project_in.weight)
+        nn.init.zeros_(self.project_in.bias)
+        codebook = F.normalize(torch.randn(codebook_size, code_dim), dim=-1)
+        self.register_buffer("codebook", codebook)  # [C, d], unit rows
+        self.register_buffer("code_sums", torch.zeros(codebook_size, code_dim))  # moving sum of assigned features
+        self.register_buffer("code_hits", torch.zeros(codebook_size))  # moving number of hits
+        self.register_buffer("usage", torch.full((tokens, codebook_size), 1 / codebook_size))  # P(code | position)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))  # a training batch has set the statistics
+
+    def features(self, queries: Tensor) -> Tensor:
+        """Unit vectors `[B, K, d]` before quantisation, in fp32 whatever the autocast."""
+        with torch.autocast(queries.device.type, enabled=False):
+            return F.normalize(self.project_in(queries.float()), dim=-1)
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Ids int64 `[B, K]` of the codes with the largest cosine."""
+        with torch.autocast(features.device.type, enabled=False):
+            return (features.float() @ self.codebook.T).argmax(-1)
+
+    def forward(self, queries: Tensor, draws: torch.Generator) -> Quantized:
+        """Quantise a training batch, compute its losses and update the codebook.
+
+        Args:
+            queries: encoder output `[B, K, D]`, this process's share of the global batch.
+            draws: CPU generator for the replacement of dead codes; the same on every process.
+
+        Returns:
+            Codes of the codebook as it was before this batch, with the gradient passed straight through.
+        """
+        u = self.features(queries)
+        with torch.autocast(u.device.type, enabled=False):
+            codebook = self.codebook.clone()  # as it was before this batch; the buffer changes below
+            cosines = u @ codebook.T  # [B, K, C]
+            ids = cosines.argmax(-1)
+            codes = codebook[ids]
+            commit = F.mse_loss(u, codes)
+            self.update_usage(ids)
+            perplexity = entropy(self.usage).exp().mean()
+            gate = self.diversity_gate(perplexity)
+            diversity = gate * self.diversity(cosines)
+            if self.training:
+                self.update_codes(u.detach(), ids, draws)
+        loss = self.config.commit_weight * commit - self.config.diversity_weight * diversity
+        logs = {
+            "commit": commit.detach(),
+            "diversity": diversity.detach(),
+            "position_perplexity": perplexity,
+            "perplexity": entropy(self.code_hits / self.code_hits.sum().clamp_min(TINY)).exp(),
+            "codes_used": (self.code_hits >= self.dead_hits(len(u))).float().mean(),
+        }
+        return Quantized(u + (codes - u).detach(), ids, loss, logs)
+
+    def diversity_gate(self, perplexity: Tensor) -> Tensor:
+        """Weight of the entropy term: 0.5 at low usage, falling linearly to 0 at `diversity_none`."""
+        low, high = self.config.diversity_full, self.config.diversity_none
+        usage = perplexity / len(self.codebook)
+        return (0.5 - 0.5 * (usage - low) / (high - low)).clamp(0, 0.5)
+
+    def diversity(self, cosines: Tensor) -> Tensor:
+        """Mean of the entropies per position and per group of positions, of running and batch usage mixed.
+
+        The batch mean is that of the global batch; its gradient is the local one, which data-parallel averaging of
+        gradients completes.
+        """
+        batch = (cosines / self.config.temperature).softmax(-1).mean(0)  # [K, C]
+        _, processes = world()
+        if processes > 1:
+            batch = batch + (summed(batch.detach().clone()) / processes - batch.detach())
+        mixed = self.config.usage_memory * self.usage + (1 - self.config.usage_memory) * batch
+        grouped = mixed.unflatten(0, (position_groups(self.tokens), -1)).mean(1)  # [groups, C]
+        return 0.5 * (entropy(mixed).mean() + entropy(grouped).mean())
+
+    @torch.no_grad()
+    def update_usage(self, ids: Tensor) -> None:
+        """Fold this batch's code frequencies per position into the running table."""
+        if not self.training:
+            return
+        size = len(self.codebook)
+        flat = ids + size * torch.arange(self.tokens, device=ids.device)  # [B, K]
+        counts = torch.bincount(flat.flatten(), minlength=self.tokens * size).view(self.tokens, size).float()
+        _, processes = world()
+        batch = summed(counts) / (len(ids) * processes)
+        # the very first batch outweighs the uniform start
+        decay = torch.where(self.seen, self.config.decay, 0.3)
+        self.usage.mul_(decay).add_(batch * (1 - decay))
+
+    def dead_hits(self, batch: int) -> float:
+        """Moving hit count below which a code is dead, for this many local samples."""
+        _, processes = world()
+        return self.config.dead_threshold * batch * processes * self.tokens / len(self.codebook)
+
+    @torch.no_grad()
+    def update_codes(self, u: Tensor, ids: Tensor, draws: torch.Generator) -> None:
+        """Move every code towards its features, then replace the dead ones."""
+        rows, flat = u.flatten(0, 1), ids.flatten()
+        sums = torch.zeros_like(self.code_sums).index_add_(0, flat, rows)
+        hits = torch.bincount(flat, minlength=len(self.codebook)).to(self.code_hits)
+        both = summed(torch.cat([sums, hits[:, None]], dim=1))
+        sums, hits = both[:, :-1], both[:, -1]
+        if not self.seen:  # start from the random codebook at the weight of uniform use
+            uniform = hits.sum() / len(self.codebook)
+            self.code_sums.copy_(self.codebook * uniform)
+            self.code_hits.fill_(uniform)
+            self.seen.fill_(True)
+        decay = self.config.decay
+        self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
+        self.code_hits.mul_(decay).add_(hits, alpha=1 - decay)
+        self.codebook.copy_(F.normalize(self.code_sums, dim=-1))
+        self.revive(u, draws)
+
+    def revive(self, u: Tensor, draws: torch.Generator) -> None:
+        """Replace dead codes by features of the global batch, more often from positions that use few codes."""
+        threshold = self.dead_hits(len(u))
+        dead = (self.code_hits < threshold).nonzero().flatten()
+        if not len(dead):
+            return
+        rank, processes = world()
+        spread = 1 / entropy(self.usage).exp()
+        weights = (10 * spread / spread.max()).softmax(0).cpu()  # [K]
+        position = torch.multinomial(weights, len(dead), replacement=True, generator=draws)
+        sample = torch.randint(len(u) * processes, (len(dead),), generator=draws)
+        mine = sample % processes == rank  # sample n of the global batch is on process n % processes
+        picked = u[(sample // processes).to(u.device), position.to(u.device)]
+        fresh = summed(picked * mine.to(u)[:, None])
+        self.codebook[dead] = fresh
+        self.code_sums[dead] = fresh * threshold
+        self.code_hits[dead] = threshold

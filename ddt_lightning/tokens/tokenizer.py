@@ -1,0 +1,264 @@
+"""The DDT tokenizer: encoder, quantizer and diffusion decoder as one module, latents `[B,c,h,w]` <-> ids `[B,K]`.
+
+Token 0 is the finest and visible at every noise level, token K-1 the coarsest and needed only near pure noise. Source:
+DDT-LLaMA section 3.2; Selftok.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ddt_lightning.tokens.decoder import Decoder, DecoderConfig
+from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
+from ddt_lightning.tokens.flow import (
+    euler,
+    flow_error,
+    guided,
+    high_noise_times,
+    interpolate,
+    velocity_from_x0,
+)
+from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig
+from ddt_lightning.tokens.schedule import ScheduleConfig, last_visible, visible_mask
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Everything that defines a tokenizer.
+
+    Args:
+        tokens: K, ids per image.
+        codebook_size: C.
+        code_dim: width of a code.
+        latent_channels: c; 3 for pixels.
+        latent_size: side of the latents; the image's side for pixels.
+        patch: side of a patch in latent pixels.
+        positions: side of the 2-D position table in patches; 0 for twice `latent_size / patch`.
+        head: what the decoder outputs. Patches with more values than the decoder is wide need x0.
+        loss: the space of the squared error.
+        times: how training times are drawn: uniform, or with more weight on noise.
+        token_dropout: share of samples trained without tokens, which makes decode guidance possible.
+        schedule: which tokens are visible when.
+        encoder: sizes of the encoder.
+        quantizer: losses and rates of the codebook.
+        decoder: sizes of the decoder.
+    """
+
+    tokens: int = 32
+    codebook_size: int = 512
+    code_dim: int = 8
+    latent_channels: int = 3
+    latent_size: int = 64
+    patch: int = 8
+    positions: int = 0
+    head: Literal["velocity", "x0"] = "x0"
+    loss: Literal["velocity", "x0"] = "velocity"
+    times: Literal["uniform", "high_noise"] = "high_noise"
+    token_dropout: float = 0.1
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "codebook_size", "code_dim", "latent_channels", "latent_size", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`tokenizer.{name}` ({getattr(self, name)}) must be at least 1.")
+        if self.latent_size % self.patch:
+            raise ValueError(
+                f"`tokenizer.latent_size` ({self.latent_size}) must be a multiple of patch ({self.patch})."
+            )
+        if self.positions and self.positions < self.latent_size // self.patch:
+            raise ValueError(
+                f"`tokenizer.positions` ({self.positions}) must cover {self.latent_size // self.patch} patches."
+            )
+        if not 0 <= self.token_dropout < 1:
+            raise ValueError(f"`tokenizer.token_dropout` ({self.token_dropout}) must lie in [0, 1).")
+        self.schedule.check(self.tokens)
+
+    @property
+    def table(self) -> int:
+        """Side of the 2-D position table in patches."""
+        return self.positions or 2 * self.latent_size // self.patch
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Self:
+        """The config of a `config.json`."""
+        parts = {
+            "schedule": ScheduleConfig,
+            "encoder": EncoderConfig,
+            "quantizer": QuantizerConfig,
+            "decoder": DecoderConfig,
+        }
+        return cls(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
+
+
+@dataclass
+class Draws:
+    """The random numbers of one training step, one row per sample.
+
+    Args:
+        noise: standard normal `[B, c, h, w]`.
+        times: uniform `[B]`.
+        drop: uniform `[B]`; a sample below `token_dropout` is trained without tokens.
+        revival: CPU generator for dead codes, the same on every process.
+    """
+
+    noise: Tensor
+    times: Tensor
+    drop: Tensor
+    revival: torch.Generator
+
+
+class Tokenizer(nn.Module):
+    """See the module's docstring."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes = (config.latent_channels, config.patch, config.table)
+        self.encoder = Encoder(config.encoder, config.tokens, *sizes)
+        self.quantizer = Quantizer(
+            config.quantizer, config.tokens, config.codebook_size, config.code_dim, config.encoder.query_width
+        )
+        self.token_norm = nn.LayerNorm(config.code_dim, eps=1e-6)
+        self.decoder = Decoder(config.decoder, config.tokens, config.code_dim, *sizes)
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Unit vectors `[B, K, code_dim]` before quantisation."""
+        return self.quantizer.features(self.encoder(latents))
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor) -> Tensor:
+        """Latents `[B, c, h, w]` to ids int64 `[B, K]`."""
+        return self.quantizer.nearest(self.features(latents))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids of the first n tokens `[B, n]` to token vectors `[B, n, code_dim]`."""
+        return self.token_norm(self.quantizer.codebook[ids])
+
+    def velocity(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Velocity of the flow, whatever the head.
+
+        Args:
+            x_t: `[B, c, h, w]`.
+            t: `[B]` in [0, 1].
+            tokens: `[B, n, code_dim]`; n = 0 is unconditional.
+            visible: bool `[B, n]`, or None for all.
+
+        Returns:
+            `[B, c, h, w]`.
+        """
+        output = self.decoder(x_t, t, tokens, visible)
+        return velocity_from_x0(x_t, output, t) if self.config.head == "x0" else output
+
+    def loss(self, latents: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss of one batch; in training mode the codebook is updated too.
+
+        Args:
+            latents: `[B, c, h, w]`.
+            draws: the step's random numbers.
+
+        Returns:
+            The loss and its parts: flow (also by thirds of t), commitment, diversity, codebook health.
+        """
+        config = self.config
+        quantized = self.quantizer(self.encoder(latents), draws.revival)
+        tokens = self.token_norm(quantized.codes)
+        t = high_noise_times(draws.times) if config.times == "high_noise" else draws.times
+        visible = visible_mask(config.schedule, config.tokens, t)
+        dropped = draws.drop < config.token_dropout
+        visible = visible & ~dropped[:, None]
+        x_t = interpolate(latents, draws.noise, t)
+        output = self.decoder(x_t, t, tokens, visible)
+        errors = flow_error(output, x_t, latents, draws.noise, t, config.head, config.loss)
+        flow = errors.mean()
+        kept, logs = errors.detach()[~dropped], quantized.logs
+        for name, low, high in (("low", 0.0, 0.35), ("mid", 0.35, 0.7), ("high", 0.7, 1.0)):
+            band = kept[(t[~dropped] > low) & (t[~dropped] <= high)]
+            logs[f"flow_{name}_noise"] = band.mean()  # nan when this batch has none; Lightning's csv leaves it so
+        return flow + quantized.loss, {"flow": flow.detach(), **logs}
+
+    @torch.no_grad()
+    def decode(
+        self,
+        ids: Tensor,
+        *,
+        steps: int = 50,
+        decode_guidance: float = 1.0,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Ids to latents by Euler steps from noise; what is visible follows the schedule at every step.
+
+        Args:
+            ids: the first n of K ids, `[B, n]`; n < K shows what the first n tokens carry.
+            steps: Euler steps.
+            decode_guidance: 1 for none, above it away from the unconditional model.
+            noise: `[B, c, h, w]` to start from; drawn from `generator` when None.
+            generator: CPU generator of the noise.
+
+        Returns:
+            Latents `[B, c, h, w]`.
+        """
+        config = self.config
+        device = ids.device
+        if noise is None:
+            shape = (len(ids), config.latent_channels, config.latent_size, config.latent_size)
+            noise = torch.randn(shape, generator=generator)
+        tokens = self.embed(ids)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            times = t.expand(len(x))
+            last = int(last_visible(config.schedule, config.tokens, (1000 * t).floor()))
+            conditional = self.velocity(x, times, tokens[:, : last + 1])
+            if decode_guidance == 1.0:
+                return conditional
+            return guided(conditional, self.velocity(x, times, tokens[:, :0]), decode_guidance)
+
+        return euler(velocity, noise.to(device), steps)
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of the config and the weights: what a token shard names as its tokenizer."""
+        digest = hashlib.blake2b(json.dumps(asdict(self.config), sort_keys=True).encode(), digest_size=8)
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({"kind": "ddt", **asdict(self.config)}, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load a folder written by `save_pretrained`, strictly, in eval mode.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: the folder holds another kind of tokenizer, or weights that do not fit the config.
+        """
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"No tokenizer in {folder}: {name} is missing.")
+        values = json.loads((folder / "config.json").read_text())
+        kind = values.pop("kind", None)
+        if kind != "ddt":
+            raise ValueError(f"{folder}/config.json describes a {kind!r} tokenizer, not 'ddt'.")
+        tokenizer = cls(TokenizerConfig.from_dict(values))
+        try:
+            tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
+        return tokenizer.eval()

@@ -1,0 +1,73 @@
+"""Weights in and out of a run: strict loading for `init_from`, and the list of what a run folder holds.
+
+A run folder holds `config.yaml`, `metrics.csv`, `checkpoints/last.ckpt` (to continue the run) and, once training has
+ended, `release/` (plain safetensors folders, to start others from).
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+def released(path: str | Path, part: str) -> Path:
+    """The folder of `part` (`tokenizer`, `lm`, `vocab`) in a run, a release or a model folder, or `path` itself.
+
+    Raises:
+        FileNotFoundError: none of them exists.
+    """
+    path = Path(path)
+    for folder in (path / "release" / part, path / part, path):
+        if (folder / "config.json").is_file() or (folder / f"{part}.json").is_file():
+            return folder
+    raise FileNotFoundError(f"No released {part} in {path}: expected release/{part}/ or {part}/ with a config.json.")
+
+
+def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
+    """Weights of a Lightning checkpoint, or of a released folder.
+
+    Args:
+        path: a `.ckpt` file, a run folder, a release folder or the part's own folder.
+        part: folder name of the part, e.g. `tokenizer`.
+        prefix: name of the part inside a `.ckpt`, e.g. `tokenizer.`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: the checkpoint holds no such part.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"`init_from` ({path}) does not exist.")
+    if path.is_file():
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not weights:
+            raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")
+        return weights
+    return load_file(released(path, part) / "model.safetensors")
+
+
+def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
+    """Load weights into a network; every name and shape must fit.
+
+    Raises:
+        ValueError: one line that names the first missing, unexpected or misshapen weight.
+    """
+    state = net.state_dict()
+    missing = sorted(state.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - state.keys())
+    misshapen = [name for name in sorted(state.keys() & weights.keys()) if state[name].shape != weights[name].shape]
+    if missing or unexpected or misshapen:
+        first = (
+            f"{misshapen[0]} is {list(weights[misshapen[0]].shape)}, the model has {list(state[misshapen[0]].shape)}"
+            if misshapen
+            else f"{missing[0]} is missing"
+            if missing
+            else f"{unexpected[0]} is unknown"
+        )
+        raise ValueError(
+            f"`init_from` ({source}) does not fit the model: {first} ({len(missing)} missing, {len(unexpected)} "
+            f"unknown, {len(misshapen)} of another size). Use the sizes of its config.yaml."
+        )
+    net.load_state_dict(weights)

@@ -1,0 +1,28 @@
+"""Logging of training means: one small reduction over processes, only on the steps that are logged."""
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -> None:
+    """Log the mean over processes of every value, under `train/`.
+
+    Values that are nan on a process (an empty time band) are left out of the mean.
+
+    Args:
+        module: who logs.
+        logs: 0-d tensors by name.
+        every: log when the step is a multiple of this.
+    """
+    if module.global_step % every:
+        return
+    values = torch.stack([value.detach().float() for value in logs.values()])
+    both = torch.stack([values.nan_to_num(0.0), (~values.isnan()).float()])
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(both)
+    means = both[0] / both[1]
+    for name, mean in zip(logs, means, strict=True):
+        if not mean.isnan():
+            module.log(f"train/{name}", mean)

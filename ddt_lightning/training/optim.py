@@ -1,0 +1,162 @@
+"""Optimiser and learning-rate schedule of every stage, from one plain config.
+
+`muon` trains hidden matrices with orthogonalised momentum (Jordan et al. 2024, scaled as in Liu et al. 2025 so that one
+learning rate serves both kinds) and everything else with AdamW, inside a single torch optimiser: two Lightning
+optimisers would count every step twice. Matrices of one shape are orthogonalised together, which is what makes it cheap
+on small models.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration that pushes singular values towards 1."""
+SMALLEST_MATRIX = 32
+"""Matrices with a side below this are left to AdamW: there is little to orthogonalise."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule.
+
+    Args:
+        name: adamw, or muon for hidden matrices with AdamW for the rest.
+        lr: peak learning rate of AdamW.
+        matrix_lr: peak learning rate of muon's matrices, in units in which an update has RMS 0.2.
+        beta1: first moment decay of AdamW.
+        beta2: second moment decay of AdamW.
+        momentum: of muon.
+        weight_decay: decoupled, on matrices only.
+        warmup_steps: linear rise from 0.
+        total_steps: length of the schedule; 0 for the trainer's `max_steps`.
+        decay: shape of the fall after the warm-up: to `final_share` of the peak, or none.
+        final_share: share of the peak at the end.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    matrix_lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.95
+    momentum: float = 0.95
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+    total_steps: int = 0
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    final_share: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.matrix_lr <= 0:
+            raise ValueError(f"`optim.lr` ({self.lr}) and `optim.matrix_lr` ({self.matrix_lr}) must be positive.")
+        if self.total_steps and self.warmup_steps >= self.total_steps:
+            raise ValueError(
+                f"`optim.warmup_steps` ({self.warmup_steps}) must be below `optim.total_steps` ({self.total_steps})."
+            )
+
+
+def lr_share(step: int, config: OptimConfig, total_steps: int) -> float:
+    """Share of the peak learning rate at a step: warm-up, then decay, then `final_share`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.decay == "constant":
+        return 1.0
+    progress = min(1.0, (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps))
+    fall = (1 + math.cos(math.pi * progress)) / 2 if config.decay == "cosine" else 1 - progress
+    return config.final_share + (1 - config.final_share) * fall
+
+
+@torch.no_grad()
+def orthogonalise(updates: Tensor, iterations: int = 5) -> Tensor:
+    """Push the singular values of every matrix of `[N, rows, columns]` towards 1, in fp32."""
+    a, b, c = NEWTON_SCHULZ
+    x = updates / (updates.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.transpose(1, 2)
+    for _ in range(iterations):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW whose groups marked `matrices` are updated by orthogonalised Nesterov momentum instead."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step over both kinds of groups."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        groups = self.param_groups
+        try:
+            self.param_groups = [group for group in groups if not group["matrices"]]
+            super().step()
+        finally:
+            self.param_groups = groups
+        for group in groups:
+            if group["matrices"]:
+                self.step_matrices(group)
+        return loss
+
+    def step_matrices(self, group: dict) -> None:
+        """Update all matrices of a group, those of one shape together."""
+        by_shape: dict[torch.Size, list[Tensor]] = {}
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                by_shape.setdefault(parameter.shape, []).append(parameter)
+        for (rows, columns), parameters in by_shape.items():
+            for parameter in parameters:
+                if "momentum" not in self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            ahead = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+            updates = orthogonalise(ahead) * (0.2 * math.sqrt(max(rows, columns)))
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, list(updates.unbind(0)), alpha=-group["lr"])
+
+
+def hidden_matrices(net: nn.Module) -> set[Tensor]:
+    """Weights of the Linear layers inside the depth of a network: those of its lists of blocks."""
+    blocks = [block for module in net.modules() if isinstance(module, nn.ModuleList) for block in module]
+    linears = [layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+    return {layer.weight for layer in linears if min(layer.weight.shape) >= SMALLEST_MATRIX}
+
+
+def build_optimizer(net: nn.Module, config: OptimConfig, total_steps: int) -> dict:
+    """Optimiser and schedule in the form Lightning's `configure_optimizers` returns.
+
+    Args:
+        net: the network; parameters without gradient are left out.
+        config: the choice.
+        total_steps: length of the run, used when `config.total_steps` is 0.
+
+    Raises:
+        ValueError: muon is asked for on sharded parameters.
+    """
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    hidden = hidden_matrices(net) if config.name == "muon" else set()
+    if hidden and any(hasattr(parameter, "device_mesh") for parameter in trained):
+        raise ValueError("`optim.name` (muon) works on whole matrices; use adamw when parameters are sharded.")
+
+    def chosen(matrices: bool, decays: bool) -> list[nn.Parameter]:
+        return [p for p in trained if (p in hidden) is matrices and (p.dim() >= 2) is decays]
+
+    shared = {"betas": (config.beta1, config.beta2), "momentum": config.momentum}
+    groups: Iterable[dict] = [
+        {"params": chosen(True, True), "lr": config.matrix_lr, "weight_decay": config.weight_decay, "matrices": True},
+        {"params": chosen(False, True), "lr": config.lr, "weight_decay": config.weight_decay, "matrices": False},
+        {"params": chosen(False, False), "lr": config.lr, "weight_decay": 0.0, "matrices": False},
+    ]
+    optimizer = Muon([{**group, **shared} for group in groups if group["params"]], lr=config.lr)
+    total = config.total_steps or total_steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_share(step, config, total))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

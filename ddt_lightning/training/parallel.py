@@ -1,0 +1,64 @@
+"""Checkpointing, compilation and sharding of a network: the only place that shards.
+
+Order: activation checkpointing, then compile, then `fully_shard` (FSDP2), block by block and then the root, so that a
+block's weights are gathered only while it runs.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """What is applied to a network's blocks.
+
+    Args:
+        activation_checkpointing: recompute a block's activations in the backward pass.
+        compile: compile each block.
+        bf16_params: under FSDP2, compute in bf16 with fp32 master weights and reductions.
+    """
+
+    activation_checkpointing: bool = False
+    compile: bool = False
+    bf16_params: bool = False
+
+
+def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, mesh: DeviceMesh | None) -> None:
+    """Apply the config to a network in place.
+
+    Args:
+        net: the root.
+        blocks: its repeated blocks, direct members of one ModuleList.
+        config: what to apply.
+        mesh: data-parallel mesh of `ModelParallelStrategy`, or None to leave the weights whole.
+    """
+    blocks = list(blocks)
+    if config.activation_checkpointing:
+        for parent in list(net.modules()):
+            for name, child in list(parent.named_children()):
+                if any(child is block for block in blocks):
+                    setattr(parent, name, checkpoint_wrapper(child))
+        wrapped = [m for m in net.modules() if any(getattr(m, "_checkpoint_wrapped_module", None) is b for b in blocks)]
+        blocks = wrapped or blocks
+    if config.compile:
+        for block in blocks:
+            block.compile()
+    if mesh is not None:
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
+        for block in blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(net, mesh=mesh, mp_policy=policy)
+
+
+def whole_state_dict(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Every weight of a possibly sharded network, whole and on the CPU; collective. Empty off rank 0 when sharded."""
+    state = get_model_state_dict(net, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name.replace("_checkpoint_wrapped_module.", ""): value for name, value in weights.items()}

@@ -1,0 +1,85 @@
+"""Rectified flow against closed forms."""
+
+import pytest
+import torch
+
+from ddt_lightning.tokens.flow import (
+    euler,
+    flow_error,
+    guided,
+    high_noise_times,
+    interpolate,
+    time_grid,
+    velocity_from_x0,
+    x0_from_velocity,
+)
+
+
+def pair():
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(4, 3, 8, 8, generator=g), torch.randn(4, 3, 8, 8, generator=g)
+
+
+def test_ends_of_the_path():
+    x0, noise = pair()
+    assert torch.equal(interpolate(x0, noise, torch.zeros(4)), x0)
+    assert torch.equal(interpolate(x0, noise, torch.ones(4)), noise)
+
+
+def test_velocity_is_the_derivative_of_the_path():
+    x0, noise = (x.double() for x in pair())
+    t, h = torch.rand(4).double(), 1e-6
+    slope = (interpolate(x0, noise, t + h) - interpolate(x0, noise, t - h)) / (2 * h)
+    assert torch.allclose(slope, noise - x0, atol=1e-7)
+
+
+def test_heads_convert_into_each_other():
+    x0, noise = pair()
+    t = torch.tensor([0.1, 0.4, 0.7, 1.0])
+    x_t = interpolate(x0, noise, t)
+    assert torch.allclose(velocity_from_x0(x_t, x0, t), noise - x0, atol=1e-5)
+    assert torch.allclose(x0_from_velocity(x_t, noise - x0, t), x0, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_exact_velocity_leads_to_the_data(steps):
+    x0, noise = pair()
+    assert torch.allclose(euler(lambda x, t: noise - x0, noise, steps), x0, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["velocity", "x0"])
+def test_both_heads_measure_the_same_error(loss):
+    x0, noise = pair()
+    t = torch.tensor([0.2, 0.5, 0.9, 1.0])
+    x_t = interpolate(x0, noise, t)
+    guess = x0 + 0.1 * noise
+    by_x0 = flow_error(guess, x_t, x0, noise, t, "x0", loss)
+    by_velocity = flow_error(velocity_from_x0(x_t, guess, t), x_t, x0, noise, t, "velocity", loss)
+    assert torch.allclose(by_x0, by_velocity, rtol=1e-4)
+
+
+def test_spaces_differ_by_t_squared():
+    x0, noise = pair()
+    t = torch.tensor([0.2, 0.5, 0.9, 1.0])
+    args = (torch.zeros_like(x0), interpolate(x0, noise, t), x0, noise, t, "velocity")
+    assert torch.allclose(flow_error(*args, "x0"), t**2 * flow_error(*args, "velocity"))
+
+
+def test_guidance_one_is_none():
+    conditional, unconditional = pair()
+    assert torch.allclose(guided(conditional, unconditional, 1.0), conditional, atol=1e-6)
+    assert torch.allclose(guided(conditional, unconditional, 0.0), unconditional)
+
+
+def test_times_stay_in_range_and_lean_to_noise():
+    u = torch.linspace(0, 1, 1001)
+    t = high_noise_times(u)
+    assert t.min() == 0 and t.max() == 1
+    assert t.mean().item() == pytest.approx(2 / 3, abs=1e-3)
+
+
+def test_grid_is_fp32_and_needs_a_step():
+    assert time_grid(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert time_grid(4).dtype == torch.float32
+    with pytest.raises(ValueError, match="steps"):
+        time_grid(0)

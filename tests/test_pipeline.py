@@ -1,0 +1,173 @@
+"""The composed pipeline on a tiny random model: against its parts called by hand, and by its properties."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+
+from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.lm.generate import image_ids
+from ddt_lightning.pipeline import Pipeline, each_seed, to_float, to_uint8
+
+PROMPTS = ["a red circle", "two crosses and a ring above them"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> Pipeline:
+    return Pipeline.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+def test_uint8_round_trip():
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(to_float(every)), every)
+
+
+def test_encode_is_the_tokenizers_and_decode_uses_the_seed(pipeline, images):
+    ids = pipeline.encode(images)
+    assert torch.equal(ids, pipeline.tokenizer.encode(images.float() / 127.5 - 1))
+    noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(7))
+    by_hand = pipeline.tokenizer.decode(ids[:1], steps=3, decode_guidance=2.0, noise=noise[None])
+    assert torch.equal(pipeline.decode(ids[:1], seed=7, steps=3, decode_guidance=2.0), to_uint8(by_hand))
+
+
+def test_text_to_image_is_generate_then_decode(pipeline):
+    vocab = pipeline.vocab
+    turns = [[{"role": "user", "content": [pipeline_wording(text)]}] for text in PROMPTS]
+    ids = image_ids(
+        pipeline.llm,
+        [vocab.chat_prompt(turn, draw=True) for turn in turns],
+        unconditional=[vocab.chat_prompt(turn, draw=True, drop_text=True) for turn in turns],
+        start=vocab.image_start,
+        codebook_size=24,
+        length=6,
+        guidance=2.0,
+        seeds=[5, 6],
+        pad=vocab.pad,
+    )
+    drawn = pipeline.text_to_image(PROMPTS, seed=5, steps=2)
+    assert drawn.dtype == torch.uint8 and drawn.shape == (2, 3, 16, 16)
+    assert torch.equal(drawn, pipeline.decode(ids, seed=5, steps=2))
+
+
+def pipeline_wording(text: str) -> str:
+    from ddt_lightning.pipeline import DRAW
+
+    return DRAW.format(text)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_sample_does_not_depend_on_its_neighbours(pipeline, chat):
+    together = pipeline.text_to_image(PROMPTS, seed=[11, 12], steps=2, chat=chat)
+    alone = pipeline.text_to_image(PROMPTS[1:], seed=12, steps=2, chat=chat)
+    assert (together[1].int() - alone[0].int()).abs().max() <= 1  # same ids; rounding of a batch of two
+
+
+def test_stream_ends_with_the_image(pipeline, tmp_path):
+    settings = {"seed": 3, "steps": 2}
+    for used in (pipeline, Pipeline.from_pretrained(tiny_model(tmp_path, order="coarse_to_fine"))):
+        parts = list(used.stream(used.draw_prompts(PROMPTS), every=4, **settings))
+        assert [count for count, _ in parts] == ([4, 6] if used is pipeline else [6])
+        assert torch.equal(parts[-1][1], used.text_to_image(PROMPTS, **settings))
+
+
+def test_stream_prefix_is_the_first_tokens(pipeline):
+    ids = pipeline.draw_ids(*pipeline.draw_prompts(PROMPTS), seed=3)
+    count, partial = next(pipeline.stream(pipeline.draw_prompts(PROMPTS), every=4, seed=3, steps=2))
+    assert torch.equal(partial, pipeline.decode(ids[:, :count], seed=3, steps=2))
+    assert torch.equal(partial, pipeline.text_to_image(PROMPTS, seed=3, steps=2, tokens=4))
+
+
+def test_coarse_to_fine_ids_come_back_in_codebook_order(tmp_path):
+    used = Pipeline.from_pretrained(tiny_model(tmp_path, order="coarse_to_fine"))
+    prompts, free = used.draw_prompts(PROMPTS, chat=False)
+    raw = image_ids(
+        used.llm,
+        prompts,
+        unconditional=free,
+        start=used.vocab.image_start,
+        codebook_size=24,
+        length=6,
+        guidance=2.0,
+        seeds=[0, 1],
+        pad=0,
+    )
+    assert torch.equal(used.draw_ids(prompts, free, seed=0), raw.flip(-1))
+
+
+def test_edit_shows_the_image_to_the_language_model(pipeline, images):
+    prompts, free = pipeline.edit_prompts(images[:1], ["make it red"])
+    turns, shown = pipeline.vocab.parse_chat(prompts[0][:-1])
+    assert turns[0]["content"] == [{"image": 0}, "make it red"]
+    assert shown == pipeline.encode(images[:1]).tolist()
+    assert pipeline.vocab.parse_chat(free[0][:-1])[0][0]["content"] == [{"image": 0}]
+    assert pipeline.edit_image(images, ["a", "b", "c"], steps=2).shape == images.shape
+    with pytest.raises(ValueError, match="3 images and 1 instructions"):
+        pipeline.edit_image(images, ["a"])
+
+
+def test_describe_gives_a_text_for_each_image(pipeline, images):
+    captions = pipeline.describe_image(images, max_new_tokens=5)
+    answers = pipeline.describe_image(images, ["how many ?", "what ?", "is it red ?"], max_new_tokens=5)
+    assert len(captions) == len(answers) == 3 and all(isinstance(text, str) for text in captions + answers)
+    assert captions == pipeline.describe_image(images, max_new_tokens=5)
+    assert len(pipeline.describe_image(images, max_new_tokens=10_000, chat=False)) == 3  # cut at the context
+    with pytest.raises(ValueError, match="3 images and 2 questions"):
+        pipeline.describe_image(images, ["a", "b"])
+
+
+def test_reconstruct_by_number_of_tokens(pipeline, images):
+    ids = pipeline.encode(images)
+    assert torch.equal(pipeline.reconstruct(images, 2, steps=2), pipeline.decode(ids[:, :2], steps=2))
+    assert torch.equal(pipeline.reconstruct(images, steps=2), pipeline.reconstruct(images, 6, steps=2))
+    with pytest.raises(ValueError, match=r"`tokens` \(7\).*6"):
+        pipeline.reconstruct(images, 7)
+
+
+def test_wrong_images_are_refused(pipeline, images):
+    for wrong in (images.float(), images[:, :1], images[..., :8]):
+        with pytest.raises(ValueError, match="16, 16"):
+            pipeline.encode(wrong)
+
+
+def test_parts_that_do_not_belong_together(pipeline, folder):
+    other = tiny_tokenizer(seed=1)
+    with pytest.raises(ValueError, match=f"{pipeline.vocab.tokenizer}|{other.fingerprint()}") as error:
+        Pipeline(other, pipeline.llm, pipeline.vocab)
+    assert other.fingerprint() in str(error.value) and pipeline.tokenizer.fingerprint() in str(error.value)
+
+
+def test_a_folder_without_a_language_model_reconstructs(tmp_path, images):
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    used = Pipeline.from_pretrained(tmp_path)
+    assert used.reconstruct(images, steps=1).shape == images.shape
+    assert list(used.fingerprints()) == ["tokenizer"]
+    with pytest.raises(ValueError, match="language model|vocabulary"):
+        used.text_to_image(["a"])
+    with pytest.raises(FileNotFoundError, match="tokenizer"):
+        Pipeline.from_pretrained(tmp_path / "none")
+
+
+def test_live_modules_and_fingerprints(pipeline, folder):
+    again = Pipeline(pipeline.tokenizer, pipeline.llm, pipeline.vocab, vae=Pixels())
+    assert again.fingerprints() == pipeline.fingerprints()
+    with torch.no_grad():
+        loaded = Pipeline.from_pretrained(folder)
+        next(loaded.llm.parameters()).add_(1e-3)
+    assert loaded.fingerprints()["lm"] != pipeline.fingerprints()["lm"]
+
+
+def test_seeds():
+    assert each_seed(4, 3) == [4, 5, 6] and each_seed([9, 2], 2) == [9, 2]
+    with pytest.raises(ValueError, match="2 numbers for 3"):
+        each_seed([1, 2], 3)

@@ -1,0 +1,176 @@
+"""The report page: self-contained, complete, honest about what is missing, and safe for any text."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddt_lightning.commands.cards import card, constant, write_cards
+from ddt_lightning.studies.page import curves
+from ddt_lightning.studies.report import CURVE_POINTS, read_curves, write_report
+
+SHARED = {"seed": 0, "weights": {"tokenizer": "ab12", "lm": "cd34"}, "settings": {"steps": 8, "decode_guidance": 1.5}}
+SECTIONS = ("scores", "reconstruction", "drawing", "editing", "questions", "captions", "codebook", "curves", "settings")
+VOID = {"meta", "img", "br", "line", "circle", "polyline", "input"}
+
+
+class Balanced(HTMLParser):
+    """Fails on tags that are not closed in order; collects references to other files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.anchors: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.sources += [values[name] for name in ("src", "href") if values.get(name)]
+        self.ids += [values["id"]] if "id" in values else []
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def write_png(path: Path, value: int = 0) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path)
+    return path.name
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A whole run with every kind of result."""
+    run = tmp_path / "demo"
+    samples = run / "eval" / "samples"
+    for stage in ("tokenizer", "pretrain", "instruct"):
+        (run / stage).mkdir(parents=True)
+        rows = [f"{step},{2 / (step + 1)},{1.0 if step % 50 == 0 else ''},0.001" for step in range(0, 500, 5)]
+        (run / stage / "metrics.csv").write_text("step,train/loss,val/loss,lr\n" + "\n".join(rows) + "\n")
+        (run / stage / "config.yaml").write_text("model:\n  width: 8 # <b>\n")
+    write_cards(
+        run / "eval" / "t2i.json",
+        {
+            "t2i/shapes_geneval/overall": card([True, False, True, True], "asked for <and> got"),
+            "t2i/ceiling_tokenizer": card([True, True], "reconstructed renders"),
+            "t2i/floor_shuffled": card([False, False], "another prompt"),
+            "decode/steps": constant(8, "steps"),
+        },
+        SHARED,
+    )
+    write_cards(
+        run / "eval" / "reconstruction.json",
+        {"tokenizer/psnr": card([20.0, 22.0], "dB"), "tokenizer/psnr@8": card([11.0], "dB")},
+        SHARED,
+    )
+    for n in range(4):
+        write_png(samples / "i" / f"{n}.png", 60 * n)
+    file = "samples/i/{}.png".format
+    index = {
+        "t2i": [{"tag": "colors", "prompt": "<script>alert(1)</script>", "files": [file(0), file(1)], "correct": [True, False]}],
+        "edit": [
+            {
+                "type": "recolour",
+                "instruction": "make it <red>",
+                "source": file(0),
+                "result": file(1),
+                "target": file(2),
+                "correct": True,
+            }
+        ],
+        "vqa": [
+            {"type": "count", "image": file(3), "question": "how many?", "answer": "2", "truth": "3", "correct": False}
+        ],
+        "caption": [{"image": file(3), "caption": "a ring", "truth": "a ring", "correct": True}],
+        "reconstruction": [{"original": file(0), "by_tokens": {"8": file(1), "32": file(2)}, "psnr": 21.0}],
+        "codebook": {"counts": [3, 0, 1], "images": 2, "perplexity": 1.7, "perplexity_by_position": [1.2, 1.5]},
+    }
+    for name, content in index.items():
+        (samples / f"{name}.json").write_text(json.dumps(content))
+    (run / "metrics.json").write_text(
+        json.dumps({"t2i/shapes_geneval/overall": 0.75, "tokenizer/psnr": 21.0, "time/total_s": 1500, "time/eval_s": 61})
+    )
+    return run
+
+
+def parsed(page: Path) -> tuple[str, Balanced]:
+    text = page.read_text()
+    checker = Balanced()
+    checker.feed(text)
+    assert checker.open == []
+    return text, checker
+
+
+def test_page_is_whole_and_needs_no_other_file(run):
+    text, checker = parsed(write_report(run))
+    assert set(SECTIONS) <= set(checker.ids)
+    for source in checker.sources:
+        assert source.startswith("data:image/png;base64,") or (source[0] == "#" and source[1:] in checker.ids)
+    assert "http" not in text and "@import" not in text and "<link" not in text
+    assert "Not in this run" not in text
+    assert text.count("<polyline") >= 7  # two lines for each of three stages, and the codebook's
+    for fact in ("75.0 %", "21.0", "25 min 0 s", "1 min 1 s", "ab12", "cd34", "how many?", "truth: 3", "2 of 3 codes"):
+        assert fact in text, fact
+
+
+def test_texts_are_escaped(run):
+    text, _ = parsed(write_report(run))
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert "make it &lt;red&gt;" in text and "# &lt;b&gt;" in text
+
+
+def test_missing_parts_are_named_not_invented(tmp_path):
+    run = tmp_path / "bare"
+    run.mkdir()
+    (run / "metrics.csv").write_text("step,train/loss\n0,2\n1,1\n")
+    text, _ = parsed(write_report(run))
+    missing = re.findall(r"Not in this run: ([^.]*)\.", text)
+    assert {"scores", "reconstructions", "samples for prompts", "edits", "questions", "captions"} <= set(missing)
+    assert "nan" not in text.lower().replace("finance", "")
+
+
+def test_a_sample_file_that_is_gone(run):
+    (run / "eval" / "samples" / "i" / "3.png").unlink()
+    text, _ = parsed(write_report(run))
+    assert "3.png is gone" in text
+
+
+def test_nothing_to_report(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none"):
+        write_report(tmp_path / "none")
+    with pytest.raises(ValueError, match="nothing to report"):
+        write_report(tmp_path)
+
+
+def test_out_and_same_page_twice(run, tmp_path):
+    first = write_report(run, tmp_path / "else" / "page.html")
+    assert first == tmp_path / "else" / "page.html" and not (run / "report.html").exists()
+    assert first.read_bytes() == write_report(run, tmp_path / "again.html").read_bytes()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_curves_keep_means_and_skip_gaps(tmp_path):
+    file = tmp_path / "metrics.csv"
+    lines = [f"{n},{n},{'' if n % 2 else n},nan,{n}" for n in range(1000)]
+    file.write_text("step,train/loss,val/loss,train/bad,epoch\n" + "\n".join(lines))
+    found = read_curves(file)
+    assert set(found) == {"train/loss", "val/loss"}
+    steps, values = found["train/loss"]
+    assert len(steps) <= CURVE_POINTS and steps == values
+    assert sum(found["val/loss"][1]) / len(found["val/loss"][1]) == pytest.approx(499, abs=5)
+
+
+def test_curves_scale(tmp_path):
+    assert "log scale" in curves("x", {"a": ([0, 1], [1.0, 100.0])})
+    assert "log scale" not in curves("x", {"a": ([0, 1], [1.0, 2.0])})
+    assert curves("x", {"a": ([], [])}) == ""
+    for constant_line in ([3.0, 3.0], [0.0, 0.0], [-1.0, 1.0]):
+        assert "nan" not in curves("x", {"a": ([0, 1], constant_line)})

@@ -1,0 +1,39 @@
+"""A whole model folder of a few thousand random weights, made in a second, for the tests of what reads one."""
+
+from pathlib import Path
+
+import torch
+
+from ddt_lightning.lm.llm import LlmConfig, build_llm
+from ddt_lightning.tokens.decoder import DecoderConfig
+from ddt_lightning.tokens.encoder import EncoderConfig
+from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
+from ddt_lightning.vocab import Order, Vocab, train_text_tokenizer
+
+TEXTS = ["a red circle above a blue square", "make the ring green", "how many shapes are there ?", "two crosses", "yes"]
+
+
+def tiny_tokenizer(side: int = 16, seed: int = 0) -> Tokenizer:
+    torch.manual_seed(seed)
+    config = TokenizerConfig(
+        tokens=6,
+        codebook_size=24,
+        code_dim=4,
+        latent_size=side,
+        patch=side // 4,
+        encoder=EncoderConfig(depth=1, image_width=16, image_heads=2, query_width=16, query_heads=2),
+        decoder=DecoderConfig(depth=1, heads=2, head_dim=8),
+    )
+    return Tokenizer(config).eval()
+
+
+def tiny_model(folder: Path, *, order: Order = "fine_to_coarse", side: int = 16, max_length: int = 256) -> Path:
+    """`folder/{tokenizer,lm,vocab}`."""
+    tokenizer = tiny_tokenizer(side)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    text = train_text_tokenizer(TEXTS * 3, 300)
+    vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint())
+    vocab.save(folder / "vocab")
+    config = LlmConfig(width=16, depth=1, heads=2, kv_heads=2, ffn_width=32, max_length=max_length)
+    build_llm(config, vocab.size, vocab.bos, vocab.eos, vocab.pad).save_pretrained(folder / "lm")
+    return folder
