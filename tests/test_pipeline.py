@@ -8,7 +8,7 @@ from tiny import tiny_model, tiny_tokenizer
 
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.lm.generate import image_ids
-from ddt_lightning.pipeline import Pipeline, each_seed, to_float, to_uint8
+from ddt_lightning.pipeline import DRAW, Pipeline, Sampling, each_seed, to_float, to_uint8
 
 PROMPTS = ["a red circle", "two crosses and a ring above them"]
 
@@ -43,7 +43,7 @@ def test_encode_is_the_tokenizers_and_decode_uses_the_seed(pipeline, images):
 
 def test_text_to_image_is_generate_then_decode(pipeline):
     vocab = pipeline.vocab
-    turns = [[{"role": "user", "content": [pipeline_wording(text)]}] for text in PROMPTS]
+    turns = [[{"role": "user", "content": [DRAW.format(text)]}] for text in PROMPTS]
     ids = image_ids(
         pipeline.llm,
         [vocab.chat_prompt(turn, draw=True) for turn in turns],
@@ -60,12 +60,6 @@ def test_text_to_image_is_generate_then_decode(pipeline):
     assert torch.equal(drawn, pipeline.decode(ids, seed=5, steps=2))
 
 
-def pipeline_wording(text: str) -> str:
-    from ddt_lightning.pipeline import DRAW
-
-    return DRAW.format(text)
-
-
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_sample_does_not_depend_on_its_neighbours(pipeline, chat):
     together = pipeline.text_to_image(PROMPTS, seed=[11, 12], steps=2, chat=chat)
@@ -74,16 +68,16 @@ def test_a_sample_does_not_depend_on_its_neighbours(pipeline, chat):
 
 
 def test_stream_ends_with_the_image(pipeline, tmp_path):
-    settings = {"seed": 3, "steps": 2}
+    sampling = Sampling(steps=2)
     for used in (pipeline, Pipeline.from_pretrained(tiny_model(tmp_path, order="coarse_to_fine"))):
-        parts = list(used.stream(used.draw_prompts(PROMPTS), every=4, **settings))
+        parts = list(used.stream(used.draw_prompts(PROMPTS), sampling, seed=3, every=4))
         assert [count for count, _ in parts] == ([4, 6] if used is pipeline else [6])
-        assert torch.equal(parts[-1][1], used.text_to_image(PROMPTS, **settings))
+        assert torch.equal(parts[-1][1], used.text_to_image(PROMPTS, seed=3, steps=2))
 
 
 def test_stream_prefix_is_the_first_tokens(pipeline):
-    ids = pipeline.draw_ids(*pipeline.draw_prompts(PROMPTS), seed=3)
-    count, partial = next(pipeline.stream(pipeline.draw_prompts(PROMPTS), every=4, seed=3, steps=2))
+    ids = pipeline.draw_ids(pipeline.draw_prompts(PROMPTS), Sampling(), seed=3)
+    count, partial = next(pipeline.stream(pipeline.draw_prompts(PROMPTS), Sampling(steps=2), seed=3))
     assert torch.equal(partial, pipeline.decode(ids[:, :count], seed=3, steps=2))
     assert torch.equal(partial, pipeline.text_to_image(PROMPTS, seed=3, steps=2, tokens=4))
 
@@ -102,7 +96,7 @@ def test_coarse_to_fine_ids_come_back_in_codebook_order(tmp_path):
         seeds=[0, 1],
         pad=0,
     )
-    assert torch.equal(used.draw_ids(prompts, free, seed=0), raw.flip(-1))
+    assert torch.equal(used.draw_ids((prompts, free), Sampling()), raw.flip(-1))
 
 
 def test_edit_shows_the_image_to_the_language_model(pipeline, images):

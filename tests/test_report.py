@@ -75,7 +75,14 @@ def run(tmp_path: Path) -> Path:
         write_png(samples / "i" / f"{n}.png", 60 * n)
     file = "samples/i/{}.png".format
     index = {
-        "t2i": [{"tag": "colors", "prompt": "<script>alert(1)</script>", "files": [file(0), file(1)], "correct": [True, False]}],
+        "t2i": [
+            {
+                "tag": "colors",
+                "prompt": "<script>alert(1)</script>",
+                "files": [file(0), file(1)],
+                "correct": [True, False],
+            }
+        ],
         "edit": [
             {
                 "type": "recolour",
@@ -96,7 +103,9 @@ def run(tmp_path: Path) -> Path:
     for name, content in index.items():
         (samples / f"{name}.json").write_text(json.dumps(content))
     (run / "metrics.json").write_text(
-        json.dumps({"t2i/shapes_geneval/overall": 0.75, "tokenizer/psnr": 21.0, "time/total_s": 1500, "time/eval_s": 61})
+        json.dumps(
+            {"t2i/shapes_geneval/overall": 0.75, "tokenizer/psnr": 21.0, "time/total_s": 1500, "time/eval_s": 61}
+        )
     )
     return run
 

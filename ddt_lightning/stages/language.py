@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
-from ddt_lightning.training.logs import log_means
+from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import ParallelConfig, shard, whole_state_dict
 from ddt_lightning.vocab import Vocab
@@ -77,6 +77,7 @@ class LanguageModule(pl.LightningModule):
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """The same loss on held-out rows, apart for text and image ids."""
         sums = self.sums(batch)
+        log_step(self)
         for name, total, count in (
             ("loss", sums.total, sums.count),
             ("text_loss", sums.text, sums.text_count),

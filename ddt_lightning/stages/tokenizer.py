@@ -11,7 +11,7 @@ from ddt_lightning.latents.vae import FrozenVae
 from ddt_lightning.seeding import generator, normal, uniform
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
-from ddt_lightning.training.logs import log_means
+from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 
 
@@ -87,6 +87,7 @@ class TokenizerModule(pl.LightningModule):
         """The same loss on held-out images, with the same draws at every validation."""
         latents = self.to_latents(batch, sampled=False)
         loss, logs = self.tokenizer.loss(latents, self.draws(latents, batch["sample"], "val"))
+        log_step(self)
         values = {"val/loss": loss, "val/flow": logs["flow"]}
         self.log_dict(values, sync_dist=True, batch_size=len(latents))
 

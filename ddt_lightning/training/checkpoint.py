@@ -49,13 +49,14 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
 
 
 def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
-    """Load weights into a network; every name and shape must fit.
+    """Load weights into a network; every name and shape must fit. One of two tied weights may be left out.
 
     Raises:
         ValueError: one line that names the first missing, unexpected or misshapen weight.
     """
     state = net.state_dict()
-    missing = sorted(state.keys() - weights.keys())
+    present = {value.data_ptr() for name, value in state.items() if name in weights}
+    missing = sorted(name for name in state.keys() - weights.keys() if state[name].data_ptr() not in present)
     unexpected = sorted(weights.keys() - state.keys())
     misshapen = [name for name in sorted(state.keys() & weights.keys()) if state[name].shape != weights[name].shape]
     if missing or unexpected or misshapen:
@@ -70,4 +71,4 @@ def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str | Path
             f"`init_from` ({source}) does not fit the model: {first} ({len(missing)} missing, {len(unexpected)} "
             f"unknown, {len(misshapen)} of another size). Use the sizes of its config.yaml."
         )
-    net.load_state_dict(weights)
+    net.load_state_dict(weights, strict=False)  # what is missing by now is tied

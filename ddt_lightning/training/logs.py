@@ -6,6 +6,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def log_step(module: pl.LightningModule) -> None:
+    """Log under the optimizer step; Lightning's own counter shifts by one when a run is continued."""
+    module.log("step", float(module.global_step))
+
+
 def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -> None:
     """Log the mean over processes of every value, under `train/`.
 
@@ -23,6 +28,7 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(both)
     means = both[0] / both[1]
+    log_step(module)
     for name, mean in zip(logs, means, strict=True):
         if not mean.isnan():
             module.log(f"train/{name}", mean)

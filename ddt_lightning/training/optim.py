@@ -7,6 +7,7 @@ on small models.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1."""
 SMALLEST_MATRIX = 32
 """Matrices with a side below this are left to AdamW: there is little to orthogonalise."""
+MODULATION = re.compile(r"modulation|norm")
+"""Names of submodules that modulate."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Muon(torch.optim.AdamW):
             for parameter in parameters:
                 if "momentum" not in self.state[parameter]:
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+                    self.state[parameter]["step"] = torch.zeros(())  # AdamW expects one when a state is loaded
             momenta = [self.state[parameter]["momentum"] for parameter in parameters]
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
@@ -125,9 +129,13 @@ class Muon(torch.optim.AdamW):
 
 
 def hidden_matrices(net: nn.Module) -> set[Tensor]:
-    """Weights of the Linear layers inside the depth of a network: those of its lists of blocks."""
-    blocks = [block for module in net.modules() if isinstance(module, nn.ModuleList) for block in module]
-    linears = [layer for block in blocks for layer in block.modules() if isinstance(layer, nn.Linear)]
+    """Weights of attention and feed-forward layers: the Linear layers of blocks that stand in a ModuleList.
+
+    Modulations (zero at the start, a lookup rather than a transformation) stay with AdamW.
+    """
+    lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
+    named = [(name, layer) for blocks in lists for block in blocks for name, layer in block.named_modules()]
+    linears = [layer for name, layer in named if isinstance(layer, nn.Linear) and not MODULATION.search(name)]
     return {layer.weight for layer in linears if min(layer.weight.shape) >= SMALLEST_MATRIX}
 
 

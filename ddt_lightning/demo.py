@@ -1,0 +1,306 @@
+"""`make demo`: the whole flow on rendered scenes, as a plan of command lines.
+
+scenes -> tokenizer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step is what a user
+would type. A step is skipped only when the fingerprint of its configuration, code, library versions and input steps is
+the one it finished with; a killed call goes on where it was.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ddt_lightning.cli import shipped
+
+PACKAGE = Path(__file__).parent
+LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "webdataset")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Sizes of a demo.
+
+    Args:
+        folder: run folder.
+        images: captioned training scenes.
+        edits: training edits.
+        questions: training questions.
+        text: text-only lines.
+        val: held-out samples of each kind.
+        steps: optimizer steps of tokenizer, pretrain and instruct.
+        prompt_images: images per prompt of the suite.
+        evaluated: held-out images, edits, questions and captions that are scored.
+        seconds: what each step took on two idle cores; the source of "left".
+    """
+
+    folder: str
+    images: int
+    edits: int
+    questions: int
+    text: int
+    val: int
+    steps: tuple[int, int, int]
+    prompt_images: int
+    evaluated: int
+    seconds: tuple[int, ...]
+
+
+MODES = {
+    "default": Mode("runs/demo", 24_000, 9_000, 9_000, 4_000, 512, (2400, 1500, 900), 4, 200,
+                    (60, 870, 110, 300, 200, 180, 5)),
+    "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 12, 8), 1, 8, (10, 40, 15, 20, 20, 40, 5)),
+    "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (12_000, 7_000, 4_000), 4, 200,
+                 (150, 4400, 280, 1500, 1000, 200, 5)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the plan.
+
+    Args:
+        name: what `--until` takes.
+        about: what a person reads while it runs.
+        commands: command lines (Python module and arguments); those of one inner list run side by side.
+        code: parts of the package whose source belongs to the fingerprint.
+        seconds: expected duration.
+        folder: what is removed before the step starts with another fingerprint.
+    """
+
+    name: str
+    about: str
+    commands: list[list[list[str]]]
+    code: tuple[str, ...]
+    seconds: int
+    folder: Path
+    needs: tuple[str, ...] = field(default=())
+
+
+def fit(stage: str, *args: str) -> list[str]:
+    """A `ddt-fit` command line; two processes where there are two cores."""
+    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
+    return ["ddt_lightning.cli", stage, *args[:2], *layout, *args[2:]]
+
+
+def plan(mode: Mode) -> list[Step]:
+    """The steps of a demo, in order."""
+    run = Path(mode.folder)
+    shards, tokens, model = run / "shards", run / "tokens", run / "model"
+    ddt = "ddt_lightning.commands.main"
+    sizes = [f"--{name}={getattr(mode, name)}" for name in ("images", "edits", "questions", "text", "val")]
+    encode = [
+        [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", f"{shards}/{kind}-*.tar", "--out", f"{tokens}"]
+        for kind in ("images", "edits", "questions")
+    ]
+    evaluate = [ddt, "eval"]
+    to = ["--model", f"{model}", "--out", f"{run}/eval"]
+    n = mode.evaluated
+    halves = [
+        [*evaluate, "t2i", *to, f"--images={mode.prompt_images}"],
+        [*evaluate, "reconstruction", *to, "--shards", f"{shards}/images-val-*.tar", f"--samples={n}"],
+        [*evaluate, "edit", *to, f"--samples={n}"],
+        [*evaluate, "vqa", *to, f"--samples={n}"],
+        [*evaluate, "caption", *to, f"--samples={n}"],
+    ]
+    steps = [f"--trainer.max_steps={count}" for count in mode.steps]
+    nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
+    return [
+        Step("scenes", "render shards of scenes, edits and questions",
+             [[[ddt, "data", "scenes", "--out", f"{shards}", *sizes]]],
+             ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
+        Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
+             [[fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
+                   "--data.shards", json.dumps([f"{shards}/images-train-*.tar"]),
+                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), steps[0])]],
+             nets, mode.seconds[1], run / "tokenizer"),
+        Step("tokens", "encode images, edits and questions", [[command] for command in encode],
+             ("commands/encode.py", "shards", "tokens"), mode.seconds[2], tokens),
+        Step("pretrain", f"pretrain the language model, {mode.steps[1]} steps",
+             [[fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
+                   "--data.shards", json.dumps([f"{tokens}/images-train-*.tar"]),
+                   "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
+                   "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
+                   "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
+                   steps[1])]],
+             (*nets, "lm", "vocab.py"), mode.seconds[3], run / "pretrain"),
+        Step("instruct", f"instruction tuning, {mode.steps[2]} steps",
+             [[fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
+                   "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
+                   "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
+                   "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[2])]],
+             (*nets, "lm", "vocab.py"), mode.seconds[4], run / "instruct"),
+        Step("eval", "draw, edit, describe, answer, and score all of it", [halves[:1], *[[h] for h in halves[1:]]],
+             ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[5], run / "eval"),
+        Step("report", "write report.html", [[[ddt, "report", f"{run}"]]], ("studies", "commands"), mode.seconds[6],
+             run / "report.html"),
+    ]  # fmt: skip
+
+
+def digest_files(paths: list[Path]) -> str:
+    """Hash of names and bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(paths):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(step: Step, before: str) -> str:
+    """What a step's result depends on: its commands and their YAML, its code, the libraries, and the steps before."""
+    sources: list[Path] = []
+    for part in step.code:
+        path = PACKAGE / part
+        sources += [path] if path.is_file() else list(path.glob("*.py"))
+    words = [word for group in step.commands for command in group for word in command]
+    yaml = [Path(shipped(word)) for word in words if word.endswith(".yaml")]
+    versions = [importlib.metadata.version(name) for name in LIBRARIES]
+    parts = [step.name, before, *words, *versions, digest_files(sources), digest_files(yaml)]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+class Record:
+    """What is known of a step on disk: its fingerprint, the seconds spent on it, and whether it is done."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / "steps" / f"{name}.json"
+        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.fingerprint: str = known.get("fingerprint", "")
+        self.seconds: float = known.get("seconds", 0.0)
+        self.done: bool = known.get("done", False)
+
+    def write(self) -> None:
+        """Save, in one step."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}) + "\n")
+        os.replace(temporary, self.path)
+
+
+def say(text: str) -> None:
+    """One line for the person who waits."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
+
+
+def run_step(step: Step, record: Record, log: Path) -> None:
+    """Run a step's commands, adding the time spent to its record as it goes.
+
+    Raises:
+        RuntimeError: a command failed; the message ends with the last lines of its output.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    environment["PYTHONWARNINGS"] = "ignore"
+    spent, started = record.seconds, time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output:
+        for group in step.commands:
+            running = [
+                subprocess.Popen([sys.executable, "-m", *words], stdout=output, stderr=output, env=environment)
+                for words in group
+            ]
+            try:
+                while any(process.poll() is None for process in running):
+                    time.sleep(0.2)
+                    record.seconds = spent + time.monotonic() - started
+                    record.write()
+            except BaseException:
+                for process in running:
+                    process.terminate()
+                raise
+            failed = [process for process in running if process.returncode]
+            if failed:
+                output.flush()
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise RuntimeError(f"step {step.name} failed (exit code {failed[0].returncode}), see {log}:\n{tail}")
+    record.seconds = spent + time.monotonic() - started
+
+
+def assemble_model(run: Path) -> None:
+    """`model/`: tokenizer, language model and vocabulary side by side, as `Pipeline.from_pretrained` reads them."""
+    folder = run / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copytree(run / "tokenizer" / "release" / "tokenizer", folder / "tokenizer")
+    for part in ("lm", "vocab"):
+        shutil.copytree(run / "instruct" / "release" / part, folder / part)
+
+
+def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
+    """`metrics.json`: the value of every evaluation card, and the time of every step."""
+    metrics: dict[str, float] = {}
+    for path in sorted((run / "eval").glob("*.json")):
+        metrics |= {key: card["value"] for key, card in json.loads(path.read_text()).items()}
+    metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items()}
+    metrics["time/total_s"] = round(sum(times.values()), 1)
+    temporary = run / "metrics.tmp"
+    temporary.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, run / "metrics.json")
+    return metrics
+
+
+def demo(mode: Mode, until: str) -> None:
+    """Run a demo up to a step."""
+    run = Path(mode.folder)
+    run.mkdir(parents=True, exist_ok=True)
+    steps = plan(mode)
+    steps = steps[: [step.name for step in steps].index(until) + 1]
+    before, pace, times = "", 1.0, {}
+    for number, step in enumerate(steps):
+        record, mark = Record(run, step.name), fingerprint(step, before)
+        before = mark
+        if record.fingerprint != mark:
+            remove = shutil.rmtree if step.folder.is_dir() else Path.unlink
+            if step.folder.exists():
+                remove(step.folder)
+            record.fingerprint, record.seconds, record.done = mark, 0.0, False
+        left = pace * sum(later.seconds for later in steps[number:] if not Record(run, later.name).done)
+        if record.done and step.folder.exists():
+            say(f"[{number + 1}/{len(steps)}] {step.name}: done before, in {minutes(record.seconds)}")
+        else:
+            record.done = False
+            record.write()
+            expected = minutes(pace * step.seconds)
+            say(f"[{number + 1}/{len(steps)}] {step.name}: {step.about} (about {expected}; {minutes(left)} left in all)")
+            if step.name == "eval":
+                assemble_model(run)
+            run_step(step, record, run / "logs" / f"{step.name}.log")
+            record.done = True
+            record.write()
+            pace = 0.5 * pace + 0.5 * min(3.0, max(0.3, record.seconds / step.seconds))
+        times[step.name] = record.seconds
+        if step.name == "eval":
+            collect_metrics(run, {name: times[name] for name in times if name != "scenes"} | {"scenes": times["scenes"]})
+    if until == "report":
+        scores = collect_metrics(run, times)
+        say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
+
+
+def main() -> None:
+    """Entry point of the Makefile's targets."""
+    parser = argparse.ArgumentParser(prog="ddt_lightning.demo", description=__doc__)
+    parser.add_argument("--mode", choices=MODES, default="default", help="sizes: quick proves the flow, long is better")
+    parser.add_argument("--until", choices=[s.name for s in plan(MODES["quick"])], default="report", help="last step")
+    args = parser.parse_args()
+    try:
+        demo(MODES[args.mode], args.until)
+    except (RuntimeError, OSError) as error:
+        sys.stderr.write(f"demo: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Ids to ids: the language model over text and image tokens."""

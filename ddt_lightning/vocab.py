@@ -1,0 +1,348 @@
+"""One id space for text and images, and every sequence the language model ever sees.
+
+    [ text pieces: 0 .. text_size ) [ image codes: image_start .. image_end ) [BOV] [EOV]
+
+Text to ids and back, image ids `[K]` (codebook order) to LM ids `[K]` (the model's order, offset added) and back, and
+the sequence formats. Training, generation and export all take their sequences from here:
+
+    text_only   BOS text EOS                     image_only  BOS image EOS
+    t2i         BOS text image EOS               i2t         BOS image text EOS
+    chat        BOS USER: parts ASSISTANT: parts EOS USER: ...       parts = any mix of text and images
+    image       [BOV] id_1 .. id_K [EOV]         text        one space, then the text
+
+The leading space makes a word the same piece at the start of a text and inside it. Everything after BOS is scored,
+in chat only what an assistant says and the EOS that ends it. BOS, EOS and PAD are the text tokenizer's own; the only
+new specials are [BOV] and [EOV]. The vocabulary is not padded: a model has exactly `Vocab.size` rows.
+
+Special strings inside a text are split into ordinary pieces, never parsed, so a user cannot forge a special id; nor a
+turn: inside a turn "USER:" is written "USER :".
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+Order = Literal["fine_to_coarse", "coarse_to_fine"]
+Ids = Sequence[int] | np.ndarray | Tensor
+Images = Sequence[Ids] | np.ndarray | Tensor
+Turn = Mapping[str, Any]
+
+IGNORE = -100  # label of a position that is not scored
+ROLES = {"user": "USER:", "assistant": "ASSISTANT:"}
+
+# Tokenizers without a pad token, most suitable stand-in first (Llama 3.1 and later, Llama 3, Llama 2).
+_PAD_STAND_INS = ("<pad>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<unk>")
+
+
+def train_text_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `texts`: lossless for every text, frequent words are one piece.
+
+    Args:
+        texts: captions, instructions, questions and answers; read once. The same texts give the same tokenizer.
+        size: the most pieces, with the 256 bytes and BOS, EOS, PAD; fewer where no pair is left that occurs twice.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if size <= len(alphabet) + 3:
+        raise ValueError(f"`text_vocab_size` ({size}) must be above {len(alphabet) + 3}: 256 bytes and BOS, EOS, PAD.")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        special_tokens=list(special.values()),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    # Each text as the formats write it, the role tags with it so that they end as frequent words.
+    rendered = (f"{ROLES['user']} {text} {ROLES['assistant']}" for text in texts)
+    tokenizer.train_from_iterator(rendered, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, split_special_tokens=True, clean_up_tokenization_spaces=False, **special
+    )
+
+
+def load_text_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+    """A text tokenizer from a local transformers folder: ours, or one of a Llama or Gemma.
+
+    A missing pad token is chosen among the tokenizer's own reserved tokens; EOS is never used, it is scored.
+
+    Raises:
+        FileNotFoundError: no such folder, or no tokenizer in it.
+        ValueError: not a fast tokenizer, no BOS or EOS, or nothing that can be the pad token.
+    """
+    folder = Path(folder)
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+        raise FileNotFoundError(f"`text_tokenizer` ({folder}) holds no tokenizer.json: name a transformers folder.")
+    text = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, split_special_tokens=True)
+    if not isinstance(text, PreTrainedTokenizerFast):
+        raise ValueError(f"`text_tokenizer` ({folder}) is not a fast tokenizer: save it with a tokenizer.json.")
+    for name in ("bos_token", "eos_token"):
+        if getattr(text, name) is None:
+            raise ValueError(f"`text_tokenizer` ({folder}) has no {name}: set it in its tokenizer_config.json.")
+    if text.pad_token is None or text.pad_token == text.eos_token:
+        known = text.get_vocab()
+        stand_in = next((name for name in _PAD_STAND_INS if name in known), None)
+        if stand_in is None:
+            raise ValueError(f"`text_tokenizer` ({folder}) has no pad_token: set it in its tokenizer_config.json.")
+        text.pad_token = stand_in
+    return text
+
+
+class Vocab:
+    """The id space of one language model and the formats of its sequences.
+
+    Formats return `(ids, labels)`, two equally long lists, labels at the positions of their ids (the loss shifts);
+    prompts return ids that end where the model goes on. Image ids come in and go out in codebook order.
+
+    Args:
+        text: fast text tokenizer with BOS, EOS and PAD; refused if it parses special strings inside a text.
+        codebook_size: number of image codes.
+        image_tokens: K, ids per image.
+        order: the order in which the model sees an image's ids: as they are, or reversed.
+        tokenizer: fingerprint of the image tokenizer that the ids come from, where known.
+    """
+
+    def __init__(
+        self,
+        text: PreTrainedTokenizerFast,
+        codebook_size: int,
+        image_tokens: int,
+        order: Order = "fine_to_coarse",
+        tokenizer: str | None = None,
+    ) -> None:
+        if codebook_size < 1 or image_tokens < 1:
+            raise ValueError(f"`codebook_size` ({codebook_size}) and `K` ({image_tokens}) must be at least 1.")
+        if order not in get_args(Order):
+            raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(Order))}.")
+        self.text, self.codebook_size, self.image_tokens = text, codebook_size, image_tokens
+        self.order, self.tokenizer = order, tokenizer
+        self.bos, self.eos, self.pad = text.bos_token_id, text.eos_token_id, text.pad_token_id
+        self.text_size = max(text.get_vocab().values()) + 1
+        self.image_start = self.text_size
+        self.image_end = self.image_start + codebook_size
+        self.bov, self.eov = self.image_end, self.image_end + 1
+        self.size = self.image_end + 2
+        specials = {i: token.content for i, token in text.added_tokens_decoder.items() if token.special}
+        self._special_ids = frozenset(specials) | {self.bos, self.eos, self.pad}
+        for name in {*specials.values(), *text.all_special_tokens}:
+            if not self._special_ids.isdisjoint(self.encode_text(f"a {name} b")):
+                raise ValueError(f"`text_tokenizer` parses {name!r} inside a text: use one that can split it.")
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of `text` alone: no specials, whatever it says. A ValueError where it holds half a surrogate pair."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text is not valid unicode ({error}): repair the file it comes from.") from None
+        backend = self.text.backend_tokenizer
+        backend.encode_special_tokens = True  # calls of `self.text` by others set it back
+        return backend.encode(text, add_special_tokens=False).ids
+
+    def decode_text(self, ids: Ids) -> str:
+        """Text of text ids without BOS, EOS and PAD; the exact inverse of `encode_text` for byte-level tokenizers."""
+        kept = [int(i) for i in ids if int(i) not in self._special_ids]
+        if not all(0 <= i < self.text_size for i in kept):
+            raise ValueError(f"text ids must be below {self.text_size}, not {max(kept, key=abs)}.")
+        return self.text.backend_tokenizer.decode(kept, skip_special_tokens=False)
+
+    def read_text(self, ids: Ids) -> str:
+        """Text that a format wrote, or that the model wrote in one: without the leading space."""
+        return self.decode_text(ids).removeprefix(" ")
+
+    def reorder(self, ids: Tensor) -> Tensor:
+        """Image ids `[..., K]` from codebook order to the model's order, and back (its own inverse)."""
+        return ids if self.order == "fine_to_coarse" else ids.flip(-1)
+
+    def image_to_lm(self, ids: Ids) -> list[int]:
+        """LM ids `[K]` of an image's ids `[K]`: reordered and offset, without [BOV] and [EOV]."""
+        lm = self._image_array(ids, 0) + self.image_start
+        return (lm if self.order == "fine_to_coarse" else lm[::-1]).tolist()
+
+    def lm_to_image(self, ids: Ids) -> list[int]:
+        """Inverse of `image_to_lm`."""
+        image = self._image_array(ids, self.image_start) - self.image_start
+        return (image if self.order == "fine_to_coarse" else image[::-1]).tolist()
+
+    # Formats of pretraining. `max_length` cuts the text, never the image.
+
+    def t2i(self, caption: str, ids: Ids, max_length: int | None = None) -> tuple[list[int], list[int]]:
+        """BOS caption image EOS, all scored."""
+        image = self._image(ids)
+        return self._scored([*self._caption(caption, max_length, 2 + len(image)), *image])
+
+    def i2t(self, ids: Ids, caption: str, max_length: int | None = None) -> tuple[list[int], list[int]]:
+        """BOS image caption EOS, all scored."""
+        image = self._image(ids)
+        return self._scored([*image, *self._caption(caption, max_length, 2 + len(image))])
+
+    def image_only(self, ids: Ids) -> tuple[list[int], list[int]]:
+        """BOS image EOS, all scored: `t2i` with its caption dropped."""
+        return self._scored(self._image(ids))
+
+    def text_only(self, text: str, max_length: int | None = None) -> tuple[list[int], list[int]]:
+        """BOS text EOS, all scored."""
+        return self._scored(self._caption(text, max_length, 2))
+
+    def t2i_prompt(self, caption: str) -> list[int]:
+        """Beginning of `t2i`; K image ids follow."""
+        return [self.bos, *self._caption(caption), self.bov]
+
+    def uncond_prompt(self) -> list[int]:
+        """Beginning of `image_only`, the unconditional branch of guidance for `t2i_prompt`."""
+        return [self.bos, self.bov]
+
+    def caption_prompt(self, ids: Ids) -> list[int]:
+        """Beginning of `i2t`; a caption and EOS follow."""
+        return [self.bos, *self._image(ids)]
+
+    def conversation(
+        self, turns: Sequence[Turn], images: Images = (), *, drop_text: bool = False
+    ) -> tuple[list[int], list[int]]:
+        """A whole conversation; scored is what the assistant says and the EOS behind it.
+
+        Args:
+            turns: `{"role": "user"|"assistant", "content": ["text" | {"image": i}, ...]}`, user first, alternating;
+                anything else is a ValueError.
+            images: ids `[n, K]` that the turns' `i` point to.
+            drop_text: leave out what the user wrote (images stay): how training teaches `chat_prompt(drop_text=True)`.
+        """
+        ids, labels = [self.bos], [IGNORE]
+        for role, part in self._chat(turns, images, "assistant", drop_text):
+            ids += part
+            labels += part if role == "assistant" else [IGNORE] * len(part)
+        return ids, labels
+
+    def chat_prompt(
+        self, turns: Sequence[Turn], images: Images = (), *, draw: bool = False, drop_text: bool = False
+    ) -> list[int]:
+        """A conversation up to "ASSISTANT:", with [BOV] behind it if the answer is to be an image (`draw`).
+
+        The last turn is the user's. With `drop_text` it is the unconditional branch of guidance.
+        """
+        ids = [self.bos]
+        for _, part in self._chat(turns, images, "user", drop_text):
+            ids += part
+        return [*ids, self.bov] if draw else ids
+
+    def parse_chat(self, ids: Ids) -> tuple[list[dict[str, Any]], list[list[int]]]:
+        """Turns and images of ids that `conversation` or `chat_prompt(draw=False)` wrote; ValueError on others."""
+        rest = [int(i) for i in ids if int(i) not in (self.bos, self.pad)]
+        user, assistant = self.encode_text(ROLES["user"]), self.encode_text(f" {ROLES['assistant']}")
+        turns: list[dict[str, Any]] = []
+        images: list[list[int]] = []
+        while rest:
+            end = rest.index(self.eos) if self.eos in rest else len(rest)
+            exchange, rest = rest[:end], rest[end + 1 :]
+            split = next((n for n in range(end) if exchange[n : n + len(assistant)] == assistant), None)
+            if split is None or exchange[: len(user)] != user:
+                raise ValueError(f"expected {ROLES['user']} ... {ROLES['assistant']}, not {exchange}.")
+            spoken = {"user": exchange[len(user) : split], "assistant": exchange[split + len(assistant) :]}
+            for role, said in spoken.items():
+                if role == "user" or said:
+                    turns.append({"role": role, "content": self._parse_parts(said, images)})
+        return turns, images
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `folder/text/`, a transformers tokenizer folder, and last `folder/vocab.json`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "vocab.json").unlink(missing_ok=True)
+        self.text.save_pretrained(str(folder / "text"))
+        fields = {"text_size": self.text_size, **self._fields()}
+        part = folder / "vocab.json.part"
+        part.write_text(json.dumps(fields, indent=2) + "\n")
+        os.replace(part, folder / "vocab.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Vocab":
+        """Reads what `save` wrote; a ValueError if the text tokenizer is not the one it was saved with."""
+        folder, path = Path(folder), Path(folder) / "vocab.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"`vocab` ({folder}) holds no vocab.json: name a folder that Vocab.save wrote.")
+        fields = json.loads(path.read_text())
+        text = load_text_tokenizer(folder / "text")
+        vocab = cls(text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"])
+        if vocab.text_size != fields["text_size"]:
+            raise ValueError(f"{path}: text_size={fields['text_size']}, but the tokenizer beside it {vocab.text_size}.")
+        return vocab
+
+    def check(self, tokens: Mapping[str, Any], name: str) -> None:
+        """Refuses image ids that were not made for this vocabulary; an unknown fingerprint (None) agrees with all.
+
+        Args:
+            tokens: fields of a `tokens.json` or an image tokenizer: any of `tokenizer`, `K`, `codebook_size`, `order`.
+            name: the file or folder that they describe, for the error.
+        """
+        for field, ours in self._fields().items():
+            theirs = tokens.get(field)
+            if None not in (ours, theirs) and ours != theirs:
+                raise ValueError(f"{name} has {field}={theirs}, the vocabulary {ours}: encode the images again.")
+
+    def _image_array(self, ids: Ids, first: int) -> np.ndarray:
+        array, last = np.asarray(ids).astype(np.int64), first + self.codebook_size - 1
+        if array.shape != (self.image_tokens,):
+            raise ValueError(
+                f"an image has K={self.image_tokens} ids, not {array.shape}: encode it with its tokenizer."
+            )
+        if array.min() < first or array.max() > last:
+            raise ValueError(f"image ids must lie in {first}..{last}, not {array.min()}..{array.max()}.")
+        return array
+
+    def _fields(self) -> dict[str, Any]:
+        sizes = {"K": self.image_tokens, "codebook_size": self.codebook_size}
+        return {**sizes, "order": self.order, "tokenizer": self.tokenizer}
+
+    def _image(self, ids: Ids) -> list[int]:
+        return [self.bov, *self.image_to_lm(ids), self.eov]
+
+    def _caption(self, text: str, max_length: int | None = None, others: int = 0) -> list[int]:
+        ids = self.encode_text(f" {text}") if text else []
+        return ids if max_length is None else ids[: max(max_length - others, 0)]
+
+    def _scored(self, body: list[int]) -> tuple[list[int], list[int]]:
+        return [self.bos, *body, self.eos], [IGNORE, *body, self.eos]
+
+    def _chat(
+        self, turns: Sequence[Turn], images: Images, last: str, drop_text: bool
+    ) -> Iterator[tuple[str, list[int]]]:
+        """What is said, in order, with the role whose loss it belongs to (the tags are the user's, given)."""
+        if not turns or turns[-1]["role"] != last:
+            raise ValueError(f"the turns must end with one of the {last}.")
+        for number, turn in enumerate(turns):
+            role = ("user", "assistant")[number % 2]
+            if turn["role"] != role:
+                raise ValueError(f"turn {number} must be the {role}'s, not {turn['role']!r}: user first, alternating.")
+            if role == "user":
+                yield "user", self.encode_text(ROLES["user"])
+            for part in turn["content"]:
+                if not isinstance(part, str):
+                    if not 0 <= part["image"] < len(images):
+                        raise ValueError(f"turn {number} shows image {part['image']} of {len(images)}.")
+                    yield role, self._image(images[part["image"]])
+                elif not (drop_text and role == "user"):
+                    for tag in ROLES.values():
+                        part = part.replace(tag, f"{tag[:-1]} :")
+                    yield role, self._caption(part)
+            yield role, self.encode_text(f" {ROLES['assistant']}") if role == "user" else [self.eos]
+
+    def _parse_parts(self, ids: list[int], images: list[list[int]]) -> list[str | dict[str, int]]:
+        content: list[str | dict[str, int]] = []
+        while ids:
+            if ids[0] == self.bov:
+                content.append({"image": len(images)})
+                images.append(self.lm_to_image(ids[1 : 1 + self.image_tokens]))
+                ids = ids[2 + self.image_tokens :]
+            else:
+                end = ids.index(self.bov) if self.bov in ids else len(ids)
+                content.append(self.read_text(ids[:end]))
+                ids = ids[end:]
+        return content

@@ -1,0 +1,140 @@
+"""Optimiser, schedule and strict loading against closed forms and torch's own optimisers."""
+
+import pytest
+import torch
+from torch import nn
+
+from ddt_lightning.training.checkpoint import load_strictly, read_weights
+from ddt_lightning.training.history import put_back, read_rows, set_aside, write_rows
+from ddt_lightning.training.optim import OptimConfig, build_optimizer, hidden_matrices, lr_share, orthogonalise
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(8, 64)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 64)) for _ in range(2))
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = self.embed(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+
+def test_schedule_warms_up_and_decays():
+    config = OptimConfig(warmup_steps=10, decay="cosine", final_share=0.1)
+    shares = [lr_share(step, config, 110) for step in range(120)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9] == shares[10] == 1.0
+    assert shares[60] == pytest.approx(0.55)
+    assert shares[110] == shares[119] == pytest.approx(0.1)
+    assert lr_share(60, OptimConfig(warmup_steps=10, decay="linear", final_share=0.0), 110) == pytest.approx(0.5)
+    assert lr_share(99, OptimConfig(warmup_steps=10, decay="constant"), 110) == 1.0
+
+
+def test_orthogonalised_singular_values_are_near_one():
+    updates = torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(0))
+    singular = torch.linalg.svdvals(orthogonalise(updates))
+    assert 0.6 < singular.min() and singular.max() < 1.3
+    tall = orthogonalise(updates.transpose(1, 2))
+    assert torch.allclose(tall.transpose(1, 2), orthogonalise(updates), atol=1e-4)
+
+
+def test_matrices_of_blocks_go_to_muon_and_nothing_else():
+    net = Net()
+    assert hidden_matrices(net) == {layer.weight for block in net.blocks for layer in (block[0], block[2])}
+
+
+def test_adamw_equals_torch():
+    torch.manual_seed(0)
+    ours, theirs = Net(), Net()
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimConfig(name="adamw", lr=1e-2, warmup_steps=0, decay="constant", weight_decay=0.1)
+    optimizer = build_optimizer(ours, config, 10)["optimizer"]
+    decayed = [p for p in theirs.parameters() if p.dim() >= 2]
+    rest = [p for p in theirs.parameters() if p.dim() < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, lr=1e-2, betas=(0.9, 0.95))
+    x = torch.randn(16, 8)
+    for _ in range(5):
+        for net, opt in ((ours, optimizer), (theirs, reference)):
+            opt.zero_grad()
+            net(x).pow(2).mean().backward()
+            opt.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_muon_step_is_its_formula():
+    torch.manual_seed(0)
+    net = Net()
+    config = OptimConfig(name="muon", matrix_lr=0.1, warmup_steps=0, decay="constant", weight_decay=0.5)
+    optimizer = build_optimizer(net, config, 10)["optimizer"]
+    net(torch.randn(16, 8)).pow(2).mean().backward()
+    weight = net.blocks[1][0].weight
+    before, gradient = weight.detach().clone(), weight.grad.clone()
+    optimizer.step()
+    momentum = 0.05 * gradient
+    update = orthogonalise((0.05 * gradient + 0.95 * momentum)[None])[0]
+    assert torch.allclose(weight, before * (1 - 0.1 * 0.5) - 0.1 * 0.2 * 128**0.5 * update, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_optimizer_state_resumes_exactly(name):
+    def run(interrupted):
+        torch.manual_seed(0)
+        net = Net()
+        config = OptimConfig(name=name, warmup_steps=2)
+        made = build_optimizer(net, config, 10)
+        for step in range(6):
+            if interrupted and step == 3:
+                saved = [made["optimizer"].state_dict(), made["lr_scheduler"]["scheduler"].state_dict()]
+                made = build_optimizer(net, config, 10)
+                made["optimizer"].load_state_dict(saved[0])
+                made["lr_scheduler"]["scheduler"].load_state_dict(saved[1])
+            made["optimizer"].zero_grad()
+            net(torch.randn(4, 8, generator=torch.Generator().manual_seed(step))).pow(2).mean().backward()
+            made["optimizer"].step()
+            made["lr_scheduler"]["scheduler"].step()
+        return torch.cat([p.flatten() for p in net.parameters()])
+
+    assert torch.equal(run(False), run(True))
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match=r"optim\.warmup_steps.*\(500\)"):
+        OptimConfig(warmup_steps=500, total_steps=100)
+    with pytest.raises(ValueError, match=r"optim\.lr"):
+        OptimConfig(lr=0.0)
+
+
+def test_strict_loading_names_the_first_misfit(tmp_path):
+    net, weights = Net(), Net().state_dict()
+    load_strictly(net, weights, "x")
+    with pytest.raises(ValueError, match=r"head\.bias is missing"):
+        load_strictly(net, {k: v for k, v in weights.items() if k != "head.bias"}, "x")
+    with pytest.raises(ValueError, match="extra is unknown"):
+        load_strictly(net, {**weights, "extra": torch.zeros(1)}, "x")
+    with pytest.raises(ValueError, match=r"head\.weight is \[2, 2\], the model has \[4, 64\]"):
+        load_strictly(net, {**weights, "head.weight": torch.zeros(2, 2)}, "x")
+    tied = Net()
+    tied.blocks[1][0].weight = tied.blocks[0][0].weight
+    load_strictly(tied, {k: v for k, v in weights.items() if k != "blocks.1.0.weight"}, "x")
+    assert torch.equal(tied.blocks[1][0].weight, weights["blocks.0.0.weight"])
+    with pytest.raises(FileNotFoundError, match="init_from"):
+        read_weights(tmp_path / "none", "lm", "llm.")
+    with pytest.raises(FileNotFoundError, match="No released lm"):
+        read_weights(tmp_path, "lm", "llm.")
+
+
+def test_history_survives_restarts(tmp_path):
+    write_rows(tmp_path / "metrics.csv", [{"step": s, "loss": s / 10} for s in range(5)])
+    set_aside(tmp_path, 3)  # continue from a checkpoint at step 3: rows 3 and 4 will be logged again
+    write_rows(tmp_path / "metrics.csv", [{"step": s, "loss": s, "new": 1} for s in (3, 4)])
+    set_aside(tmp_path, 5)  # killed and restarted once more
+    write_rows(tmp_path / "metrics.csv", [{"step": 5, "loss": 5}])
+    put_back(tmp_path)
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [(int(r["step"]), float(r["loss"])) for r in rows] == [(0, 0), (1, 0.1), (2, 0.2), (3, 3), (4, 4), (5, 5)]
+    assert not (tmp_path / "metrics.before.csv").exists()
