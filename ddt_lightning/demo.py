@@ -1,8 +1,8 @@
 """`make demo`: the whole flow on rendered scenes, as a plan of command lines.
 
-scenes -> tokenizer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step is what a user
-would type. A step is skipped only when the fingerprint of its configuration, code, library versions and input steps is
-the one it finished with; a killed call goes on where it was.
+scenes -> tokenizer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step is what a
+user would type. A step is skipped only when the fingerprint of its configuration, code, library versions and input
+steps is the one it finished with; a killed call goes on where it was.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ddt_lightning.cli import shipped
@@ -68,7 +68,7 @@ class Step:
     Args:
         name: what `--until` takes.
         about: what a person reads while it runs.
-        commands: command lines (Python module and arguments); those of one inner list run side by side.
+        commands: command lines: Python module and arguments.
         code: parts of the package whose source belongs to the fingerprint.
         seconds: expected duration.
         folder: what is removed before the step starts with another fingerprint.
@@ -76,11 +76,10 @@ class Step:
 
     name: str
     about: str
-    commands: list[list[list[str]]]
+    commands: list[list[str]]
     code: tuple[str, ...]
     seconds: int
     folder: Path
-    needs: tuple[str, ...] = field(default=())
 
 
 def fit(stage: str, *args: str) -> list[str]:
@@ -95,51 +94,48 @@ def plan(mode: Mode) -> list[Step]:
     shards, tokens, model = run / "shards", run / "tokens", run / "model"
     ddt = "ddt_lightning.commands.main"
     sizes = [f"--{name}={getattr(mode, name)}" for name in ("images", "edits", "questions", "text", "val")]
-    encode = [
-        [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", f"{shards}/{kind}-*.tar", "--out", f"{tokens}"]
-        for kind in ("images", "edits", "questions")
-    ]
-    evaluate = [ddt, "eval"]
+    kinds = json.dumps([f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")])
+    encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", kinds, "--out", f"{tokens}"]
     to = ["--model", f"{model}", "--out", f"{run}/eval"]
-    n = mode.evaluated
-    halves = [
-        [*evaluate, "t2i", *to, f"--images={mode.prompt_images}"],
-        [*evaluate, "reconstruction", *to, "--shards", f"{shards}/images-val-*.tar", f"--samples={n}"],
-        [*evaluate, "edit", *to, f"--samples={n}"],
-        [*evaluate, "vqa", *to, f"--samples={n}"],
-        [*evaluate, "caption", *to, f"--samples={n}"],
-    ]
+    scored = {
+        "reconstruction": [f"--images={mode.evaluated}", "--shards", json.dumps([f"{shards}/images-val-*.tar"])],
+        "t2i": [f"--images={mode.prompt_images}"],
+        "edit": [f"--edits={mode.evaluated}"],
+        "vqa": [f"--questions={mode.evaluated}"],
+        "caption": [f"--captions={mode.evaluated}"],
+    }
+    evaluate = [[ddt, "eval", name, *to, *options] for name, options in scored.items()]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
-             [[[ddt, "data", "scenes", "--out", f"{shards}", *sizes]]],
+             [[ddt, "data", "scenes", "--out", f"{shards}", *sizes]],
              ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
-             [[fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
+             [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
                    "--data.shards", json.dumps([f"{shards}/images-train-*.tar"]),
-                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), steps[0])]],
+                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
-        Step("tokens", "encode images, edits and questions", [[command] for command in encode],
+        Step("tokens", "encode images, edits and questions", [encode],
              ("commands/encode.py", "shards", "tokens"), mode.seconds[2], tokens),
         Step("pretrain", f"pretrain the language model, {mode.steps[1]} steps",
-             [[fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
+             [fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
                    "--data.shards", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   steps[1])]],
+                   steps[1])],
              (*nets, "lm", "vocab.py"), mode.seconds[3], run / "pretrain"),
         Step("instruct", f"instruction tuning, {mode.steps[2]} steps",
-             [[fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
+             [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
-                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[2])]],
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "instruct"),
-        Step("eval", "draw, edit, describe, answer, and score all of it", [halves[:1], *[[h] for h in halves[1:]]],
+        Step("eval", "draw, edit, describe, answer, and score all of it", evaluate,
              ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[5], run / "eval"),
-        Step("report", "write report.html", [[[ddt, "report", f"{run}"]]], ("studies", "commands"), mode.seconds[6],
+        Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), mode.seconds[6],
              run / "report.html"),
     ]  # fmt: skip
 
@@ -158,7 +154,7 @@ def fingerprint(step: Step, before: str) -> str:
     for part in step.code:
         path = PACKAGE / part
         sources += [path] if path.is_file() else list(path.glob("*.py"))
-    words = [word for group in step.commands for command in group for word in command]
+    words = [word for command in step.commands for word in command]
     yaml = [Path(shipped(word)) for word in words if word.endswith(".yaml")]
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     parts = [step.name, before, *words, *versions, digest_files(sources), digest_files(yaml)]
@@ -205,25 +201,20 @@ def run_step(step: Step, record: Record, log: Path) -> None:
     spent, started = record.seconds, time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
-        for group in step.commands:
-            running = [
-                subprocess.Popen([sys.executable, "-m", *words], stdout=output, stderr=output, env=environment)
-                for words in group
-            ]
+        for command in step.commands:
+            process = subprocess.Popen([sys.executable, "-m", *command], stdout=output, stderr=output, env=environment)
             try:
-                while any(process.poll() is None for process in running):
+                while process.poll() is None:
                     time.sleep(0.2)
                     record.seconds = spent + time.monotonic() - started
                     record.write()
             except BaseException:
-                for process in running:
-                    process.terminate()
+                process.terminate()
                 raise
-            failed = [process for process in running if process.returncode]
-            if failed:
+            if process.returncode:
                 output.flush()
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise RuntimeError(f"step {step.name} failed (exit code {failed[0].returncode}), see {log}:\n{tail}")
+                raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
     record.seconds = spent + time.monotonic() - started
 
 
@@ -272,16 +263,22 @@ def demo(mode: Mode, until: str) -> None:
             record.done = False
             record.write()
             expected = minutes(pace * step.seconds)
-            say(f"[{number + 1}/{len(steps)}] {step.name}: {step.about} (about {expected}; {minutes(left)} left in all)")
+            say(
+                f"[{number + 1}/{len(steps)}] {step.name}: {step.about} (about {expected}; {minutes(left)} left in all)"
+            )
             if step.name == "eval":
                 assemble_model(run)
             run_step(step, record, run / "logs" / f"{step.name}.log")
+            if not step.folder.exists():
+                raise RuntimeError(f"step {step.name} ended without {step.folder}.")
             record.done = True
             record.write()
             pace = 0.5 * pace + 0.5 * min(3.0, max(0.3, record.seconds / step.seconds))
         times[step.name] = record.seconds
         if step.name == "eval":
-            collect_metrics(run, {name: times[name] for name in times if name != "scenes"} | {"scenes": times["scenes"]})
+            collect_metrics(
+                run, {name: times[name] for name in times if name != "scenes"} | {"scenes": times["scenes"]}
+            )
     if until == "report":
         scores = collect_metrics(run, times)
         say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")

@@ -146,7 +146,7 @@ def test_a_folder_without_a_language_model_reconstructs(tmp_path, images):
     used = Pipeline.from_pretrained(tmp_path)
     assert used.reconstruct(images, steps=1).shape == images.shape
     assert list(used.fingerprints()) == ["tokenizer"]
-    with pytest.raises(ValueError, match="language model|vocabulary"):
+    with pytest.raises(ValueError, match=r"language model|vocabulary"):
         used.text_to_image(["a"])
     with pytest.raises(FileNotFoundError, match="tokenizer"):
         Pipeline.from_pretrained(tmp_path / "none")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddt_lightning.commands.cards import card, constant, write_cards
-from ddt_lightning.studies.page import curves
-from ddt_lightning.studies.report import CURVE_POINTS, read_curves, write_report
+from ddt_lightning.commands.cards import card, mean_card, write_cards
+from ddt_lightning.studies.curves import CURVE_POINTS, curves, read_curves
+from ddt_lightning.studies.report import write_report
 
 SHARED = {"seed": 0, "weights": {"tokenizer": "ab12", "lm": "cd34"}, "settings": {"steps": 8, "decode_guidance": 1.5}}
 SECTIONS = ("scores", "reconstruction", "drawing", "editing", "questions", "captions", "codebook", "curves", "settings")
@@ -59,16 +59,16 @@ def run(tmp_path: Path) -> Path:
     write_cards(
         run / "eval" / "t2i.json",
         {
-            "t2i/shapes_geneval/overall": card([True, False, True, True], "asked for <and> got"),
-            "t2i/ceiling_tokenizer": card([True, True], "reconstructed renders"),
-            "t2i/floor_shuffled": card([False, False], "another prompt"),
-            "decode/steps": constant(8, "steps"),
+            "t2i/shapes_geneval/overall": mean_card([True, False, True, True], "asked for <and> got"),
+            "t2i/ceiling_tokenizer": mean_card([True, True], "reconstructed renders"),
+            "t2i/floor_shuffled": mean_card([False, False], "another prompt"),
+            "decode/steps": card(8, 1, "steps"),
         },
         SHARED,
     )
     write_cards(
         run / "eval" / "reconstruction.json",
-        {"tokenizer/psnr": card([20.0, 22.0], "dB"), "tokenizer/psnr@8": card([11.0], "dB")},
+        {"tokenizer/psnr": mean_card([20.0, 22.0], "dB"), "tokenizer/psnr@8": mean_card([11.0], "dB")},
         SHARED,
     )
     for n in range(4):

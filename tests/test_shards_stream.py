@@ -98,7 +98,7 @@ def test_any_number_of_ranks_reads_the_same_global_batches(tmp_path, sizes, worl
         assert together == texts([batch])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same_batches(tmp_path, workers):
     sources = [make(tmp_path, "a", MANY, bad=(3, 17)), make(tmp_path, "b", FEW)]
     one, other = batches(sources), batches(sources, workers=workers)

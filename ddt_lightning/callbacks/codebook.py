@@ -26,7 +26,7 @@ class CodebookMonitor(pl.Callback):
         if not 0 <= alarm <= 1:
             raise ValueError(f"`alarm` ({alarm}) of CodebookMonitor must lie in [0, 1].")
         self.max_batches, self.alarm = max_batches, alarm
-        self.counts: Tensor | None = None
+        self.counts = torch.zeros(0, dtype=torch.int64)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting from nothing."""

@@ -6,6 +6,7 @@ sharded, every rank takes part in the computation.
 """
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -67,7 +68,7 @@ class ReconstructionGrid(pl.Callback):
         total = pl_module.tokenizer.config.tokens
         counts = self.tokens or sorted({max(1, total * part // 4) for part in (1, 2, 3, 4)})
         pipeline = Pipeline(pl_module.tokenizer, vae=pl_module.latents)
-        settings = {"steps": self.steps, "decode_guidance": self.decode_guidance}
+        settings: dict[str, Any] = {"steps": self.steps, "decode_guidance": self.decode_guidance}
         ids = pipeline.encode(self.originals)
         columns = [self.originals, *(pipeline.decode(ids[:, :count], **settings) for count in counts)]
         whole = columns[-1] if counts[-1] == total else pipeline.decode(ids, **settings)

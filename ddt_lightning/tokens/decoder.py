@@ -17,7 +17,7 @@ from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZ
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.encoder import attend, layer_norm
-from ddt_lightning.tokens.modulation import FREQUENCIES, TokenModulation, position_table
+from ddt_lightning.tokens.modulation import FREQUENCIES, TokenModulation, open_gates, position_table
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,13 @@ class Decoder(nn.Module):
         self.transformer_blocks = nn.ModuleList(blocks)
         self.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
         self.proj_out = nn.Linear(width, patch * patch * channels)
-        # adaLN-zero: a fresh decoder is the identity along its depth and outputs zero
-        zeroed = [block.get_submodule(f"{norm}.linear") for block in blocks for norm in ("norm1", "norm1_context")]
-        for layer in (*zeroed, self.norm_out.linear, self.proj_out):
+        zeroed = [*(block.get_submodule("norm1.linear") for block in blocks), self.norm_out.linear, self.proj_out]
+        zeroed.append(blocks[-1].get_submodule("norm1_context.linear"))
+        for layer in zeroed:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
+        for block in blocks:
+            open_gates(block.norm1.linear, width)
 
     def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         """Run the network.

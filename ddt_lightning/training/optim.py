@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -87,6 +88,18 @@ def orthogonalise(updates: Tensor, iterations: int = 5) -> Tensor:
     return x.transpose(1, 2) if tall else x
 
 
+def shared_orthogonalise(updates: Tensor) -> Tensor:
+    """`orthogonalise`, with the matrices divided among the processes; all of them hold the same `updates`."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return orthogonalise(updates)
+    mine = slice(dist.get_rank(), None, dist.get_world_size())
+    result = torch.zeros_like(updates)
+    if len(updates[mine]):
+        result[mine] = orthogonalise(updates[mine])
+    dist.all_reduce(result)
+    return result
+
+
 class Muon(torch.optim.AdamW):
     """AdamW whose groups marked `matrices` are updated by orthogonalised Nesterov momentum instead."""
 
@@ -123,7 +136,7 @@ class Muon(torch.optim.AdamW):
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             ahead = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-            updates = orthogonalise(ahead) * (0.2 * math.sqrt(max(rows, columns)))
+            updates = shared_orthogonalise(ahead) * (0.2 * math.sqrt(max(rows, columns)))
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.unbind(0)), alpha=-group["lr"])
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -28,6 +29,27 @@ class ParallelConfig:
     activation_checkpointing: bool = False
     compile: bool = False
     bf16_params: bool = False
+
+
+class FullyShardedStrategy(ModelParallelStrategy):
+    """FSDP2 over all processes of all nodes: `ModelParallelStrategy` without tensor parallelism, whatever their number.
+
+    Args:
+        process_group_backend: gloo or nccl; None chooses by device.
+        save_distributed_checkpoint: one checkpoint folder written by all ranks instead of one whole file.
+    """
+
+    def __init__(self, process_group_backend: str | None = None, save_distributed_checkpoint: bool = True) -> None:
+        super().__init__(
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        """Every process is one data-parallel shard."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
 
 
 def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, mesh: DeviceMesh | None) -> None:
@@ -58,7 +80,16 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
 
 
 def whole_state_dict(net: nn.Module) -> dict[str, torch.Tensor]:
-    """Every weight of a possibly sharded network, whole and on the CPU; collective. Empty off rank 0 when sharded."""
+    """Every weight of a possibly sharded network, whole and on the CPU, tied ones once.
+
+    Collective; empty off rank 0 when sharded.
+    """
     state = get_model_state_dict(net, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    weights = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    return {name.replace("_checkpoint_wrapped_module.", ""): value for name, value in weights.items()}
+    whole = {plain(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    once = {plain(name) for names in (net.named_parameters(), net.named_buffers()) for name, _ in names}
+    return {name: value for name, value in whole.items() if name in once}
+
+
+def plain(name: str) -> str:
+    """A weight's name without the wrapper of activation checkpointing."""
+    return name.replace("_checkpoint_wrapped_module.", "")

@@ -1,0 +1,1 @@
+"""The `ddt` command: one small file per group of verbs."""

@@ -1,0 +1,200 @@
+"""`ddt generate|edit|describe|reconstruct`: a trained model on prompts and image files.
+
+In: a prompt or a file of prompts, an image or a folder of images. Out: a folder with `00000.png`, ... and
+`results.jsonl`, one line per image with everything needed to make it again. A failed call leaves nothing behind.
+"""
+
+import json
+from dataclasses import asdict
+
+from ddt_lightning.commands.files import (
+    image_files,
+    load_pipeline,
+    positive,
+    progress,
+    read_images,
+    read_prompts,
+    write_image,
+)
+from ddt_lightning.commands.options import Decoding, Drawing, Loading
+from ddt_lightning.commands.staging import staged
+
+LOADING, DRAWING, DECODING = Loading(), Drawing(), Decoding()
+
+
+def generate(
+    prompt: str,
+    *,
+    out: str,
+    images: int = 1,
+    seed: int = 0,
+    tokens: int | None = None,
+    chat: bool = True,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Draw images from a prompt, or from a file of prompts.
+
+    Args:
+        prompt: what to draw; or a .txt file with a prompt on each line; or a .jsonl file with a "prompt" on each.
+        out: folder for the PNGs and results.jsonl.
+        images: how many for each prompt.
+        seed: of the first image; counted up from image to image.
+        tokens: decode the first ones only.
+        chat: ask in the chat format of an instruct model; false for a pretrained one.
+        loading: which model.
+        drawing: how to draw.
+    """
+    prompts = [text for text in read_prompts(prompt) for _ in range(positive("images", images))]
+    size = positive("batch", loading.batch)
+    pipeline = load_pipeline(loading.model, loading.device)
+    from ddt_lightning.pipeline import Sampling
+
+    sampling = Sampling(**asdict(drawing))
+    shared = {**asdict(drawing), "tokens": tokens, "weights": pipeline.fingerprints()}
+    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+        for start in progress(range(0, len(prompts), size), "drawing"):
+            part = prompts[start : start + size]
+            seeds = [seed + start + n for n in range(len(part))]
+            ids = pipeline.draw_ids(pipeline.draw_prompts(part, chat=chat), sampling, seed=seeds)
+            drawn = pipeline.decode(
+                ids[:, : pipeline.length(tokens)],
+                seed=seeds,
+                steps=drawing.steps,
+                decode_guidance=drawing.decode_guidance,
+            )
+            for n, text in enumerate(part):
+                record = {"prompt": text, "seed": seeds[n], **shared, "ids": ids[n].tolist()}
+                write_image(folder, lines, start + n, drawn[n], record)
+    print(f"{len(prompts)} images in {out}")
+
+
+def edit(
+    image: str,
+    instruction: str,
+    *,
+    out: str,
+    seed: int = 0,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Change an image, or every image of a folder, as an instruction says.
+
+    Args:
+        image: image file, or a folder of images.
+        instruction: what to change.
+        out: folder for the PNGs and results.jsonl.
+        seed: of the first image; counted up from image to image.
+        loading: which model.
+        drawing: how to draw.
+    """
+    files = image_files(image)
+    size = positive("batch", loading.batch)
+    pipeline = load_pipeline(loading.model, loading.device)
+    shared = {"instruction": instruction, **asdict(drawing), "weights": pipeline.fingerprints()}
+    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+        for start in progress(range(0, len(files), size), "editing"):
+            part = files[start : start + size]
+            seeds = [seed + start + n for n in range(len(part))]
+            sources = read_images(part, pipeline.image_size)
+            edited = pipeline.edit_image(sources, [instruction] * len(part), seed=seeds, **asdict(drawing))
+            for n, file in enumerate(part):
+                write_image(folder, lines, start + n, edited[n], {"source": str(file), "seed": seeds[n], **shared})
+    print(f"{len(files)} images in {out}")
+
+
+def describe(
+    image: str,
+    *,
+    out: str | None = None,
+    question: str | None = None,
+    max_new_tokens: int = 48,
+    temperature: float = 0.0,
+    seed: int = 0,
+    chat: bool = True,
+    loading: Loading = LOADING,
+) -> None:
+    """Caption an image or a folder of images, or answer a question about each.
+
+    Args:
+        image: image file, or a folder of images.
+        out: folder for results.jsonl; without it the lines go to the terminal.
+        question: what to answer; without it a caption is written.
+        max_new_tokens: longest text.
+        temperature: 0 takes the likeliest word.
+        seed: of the first text; counted up from image to image.
+        chat: ask in the chat format of an instruct model; false for captions of a pretrained one.
+        loading: which model.
+    """
+    files = image_files(image)
+    size = positive("batch", loading.batch)
+    pipeline = load_pipeline(loading.model, loading.device)
+    shared = (
+        {"weights": pipeline.fingerprints()}
+        if question is None
+        else {
+            "question": question,
+            "weights": pipeline.fingerprints(),
+        }
+    )
+    lines = []
+    for start in progress(range(0, len(files), size), "describing"):
+        part = files[start : start + size]
+        texts = pipeline.describe_image(
+            read_images(part, pipeline.image_size),
+            question,
+            max_new_tokens=positive("max_new_tokens", max_new_tokens),
+            temperature=temperature,
+            seed=seed + start,
+            chat=chat,
+        )
+        for file, text in zip(part, texts, strict=True):
+            lines.append(json.dumps({"image": str(file), "text": text, **shared}, ensure_ascii=False) + "\n")
+    if out is None:
+        print("".join(lines), end="")
+        return
+    with staged(out) as folder:
+        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+    print(f"{len(lines)} texts in {out}")
+
+
+def reconstruct(
+    image: str,
+    *,
+    out: str,
+    tokens: list[int] | None = None,
+    seed: int = 0,
+    loading: Loading = LOADING,
+    decoding: Decoding = DECODING,
+) -> None:
+    """Send an image, or every image of a folder, through the tokenizer and back.
+
+    Args:
+        image: image file, or a folder of images.
+        out: folder for the PNGs and results.jsonl.
+        tokens: numbers of first tokens to decode, such as [8,16,32]; all tokens if not given.
+        seed: of the first image's noise; counted up from image to image.
+        loading: which model; one with a tokenizer only will do.
+        decoding: how to decode.
+    """
+    from ddt_lightning.metrics.reconstruction import psnr
+
+    files = image_files(image)
+    size = positive("batch", loading.batch)
+    pipeline = load_pipeline(loading.model, loading.device, llm=False)
+    shared = {**asdict(decoding), "weights": pipeline.fingerprints()}
+    counts = [pipeline.length(count) for count in tokens or [pipeline.tokenizer.config.tokens]]
+    number = 0
+    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+        for start in progress(range(0, len(files), size), "reconstructing"):
+            part = files[start : start + size]
+            seeds = [seed + start + n for n in range(len(part))]
+            originals = read_images(part, pipeline.image_size)
+            made = {n: pipeline.reconstruct(originals, n, seed=seeds, **asdict(decoding)) for n in counts}
+            for n, file in enumerate(part):
+                for count, images in made.items():
+                    distance = float(psnr(images[n : n + 1], originals[n : n + 1]))
+                    record = {"source": str(file), "tokens": count, "psnr": distance, "seed": seeds[n], **shared}
+                    write_image(folder, lines, number, images[n], record)
+                    number += 1
+    print(f"{number} images in {out}")

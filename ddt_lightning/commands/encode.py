@@ -1,0 +1,188 @@
+"""`ddt encode` and `ddt decode`: image shards to token shards and back, one task per shard.
+
+Captioned images become `KEY.ids.npy [K]` with their text and json, edits and questions conversations `KEY.ids.npy`
+`[n, K]` with `KEY.json {"turns"}`; `tokens.json` says what made them, `encoded.json` from which bytes. A shard appears
+when it is whole and `tokens.json` when all are: a killed call leaves nothing half-written and a second one goes on.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from ddt_lightning.commands.files import positive
+from ddt_lightning.commands.options import Coding, Decoding
+from ddt_lightning.commands.staging import write_json
+from ddt_lightning.commands.workers import call, pool, run_tasks
+
+CODING, DECODING = Coding(), Decoding()
+LISTED = 10  # bad samples named at the end
+
+
+def encode(
+    *,
+    tokenizer: str,
+    shards: list[str] | str,
+    out: str,
+    order: Literal["fine_to_coarse", "coarse_to_fine"] = "fine_to_coarse",
+    columns: dict[str, str] | None = None,
+    coding: Coding = CODING,
+) -> None:
+    """Turn image, edit and question shards into token shards.
+
+    Args:
+        tokenizer: tokenizer folder, or a run or model folder that holds one.
+        shards: paths or patterns such as 'data/shards/images-*.tar'; quote them.
+        out: folder of the token shards, named like the shards they come from.
+        order: order in which a language model will see an image's ids; the files keep codebook order.
+        columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}'.
+        coding: how to run the tokenizer.
+    """
+    folder, sources, model = begin(tokenizer, shards, coding)
+    target = Path(out)
+    names = token_names(sources)
+    record = target / "encoded.json"
+    done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    done = {name: facts for name, facts in done.items() if (target / name).is_file()}
+    transform = f"{model['image_size']} px, centre"
+    wanted = {"tokenizer": model["fingerprint"], "transform": transform, "columns": columns or {}}
+    foreign = [name for name, facts in done.items() if facts["tokenizer"] != wanted["tokenizer"] and name not in names]
+    if foreign:
+        raise ValueError(
+            f"`--out` ({out}) holds {foreign[0]} of tokenizer {done[foreign[0]]['tokenizer']}, this one is "
+            f"{wanted['tokenizer']}: encode all its shards again in one call, or name another folder."
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    tasks = []
+    for name, url in names.items():
+        facts = {**wanted, "source": source_hash(url)}
+        if done.get(name) != facts:
+            done.pop(name, None)
+            tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), columns or {}, facts))
+    fields = {name: model[name] for name in ("K", "codebook_size")}
+    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
+    if tasks:
+        (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
+    count, problems = 0, {}
+    for name, facts, number, bad in run_tasks(call, tasks, coding.processes, "encode", "encoding"):
+        count += number
+        problems.update(bad)
+        done[name] = facts
+        write_json(record, done)
+    old = json.loads((target / "tokens.json").read_text()) if (target / "tokens.json").is_file() else {}
+    patterns = [shards] if isinstance(shards, str) else list(shards)
+    known = [part for part in str(old.get("source", "")).split(", ") if part]
+    write_json(target / "tokens.json", {**written, "source": ", ".join(dict.fromkeys([*known, *patterns]))})
+    report(problems)
+    skipped = f", {len(names) - len(tasks)} shards were there already" if len(tasks) < len(names) else ""
+    print(f"{count} samples in {len(tasks)} token shards in {out}{skipped}")
+
+
+def decode(
+    *,
+    tokenizer: str,
+    shards: list[str] | str,
+    out: str,
+    tokens: int | None = None,
+    seed: int = 0,
+    coding: Coding = CODING,
+    decoding: Decoding = DECODING,
+) -> None:
+    """Turn token shards back into image shards; texts and json are kept.
+
+    Args:
+        tokenizer: tokenizer folder, or a run or model folder that holds one; the one that made the shards.
+        shards: paths or patterns of token shards; quote them.
+        out: folder of the image shards, named like the token shards.
+        tokens: decode the first ones only.
+        seed: of the decoder's noise; each image has its own from this and its key.
+        coding: how to run the tokenizer.
+        decoding: how to decode.
+    """
+    from ddt_lightning.shards.write import read_tokens_json
+
+    folder, sources, model = begin(tokenizer, shards, coding)
+    for parent in dict.fromkeys(Path(url).parent for url in sources):
+        fields = read_tokens_json(parent)
+        if fields["tokenizer"] != model["fingerprint"]:
+            raise ValueError(
+                f"{parent}/tokens.json names tokenizer {fields['tokenizer']}, `--tokenizer` is {model['fingerprint']}: "
+                "decode with the tokenizer that made the shards."
+            )
+    if tokens is not None and not 0 <= tokens <= model["K"]:
+        raise ValueError(f"`--tokens` ({tokens}) must be between 0 and the tokenizer's {model['K']}.")
+    names = token_names(sources)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    tasks = [
+        ("encoding:decode_shard", str(folder), coding, url, str(Path(out) / name), tokens, seed, decoding)
+        for name, url in names.items()
+    ]
+    count, problems = 0, {}
+    for number, bad in run_tasks(call, tasks, coding.processes, "decode", "encoding"):
+        count += number
+        problems.update(bad)
+    report(problems)
+    print(f"{count} samples in {len(tasks)} image shards in {out}")
+
+
+def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path, list[str], dict[str, Any]]:
+    """Tokenizer folder, shards, and what the tokenizer is; the workers start to load it."""
+    from ddt_lightning.shards.read import expand
+
+    folder = find_tokenizer(tokenizer)
+    positive("batch", coding.batch)
+    described = None
+    if positive("processes", coding.processes) > 1:
+        described = pool(coding.processes, "encoding").submit(call, "encoding:facts", str(folder), coding)
+    patterns = [shards] if isinstance(shards, str) else list(shards)
+    sources = expand(patterns, "--shards")
+    return folder, sources, described.result() if described else call("encoding:facts", str(folder), coding)
+
+
+def find_tokenizer(tokenizer: str) -> Path:
+    """The tokenizer folder in a tokenizer, release, run or model folder.
+
+    Raises:
+        FileNotFoundError: where there is none.
+    """
+    for place in ("", "tokenizer", "release/tokenizer"):
+        if (Path(tokenizer) / place / "model.safetensors").is_file():
+            return Path(tokenizer) / place
+    raise FileNotFoundError(
+        f"`--tokenizer` ({tokenizer}) holds no model.safetensors, tokenizer/ or release/tokenizer/: "
+        "name the run folder of `ddt-fit tokenizer`."
+    )
+
+
+def token_names(sources: list[str]) -> dict[str, str]:
+    """File name of each shard's result -> the shard.
+
+    Raises:
+        ValueError: where two shards have the same name.
+    """
+    names: dict[str, str] = {}
+    for url in sources:
+        name = url.rstrip("/").rpartition("/")[2].removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar") + ".tar"
+        if name in names:
+            raise ValueError(f"`--shards`: {names[name]} and {url} have the same name; encode them into two folders.")
+        names[name] = url
+    return names
+
+
+def source_hash(url: str) -> str:
+    """Sixteen hex digits of a shard's bytes; a remote shard stands for itself."""
+    if not Path(url).is_file():
+        return url
+    digest = hashlib.blake2b(digest_size=8)
+    with open(url, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def report(problems: dict[str, str]) -> None:
+    """Name samples that were left out, on stderr."""
+    if problems:
+        named = "; ".join(f"{name}: {reason}" for name, reason in list(problems.items())[:LISTED])
+        sys.stderr.write(f"{len(problems)} samples were left out: {named}\n")

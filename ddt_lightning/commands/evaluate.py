@@ -1,0 +1,346 @@
+"""`ddt eval reconstruction|t2i|edit|vqa|caption`: a model folder to scores with intervals, ceilings and floors.
+
+Everything is measured on held-out scenes (combinations that no training scene, edit or question shows) drawn from the
+seed. Out, in one folder that the five verbs may share: `NAME.json` (cards), `NAME.png` (a contact sheet), `samples/`
+(images and an index for the report), and of t2i the images and rows in GenEval's official layout. Prompts, edits,
+questions and captions go through the chat format of an instruct model, all with one decode setting.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ddt_lightning.commands.cards import Card, card, mean_card
+from ddt_lightning.commands.files import positive
+from ddt_lightning.commands.options import Decoding, Drawing, Loading
+from ddt_lightning.commands.scoring import Session, read_pictures, say
+from ddt_lightning.commands.staging import staged, write_json
+
+LOADING, DRAWING, DECODING = Loading(), Drawing(), Decoding()
+
+
+def reconstruction(
+    *,
+    out: str,
+    images: int = 256,
+    shards: list[str] | str | None = None,
+    tokens: list[int] | None = None,
+    prefix_images: int = 64,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    decoding: Decoding = DECODING,
+) -> None:
+    """Measure the tokenizer: PSNR and SSIM, PSNR by number of first tokens, codebook usage.
+
+    Args:
+        out: folder for reconstruction.json, reconstruction.png and samples.
+        images: how many held-out images.
+        shards: image shards to take them from; held-out scenes if not given.
+        tokens: numbers of first tokens; quarters of all tokens if not given.
+        prefix_images: how many images to decode from fewer tokens.
+        seed: of the scenes and of the decoder's noise.
+        processes: worker processes, each with its share of the cores.
+        loading: which model; one with a tokenizer only will do.
+        decoding: how to decode.
+    """
+    session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False)
+    from ddt_lightning.commands import gallery
+    from ddt_lightning.scenes.suite import val_scene
+    from ddt_lightning.seeding import numpy_rng
+
+    config = json.loads((Path(loading.model) / "tokenizer" / "config.json").read_text())
+    total = config["tokens"]
+    counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
+    if any(not 0 <= count <= total for count in counts):
+        raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
+    number = positive("images", images)
+    patterns = [shards] if isinstance(shards, str) else shards or []
+    if not patterns:
+        sources: list[Any] = [val_scene(numpy_rng("eval image", seed, n), unseen=True) for n in range(number)]
+    else:
+        sources = read_pictures(patterns, number, session.facts["model"]["image_size"])
+    items = [(source, session.sample_seed(n)) for n, source in enumerate(sources)]
+    found = session.run("reconstruct_images", items[:prefix_images], (counts,))
+    found += session.run("reconstruct_images", items[prefix_images:], ([],))
+
+    where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
+    protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB"
+    cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
+    for n in sorted({*counts, total}):
+        values = [r["psnr"][n] for r in found if n in r["psnr"]]
+        cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, decoded from the first {n} tokens")
+    cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
+    usage = gallery.codebook([r["ids"] for r in found], config["codebook_size"])
+    cards["tokenizer/codebook_usage"] = card(usage["usage"], len(found), "share of the codes that the images' ids use")
+    text = f"exp(entropy) of the code frequencies, of {config['codebook_size']} codes"
+    cards["tokenizer/codebook_perplexity"] = card(usage["perplexity"], len(found), text)
+    with staged(out) as folder:
+        gallery.reconstructions(folder, found[:8])
+        write_json(folder / "samples" / "codebook.json", usage)
+        session.finish(folder, "reconstruction", cards, {"images": len(found), "source": where})
+    say(out, cards, "tokenizer/psnr", "tokenizer/codebook_usage")
+
+
+def t2i(
+    *,
+    out: str,
+    images: int = 4,
+    prompts: int = 0,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Draw the suite's prompts and score them by GenEval's rules with the shapes checker (shapes-GenEval).
+
+    Args:
+        out: folder for t2i.json, t2i.png, results.jsonl and the images.
+        images: how many for each prompt.
+        prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
+        seed: of the images and of the ground-truth scenes.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+        drawing: how to draw.
+    """
+    session = Session(loading, drawing, processes, seed)
+    from ddt_lightning.commands import gallery
+    from ddt_lightning.metrics import geneval
+    from ddt_lightning.scenes.suite import suite, truth
+    from ddt_lightning.seeding import numpy_rng
+
+    chosen = gallery.spread(suite(), "tag", prompts) if prompts else suite()
+    asked = [(prompt, sample) for prompt in chosen for sample in range(positive("images", images))]
+    items = [
+        (prompt["prompt"], truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], n)), session.sample_seed(i))
+        for i, (prompt, n) in enumerate(asked)
+    ]
+    found = session.run("draw_prompts", items)
+
+    metadata = [prompt for prompt, _ in asked]
+    names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
+    rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
+    layout = geneval.rows([r["drawn"] for r in found], metadata, ignore_kind=True)
+    rule = f"shapes-GenEval: GenEval's rules on a classical shapes checker, {images} images a prompt, mean over images"
+    cards: dict[str, Card] = {}
+    for tag, value in geneval.summary(rows).items():
+        spread = geneval.intervals(rows)[tag]
+        number = len(rows) if tag == "overall" else sum(row["tag"] == tag for row in rows)
+        text = f"{rule}; mean of the tags" if tag == "overall" else rule
+        cards[f"t2i/shapes_geneval/{tag}"] = card(value, number, text, spread)
+
+    def overall(key: str, results: list[dict], protocol: str) -> None:
+        spread = geneval.intervals(results)["overall"]
+        cards[key] = card(geneval.summary(results)["overall"], len(results), protocol, spread)
+        cards[key]["by_tag"] = geneval.summary(results)
+
+    other = geneval.shuffled(metadata, seed=seed)
+    no_circle = [i for i, prompt in enumerate(metadata) if all(e["class"] != "circle" for e in prompt["include"])]
+    overall("t2i/ceiling_render", geneval.rows([r["render"] for r in found], metadata), "renders of the ground truth")
+    overall(
+        "t2i/ceiling_tokenizer",
+        geneval.rows([r["reconstruction"] for r in found], metadata),
+        "the tokenizer's reconstructions of the ground truth's renders: the bound of everything drawn through it",
+    )
+    overall(
+        "t2i/floor_shuffled",
+        geneval.rows([r["drawn"] for r in found], other),
+        "the drawn images scored against another prompt of their tag",
+    )
+    overall(
+        "t2i/floor_circles",
+        geneval.rows([found[i]["circles"] for i in no_circle], [metadata[i] for i in no_circle]),
+        "ground truth with every shape drawn as a circle, prompts that name no circle",
+    )
+    overall("t2i/colour_layout/overall", layout, f"{rule}, the kind of the shapes ignored; mean of the tags")
+    overall(
+        "t2i/colour_layout/floor_shuffled",
+        geneval.rows([r["drawn"] for r in found], other, ignore_kind=True),
+        "colour_layout of the drawn images against another prompt of their tag",
+    )
+    with staged(out) as folder:
+        gallery.prompts(folder, rows, [r["image"] for r in found], images)
+        (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen)})
+    say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
+
+
+def edit(
+    *,
+    out: str,
+    edits: int = 126,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Carry out held-out edits and compare the scene that the checker finds with the target.
+
+    Args:
+        out: folder for edit.json, edit.png and samples.
+        edits: how many, the kinds of edit in turn.
+        seed: of the edits and images.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+        drawing: how to draw.
+    """
+    session = Session(loading, drawing, processes, seed)
+    from ddt_lightning.commands import gallery
+    from ddt_lightning.scenes.suite import val_edit
+    from ddt_lightning.scenes.tasks import EDITS
+    from ddt_lightning.seeding import numpy_rng
+
+    asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)]) for n in range(positive("edits", edits))]
+    items = [(one, session.sample_seed(n)) for n, one in enumerate(asked)]
+    found = session.run("make_edits", items)
+
+    rule = (
+        "the checker finds exactly the target's kinds, colours and counts, centres within 10 % of the side; "
+        "global edits: background class right and objects unchanged"
+    )
+    cards = {"edit/exact_match": mean_card([r["correct"] for r in found], rule)}
+    for kind in EDITS[: len(asked)]:
+        values = [r["correct"] for one, r in zip(asked, found, strict=True) if one.kind == kind]
+        cards[f"edit/exact_match/{kind}"] = mean_card(values, f"as edit/exact_match, kind {kind}")
+    cards["edit/ceiling_tokenizer"] = mean_card([r["ceiling"] for r in found], "the same for reconstructed targets")
+    kept = [r for r in found if r["kept_l1"] is not None]
+    if kept:
+        text = (
+            "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
+        )
+        cards["edit/kept_l1"] = mean_card([r["kept_l1"] for r in kept], text)
+        cards["edit/kept_l1"]["tokenizer"] = mean_card([r["ceiling_kept_l1"] for r in kept], "")["value"]
+    with staged(out) as folder:
+        gallery.edits(folder, asked, found)
+        session.finish(folder, "edit", cards, {"edits": len(asked)})
+    say(out, cards, "edit/exact_match", "edit/ceiling_tokenizer")
+
+
+def vqa(
+    *,
+    out: str,
+    questions: int = 250,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Answer held-out questions, with answers balanced within each type, about the right and about other images.
+
+    Args:
+        out: folder for vqa.json, vqa.png and samples.
+        questions: how many, the types of question in turn.
+        seed: of the questions.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+        drawing: recorded with the scores; answers are greedy.
+    """
+    session = Session(loading, drawing, processes, seed)
+    from ddt_lightning.commands import gallery
+    from ddt_lightning.metrics.answers import score
+    from ddt_lightning.scenes.suite import val_question
+    from ddt_lightning.scenes.tasks import QUESTIONS
+    from ddt_lightning.seeding import numpy_rng
+
+    if questions < 2:
+        raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind floor shows another image.")
+    kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
+    asked = [val_question(numpy_rng("eval question", seed, n), kind) for n, kind in enumerate(kinds)]
+    items = []
+    for n, one in enumerate(asked):
+        later = [*asked[n + 1 :], *asked[:n]]
+        items.append((one, next((other for other in later if other.kind == one.kind), later[0]).scene))
+    found = session.run("answer_questions", items)
+
+    right = [score(r["answer"], one.answer) for one, r in zip(asked, found, strict=True)]
+    blind = [score(r["blind"], one.answer) for one, r in zip(asked, found, strict=True)]
+    rule = "answers equal to the truth after VQA normalisation, greedy, answers balanced within each type"
+    cards = {"vqa/accuracy": mean_card(right, rule)}
+    cards["vqa/accuracy"]["by_type"] = {
+        kind: float(mean_card([s for one, s in zip(asked, right, strict=True) if one.kind == kind], rule)["value"])
+        for kind in dict.fromkeys(kinds)
+    }
+    cards["vqa/floor_blind"] = mean_card(blind, "the same questions about the image of another question of their type")
+    with staged(out) as folder:
+        gallery.questions(folder, asked, found, right)
+        session.finish(folder, "vqa", cards, {"questions": questions})
+    say(out, cards, "vqa/accuracy", "vqa/floor_blind")
+
+
+def caption(
+    *,
+    out: str,
+    captions: int = 128,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """Describe held-out scenes and check, by parsing the caption, that it names the scene's objects.
+
+    Args:
+        out: folder for caption.json, caption.png and samples.
+        captions: how many.
+        seed: of the scenes.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+        drawing: recorded with the scores; captions are greedy.
+    """
+    session = Session(loading, drawing, processes, seed)
+    from ddt_lightning.commands import gallery
+    from ddt_lightning.metrics.answers import caption_match
+    from ddt_lightning.scenes.language import parse_caption
+    from ddt_lightning.scenes.suite import val_scene
+    from ddt_lightning.seeding import numpy_rng
+
+    number = positive("captions", captions)
+    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=True) for n in range(number)]
+    found = session.run("write_captions", scenes)
+
+    looks = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
+    right = [caption_match(parse_caption(r["caption"]), look) for r, look in zip(found, looks, strict=True)]
+    rule = "the parsed caption, greedy, names all objects of the scene and no other; colours right where they are said"
+    cards = {"caption/scene_match": mean_card(right, rule)}
+    with staged(out) as folder:
+        gallery.captions(folder, looks, found, right)
+        session.finish(folder, "caption", cards, {"captions": number})
+    say(out, cards, "caption/scene_match")
+
+
+def everything(
+    *,
+    out: str,
+    images: int = 256,
+    shards: list[str] | str | None = None,
+    prompt_images: int = 4,
+    edits: int = 126,
+    questions: int = 250,
+    captions: int = 128,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = LOADING,
+    drawing: Drawing = DRAWING,
+) -> None:
+    """All five evaluations with one set of workers, which load the model once.
+
+    Args:
+        out: folder for everything.
+        images: as in `ddt eval reconstruction`.
+        shards: as there.
+        prompt_images: images for each prompt of `ddt eval t2i`.
+        edits: as in `ddt eval edit`.
+        questions: as in `ddt eval vqa`.
+        captions: as in `ddt eval caption`.
+        seed: of everything.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+        drawing: how to draw.
+    """
+    shared: dict[str, Any] = {"out": out, "seed": seed, "processes": processes, "loading": loading}
+    t2i(**shared, images=prompt_images, drawing=drawing)
+    decoding = Decoding(drawing.steps, drawing.decode_guidance)
+    reconstruction(**shared, images=images, shards=shards, decoding=decoding)
+    edit(**shared, edits=edits, drawing=drawing)
+    vqa(**shared, questions=questions, drawing=drawing)
+    caption(**shared, captions=captions, drawing=drawing)

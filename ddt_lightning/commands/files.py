@@ -1,0 +1,171 @@
+"""What verbs read and write: prompts, image files, model folders, result lines; with errors that name the option."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddt_lightning.pipeline import Pipeline
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp")
+Item = TypeVar("Item")
+
+
+def positive(option: str, value: int) -> int:
+    """`value`, if it is at least 1.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if value < 1:
+        raise ValueError(f"`--{option}` ({value}) must be at least 1.")
+    return value
+
+
+def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
+    """A progress bar over `items` on stderr; none where that is not a terminal."""
+    return tqdm(items, desc=label, disable=not sys.stderr.isatty())
+
+
+def read_prompts(prompt: str) -> list[str]:
+    """One prompt as it is, or those of a .txt file (a line each) or of a .jsonl file (its "prompt" fields).
+
+    Raises:
+        FileNotFoundError: where the name of a prompt file is given and there is none.
+        ValueError: where there is no prompt, or a line has none.
+    """
+    path = Path(prompt)
+    if path.suffix not in (".txt", ".jsonl") or any(space in prompt for space in " \n"):
+        if not prompt.strip():
+            raise ValueError("The prompt is empty.")
+        return [prompt]
+    if not path.is_file():
+        raise FileNotFoundError(f"No file of prompts {prompt}.")
+    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{prompt} holds no prompt.")
+    if path.suffix == ".txt":
+        return [line.strip() for _, line in lines]
+    prompts = []
+    for number, line in lines:
+        try:
+            prompts.append(str(json.loads(line)["prompt"]))
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f'{prompt}, line {number} is not a JSON object with a "prompt".') from None
+    return prompts
+
+
+def image_files(image: str) -> list[Path]:
+    """An image file, or the image files of a folder in the order of their names.
+
+    Raises:
+        FileNotFoundError: where there is no such file or folder.
+        ValueError: where a folder holds no image.
+    """
+    path = Path(image)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"No image file or folder {image}.")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+    if not files:
+        raise ValueError(f"{image} holds no image ({', '.join(IMAGES)}).")
+    return files
+
+
+def read_images(files: list[Path], side: int) -> "Tensor":
+    """Image files as uint8 `[B, 3, side, side]`: the largest centred square, resized where it is not `side` wide.
+
+    Raises:
+        ValueError: naming a file that is not an image.
+    """
+    import torch
+
+    arrays = []
+    for file in files:
+        try:
+            picture = Image.open(file).convert("RGB")
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"{file} is not a readable image: {error}") from None
+        arrays.append(square(picture, side))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def square(picture: Image.Image, side: int) -> np.ndarray:
+    """The largest centred square of a picture, `side` pixels wide, as shards are read: uint8 `[side, side, 3]`."""
+    if picture.size != (side, side):
+        short = min(picture.size)
+        left, top = (picture.width - short) / 2, (picture.height - short) / 2
+        box = (left, top, left + short, top + short)
+        picture = picture.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def write_image(folder: Path, lines: IO[str], number: int, image: "Tensor", record: dict[str, Any]) -> None:
+    """Write `NUMBER.png` from uint8 `[3, H, W]` and its line in the results file."""
+    name = f"{number:05d}.png"
+    save_png(folder / name, image.permute(1, 2, 0).numpy())
+    lines.write(json.dumps({"file": name, **record}, ensure_ascii=False) + "\n")
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Write a uint8 `[H, W, 3]` array, and its folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def check_model(folder: str, parts: tuple[str, ...]) -> None:
+    """Refuse a model folder that lacks a part, before anything heavy is imported.
+
+    Raises:
+        FileNotFoundError: naming `--model` and the part.
+    """
+    for part in parts:
+        if not (Path(folder) / part).is_dir():
+            raise FileNotFoundError(f"`--model` ({folder}) has no {part}/: name a model folder, or run `make demo`.")
+
+
+def load_pipeline(model: str, device: str, *, llm: bool = True) -> "Pipeline":
+    """The pipeline of a model folder.
+
+    Args:
+        model: the folder.
+        device: as `--device`; auto takes a CUDA device if there is one.
+        llm: whether the language model is needed.
+
+    Raises:
+        FileNotFoundError: where a part is missing.
+        ValueError: where the device does not exist.
+    """
+    check_model(model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
+    check_model(model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
+    from transformers.utils.logging import disable_progress_bar
+
+    from ddt_lightning.pipeline import Pipeline
+
+    disable_progress_bar()  # loading takes a second; its bar is written to files and pipes too
+    return Pipeline.from_pretrained(model, pick_device(device), llm=llm)
+
+
+def pick_device(device: str) -> str:
+    """The device that `--device` means.
+
+    Raises:
+        ValueError: where it does not exist.
+    """
+    import torch
+
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device` ({device}) is not there: {' '.join(str(error).split())[:120]}") from None
+    return name

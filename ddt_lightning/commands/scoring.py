@@ -1,0 +1,93 @@
+"""What the evaluation verbs share: running jobs on a model, seeds, and writing cards with what they have in common."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ddt_lightning.commands.cards import Card, card, write_cards
+from ddt_lightning.commands.files import check_model, positive
+from ddt_lightning.commands.options import Drawing, Loading, Setup
+from ddt_lightning.commands.workers import call, pool, run_tasks
+
+
+class Session:
+    """A model under evaluation, and the processes that run it.
+
+    They begin to load when a session is made, so that what is asked can be drawn up meanwhile.
+
+    Args:
+        loading: which model.
+        drawing: how to draw.
+        processes: worker processes; 1 runs in this one.
+        seed: of everything drawn.
+        llm: whether the language model is needed.
+
+    Raises:
+        FileNotFoundError: where the model folder lacks a part.
+        ValueError: where a number is below 1.
+    """
+
+    def __init__(self, loading: Loading, drawing: Drawing, processes: int, seed: int, llm: bool = True) -> None:
+        check_model(loading.model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
+        self.setup, self.seed, self.llm = Setup(loading, drawing), seed, llm
+        self.size = positive("batch", loading.batch)
+        self.processes = positive("processes", processes)
+        self.described: Future[Any] | None = None
+        if self.processes > 1:
+            self.described = pool(self.processes, "jobs").submit(call, "jobs:facts", self.setup, llm)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Hashes and sizes of the model."""
+        if self.described is None:
+            return call("jobs:facts", self.setup, self.llm)
+        return self.described.result()
+
+    def run(self, job: str, items: Sequence[Any], extra: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """The results of a function of `jobs` for all items, a batch at a time; it gets `extra` behind the items."""
+        starts = range(0, len(items), self.size)
+        tasks = [(f"jobs:{job}", self.setup, items[start : start + self.size], *extra) for start in starts]
+        parts = run_tasks(call, tasks, self.processes, job.replace("_", " "), "jobs")
+        return [result for part in parts for result in part]
+
+    def finish(self, folder: Path, name: str, cards: dict[str, Card], sizes: dict[str, Any]) -> None:
+        """Write the cards of one verb with what they share, the decode setting among them."""
+        from ddt_lightning.scenes.check import VERSION
+
+        facts, drawing = self.facts, self.setup.drawing
+        cards["decode/steps"] = card(drawing.steps, 1, "Euler steps of the diffusion decoder")
+        cards["decode/guidance"] = card(drawing.decode_guidance, 1, "guidance of the diffusion decoder")
+        shared = {
+            "seed": f"{self.seed}: scene n from (what, {self.seed}, n), image n from {self.sample_seed(0)} + n",
+            "weights": facts["weights"],
+            "settings": {**asdict(drawing), **facts["model"], **sizes, "checker": VERSION},
+        }
+        write_cards(folder / f"{name}.json", cards, shared)
+
+    def sample_seed(self, number: int) -> int:
+        """The seed of image `number`."""
+        return 1_000_000 * self.seed + number
+
+
+def read_pictures(shards: Sequence[str], number: int, side: int) -> list[Any]:
+    """The first images of some shards, uint8 `[side, side, 3]`; of an edit the source.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    from ddt_lightning.shards.images import read_images
+
+    samples = read_images(list(shards), image_size=side, option="--shards")
+    pictures = [sample.images[0] for sample in islice(samples, number)]
+    if not pictures:
+        raise ValueError(f"`--shards` ({', '.join(shards)}) hold no readable image.")
+    return pictures
+
+
+def say(out: str, cards: dict[str, Card], *keys: str) -> None:
+    """The main scores, and where all of them are."""
+    scores = ", ".join(f"{key} {cards[key]['value']:.3f}" for key in keys)
+    print(f"{scores}; everything in {out}")

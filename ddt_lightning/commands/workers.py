@@ -1,0 +1,79 @@
+"""Run one function over many tasks, in this process or in several, results in the order of the tasks.
+
+On a CPU, P processes with one thread each beat one process with P threads for networks of this size. Workers come from
+a fork server, which imports what they need (torch, the package) once; they stay for later calls and keep what they
+loaded, such as a pipeline.
+"""
+
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+from tqdm import tqdm
+
+
+def call(function: str, *arguments: Any) -> Any:  # noqa: ANN401 - any function
+    """Call "module:function" of the commands: so the process that hands out tasks need not import the module."""
+    module, name = function.split(":")
+    return getattr(importlib.import_module(f"ddt_lightning.commands.{module}"), name)(*arguments)
+
+
+@lru_cache(maxsize=1)
+def pool(processes: int, preload: str = "") -> ProcessPoolExecutor:
+    """The worker processes, each with its share of the cores; they start with their first task.
+
+    Args:
+        processes: how many.
+        preload: module of the commands that the fork server imports first.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver" and preload:
+        context.set_forkserver_preload([f"ddt_lightning.commands.{preload}"])
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=limit_threads, initargs=(threads,))
+
+
+def limit_threads(threads: int) -> None:
+    """Give this process its share of the cores."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def run_tasks(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], processes: int, label: str, preload: str = ""
+) -> Iterator[Any]:
+    """Yield the result of ``function(*task)`` for every task, in order, with a progress bar on a terminal.
+
+    Args:
+        function: a module's function; its arguments and result can be pickled.
+        tasks: its arguments, one tuple per call.
+        processes: how many processes; 1 runs here, with torch's own threads.
+        label: what the progress bar says.
+        preload: as in `pool`.
+
+    Raises:
+        Exception: whatever the function raises, after the tasks that had not started were dropped.
+    """
+    bar = tqdm(total=len(tasks), desc=label, disable=not sys.stderr.isatty())
+    if processes == 1:
+        for task in tasks:
+            yield function(*task)
+            bar.update()
+    else:
+        waiting: list[Future[Any]] = [pool(processes, preload).submit(function, *task) for task in tasks]
+        try:
+            for future in waiting:
+                yield future.result()
+                bar.update()
+        except BaseException:
+            pool(processes, preload).shutdown(wait=False, cancel_futures=True)
+            pool.cache_clear()
+            raise
+    bar.close()

@@ -1,0 +1,350 @@
+"""The arrows composed: prompt -> ids -> image, image -> ids -> image, image (and question) -> text.
+
+In and out: images uint8 `[B, 3, H, W]`, texts, ids int64 `[B, K]` in codebook order (token 0 the finest). A `Pipeline`
+is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`) or from live modules during training.
+Every sample has its own seed, so that it does not depend on what else is in the batch: `seed` is one number for each
+sample, or one that is counted up.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.lm.generate import stream_image_ids, text_ids
+from ddt_lightning.tokens.tokenizer import Tokenizer
+from ddt_lightning.vocab import Vocab
+
+DRAW = "{}"
+DESCRIBE = "Describe this image."
+Seed = int | Sequence[int]
+Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
+
+
+class Latents(Protocol):
+    """Images `[B, 3, H, W]` in [-1, 1] <-> latents `[B, c, h, w]`: `Pixels` or `FrozenVae`."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Towards latents."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Towards images."""
+
+
+class Renderer(Protocol):
+    """Decodes in one step."""
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Ids `[B, n]` to latents `[B, c, h, w]`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How ids are drawn and decoded.
+
+    Args:
+        guidance: of the language model; 1 for none.
+        temperature: of the language model; 0 takes the likeliest id.
+        top_k: sample among this many ids; 0 for all.
+        top_p: sample among the likeliest ids that hold this share of the probability.
+        steps: Euler steps of the diffusion decoder.
+        decode_guidance: of the diffusion decoder; 1 for none.
+    """
+
+    guidance: float = 2.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    steps: int = 16
+    decode_guidance: float = 1.5
+
+
+class Pipeline:
+    """See the module's docstring. A ValueError where the parts do not belong together.
+
+    Args:
+        tokenizer: ids <-> latents.
+        llm: language model over `vocab`'s ids; None (with `vocab`) where only images are reconstructed.
+        vocab: the id space.
+        vae: latents <-> image; None where the latents are pixels.
+        renderer: decodes ids in one step in place of the tokenizer's diffusion decoder.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        llm: PreTrainedModel | None = None,
+        vocab: Vocab | None = None,
+        vae: Latents | None = None,
+        renderer: Renderer | None = None,
+    ) -> None:
+        self.tokenizer, self.renderer = tokenizer, renderer
+        self.latents: Latents = Pixels() if vae is None else vae
+        self._llm, self._vocab = llm, vocab
+        if vocab is not None:
+            facts = {"K": tokenizer.config.tokens, "codebook_size": tokenizer.config.codebook_size}
+            vocab.check(facts if vocab.tokenizer is None else {**facts, "tokenizer": tokenizer.fingerprint()}, "model")
+            rows = vocab.size if llm is None else llm.get_input_embeddings().num_embeddings
+            if rows < vocab.size:
+                raise ValueError(f"The language model has {rows} rows, the vocabulary {vocab.size} ids.")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu", *, llm: bool = True) -> Self:
+        """Load a model folder: `tokenizer/`, and if there (and wanted) `lm/` with `vocab/`, and `vae/`; all local.
+
+        A FileNotFoundError where the folder has no tokenizer, or a language model without its vocabulary.
+        """
+        folder = Path(folder)
+        if not (folder / "tokenizer").is_dir():
+            raise FileNotFoundError(f"`--model` ({folder}) has no tokenizer/: name a model folder, or run `make demo`.")
+        tokenizer = Tokenizer.from_pretrained(folder / "tokenizer").to(device)
+        model, vocab, vae = None, None, None
+        if llm and (folder / "lm").is_dir():
+            model = AutoModelForCausalLM.from_pretrained(folder / "lm", local_files_only=True).to(device).eval()
+            vocab = Vocab.load(folder / "vocab")
+        if (folder / "vae").is_dir():
+            from ddt_lightning.latents.vae import FrozenVae  # seconds to import, and rarely needed
+
+            vae = FrozenVae(folder / "vae").to(device)
+        return cls(tokenizer, model, vocab, vae)
+
+    @property
+    def llm(self) -> PreTrainedModel:
+        """The language model; a ValueError where there is none."""
+        if self._llm is None:
+            raise ValueError("This needs a language model, and the model folder has no lm/: run pretrain and instruct.")
+        return self._llm
+
+    @property
+    def vocab(self) -> Vocab:
+        """The language model's id space; a ValueError where there is none."""
+        if self._vocab is None:
+            raise ValueError("This needs a vocabulary, and the model folder has no vocab/: run pretrain and instruct.")
+        return self._vocab
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.tokenizer.config.latent_size * int(getattr(self.latents, "scale", 1))
+
+    def fingerprints(self) -> dict[str, str]:
+        """Short hashes of the weights, for evaluation cards and samples."""
+        found = {"tokenizer": self.tokenizer.fingerprint()}
+        return found if self._llm is None else {**found, "lm": weights_hash(self._llm)}
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 `[B, 3, H, W]` of the model's size to ids `[B, K]`."""
+        side = self.image_size
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, side, side):
+            raise ValueError(
+                f"Images must be uint8 [B, 3, {side}, {side}], not {images.dtype} {list(images.shape)}; resize them."
+            )
+        device = next(self.tokenizer.parameters()).device
+        return self.tokenizer.encode(self.latents.encode(to_float(images.to(device))))
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor, *, seed: Seed = 0, steps: int = 16, decode_guidance: float = 1.5) -> Tensor:
+        """The first n ids `[B, n]` of images to images uint8 `[B, 3, H, W]`; n < K shows what the first n carry."""
+        ids = ids.to(next(self.tokenizer.parameters()).device)
+        if self.renderer is not None:
+            return to_uint8(self.latents.decode(self.renderer.decode(ids)))
+        config = self.tokenizer.config
+        shape = (config.latent_channels, config.latent_size, config.latent_size)
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in each_seed(seed, len(ids))]
+        noise = torch.stack(draws)  # [B, c, h, w]
+        latents = self.tokenizer.decode(ids, steps=steps, decode_guidance=decode_guidance, noise=noise)
+        return to_uint8(self.latents.decode(latents))
+
+    def reconstruct(
+        self,
+        images: Tensor,
+        tokens: int | None = None,
+        *,
+        seed: Seed = 0,
+        steps: int = 16,
+        decode_guidance: float = 1.5,
+    ) -> Tensor:
+        """Images to ids and back, with the first `tokens` of K ids; sizes and errors as `encode` and `decode`."""
+        ids = self.encode(images)[:, : self.length(tokens)]
+        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+
+    def text_to_image(
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: Seed = 0,
+        guidance: float = 2.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        steps: int = 16,
+        decode_guidance: float = 1.5,
+        tokens: int | None = None,
+        chat: bool = True,
+    ) -> Tensor:
+        """One image for each prompt, uint8 `[B, 3, H, W]`, from its first `tokens` ids (None: all).
+
+        `chat` asks in the chat format of an instruct model, not in the caption format of pretraining; the other options
+        are those of `Sampling`.
+        """
+        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance)
+        ids = self.draw_ids(self.draw_prompts(prompts, chat=chat), sampling, seed=seed)[:, : self.length(tokens)]
+        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+
+    def edit_image(
+        self,
+        images: Tensor,
+        instructions: Sequence[str],
+        *,
+        seed: Seed = 0,
+        guidance: float = 2.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        steps: int = 16,
+        decode_guidance: float = 1.5,
+        tokens: int | None = None,
+    ) -> Tensor:
+        """The images changed as the instructions say, uint8 `[B, 3, H, W]`; options as `text_to_image`."""
+        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance)
+        ids = self.draw_ids(self.edit_prompts(images, instructions), sampling, seed=seed)[:, : self.length(tokens)]
+        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+
+    def draw_prompts(self, prompts: Sequence[str], *, chat: bool = True) -> Prompts:
+        """LM ids of prompts to draw."""
+        if not chat:
+            return [self.vocab.t2i_prompt(text) for text in prompts], [self.vocab.uncond_prompt() for _ in prompts]
+        turns = [[{"role": "user", "content": [DRAW.format(text)]}] for text in prompts]
+        full = [self.vocab.chat_prompt(turn, draw=True) for turn in turns]
+        return full, [self.vocab.chat_prompt(turn, draw=True, drop_text=True) for turn in turns]
+
+    def edit_prompts(self, images: Tensor, instructions: Sequence[str]) -> Prompts:
+        """LM ids of "image, instruction"; the counterpart keeps the image. One instruction for each image."""
+        if len(images) != len(instructions):
+            raise ValueError(f"{len(images)} images and {len(instructions)} instructions: give one for each.")
+        shown = self.encode(images).cpu()[:, None]  # [B, 1, K]
+        turns = [[{"role": "user", "content": [{"image": 0}, text]}] for text in instructions]
+        both = list(zip(turns, shown, strict=True))
+        full = [self.vocab.chat_prompt(turn, image, draw=True) for turn, image in both]
+        return full, [self.vocab.chat_prompt(turn, image, draw=True, drop_text=True) for turn, image in both]
+
+    def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
+        """Ids `[B, K]` in codebook order that the language model writes after each prompt."""
+        return self.vocab.reorder(torch.stack(list(self._arriving(prompts, sampling, seed)), dim=1))
+
+    def stream(
+        self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, every: int = 4
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(number of tokens, images) after every `every` tokens, for `draw_prompts(...)` or `edit_prompts(...)`.
+
+        Where the language model writes coarse tokens first, only the whole image comes: the decoder needs the finest.
+        """
+        partial = self.vocab.order == "fine_to_coarse"
+        arrived: list[Tensor] = []
+        for step in self._arriving(prompts, sampling, seed):
+            arrived.append(step)
+            whole = len(arrived) == self.vocab.image_tokens
+            if whole or (partial and len(arrived) % every == 0):
+                ids = torch.stack(arrived, dim=1)  # [B, n]
+                ids = self.vocab.reorder(ids) if whole else ids
+                steps, guidance = sampling.steps, sampling.decode_guidance
+                yield len(arrived), self.decode(ids, seed=seed, steps=steps, decode_guidance=guidance)
+
+    def _arriving(self, prompts: Prompts, sampling: Sampling, seed: Seed) -> Iterator[Tensor]:
+        """Image ids `[B]` one by one, in the language model's order."""
+        return stream_image_ids(
+            self.llm,
+            prompts[0],
+            unconditional=prompts[1] if sampling.guidance != 1 else None,
+            start=self.vocab.image_start,
+            codebook_size=self.vocab.codebook_size,
+            length=self.vocab.image_tokens,
+            guidance=sampling.guidance,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            seeds=each_seed(seed, len(prompts[0])),
+            pad=self.vocab.pad,
+        )
+
+    def describe_image(
+        self,
+        images: Tensor,
+        question: str | Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 48,
+        temperature: float = 0.0,
+        seed: Seed = 0,
+        chat: bool = True,
+    ) -> list[str]:
+        """A caption of each image, or the answer to one question for all or one for each.
+
+        A text ends at `max_new_tokens`, or where the model's context does; temperature 0 takes the likeliest word.
+        `chat=False` is for captions of a pretrained model, which cannot be asked questions.
+        """
+        ids = self.encode(images).cpu()
+        texts = [question] * len(ids) if question is None or isinstance(question, str) else list(question)
+        if len(texts) != len(ids):
+            raise ValueError(f"{len(ids)} images and {len(texts)} questions: give one for all or one for each.")
+        if not chat and question is not None:
+            raise ValueError("Questions need the chat format of an instruct model.")
+        prompts = [
+            self.vocab.chat_prompt([{"role": "user", "content": [{"image": 0}, text or DESCRIBE]}], image[None])
+            if chat
+            else self.vocab.caption_prompt(image)
+            for text, image in zip(texts, ids, strict=True)
+        ]
+        room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
+        written = text_ids(
+            self.llm,
+            prompts,
+            text_size=self.vocab.text_size,
+            eos=self.vocab.eos,
+            pad=self.vocab.pad,
+            max_new_tokens=max(1, min(max_new_tokens, room)),
+            temperature=temperature,
+            seeds=each_seed(seed, len(prompts)),
+        )
+        return [self.vocab.read_text(line).strip() for line in written]
+
+    def length(self, tokens: int | None) -> int:
+        """How many ids to decode; an error names the option."""
+        total = self.tokenizer.config.tokens
+        if tokens is not None and not 0 <= tokens <= total:
+            raise ValueError(f"`tokens` ({tokens}) must be between 0 and the tokenizer's {total}.")
+        return total if tokens is None else tokens
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Sixteen hex digits of a network's weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def each_seed(seed: Seed, count: int) -> list[int]:
+    """One seed for each sample; a ValueError where a list has another length."""
+    if isinstance(seed, int):
+        return [seed + n for n in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"`seed` has {len(seed)} numbers for {count} samples.")
+    return [int(n) for n in seed]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 to float in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float in [-1, 1] to uint8, rounded, on the CPU."""
+    return ((images.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).cpu()

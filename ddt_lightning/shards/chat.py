@@ -1,0 +1,243 @@
+"""Conversations for instruction tuning: `{"ids": int64 [B,T], "labels": int64 [B,T], "sample": int64 [B]}`.
+
+Sources with exact shares: token shards of captioned images, asked for in many wordings (draw, describe), and
+conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), among them edits and questions as
+`ddt encode` writes them (`to_turns`). Only what the assistant says is scored.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.shards.images import ImageSample
+from ddt_lightning.shards.module import Loader, ShardModule
+from ddt_lightning.shards.order import Slot
+from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_json
+from ddt_lightning.shards.rows import DESCRIBE, DRAW, pad_rows, read_ids, word
+from ddt_lightning.shards.stream import Example
+from ddt_lightning.shards.tokens import check_length, has_both, has_ids, load_vocab
+from ddt_lightning.vocab import Vocab
+
+Turns = list[dict[str, Any]]
+
+CAPTIONED = "image ids (ids.npy) and a text (txt, json)"
+TURNS = 'image ids (ids.npy) and {"turns": ...} (json)'
+
+
+def has_turns(record: Record) -> bool:
+    """Whether a raw sample has image ids and a conversation."""
+    return has_ids(record) and b'"turns"' in record.get("json", b"")
+
+
+def exchange(request: list[Any], answer: list[Any]) -> Turns:
+    """One turn of the user and one of the assistant; parts are texts and `{"image": i}`."""
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+
+
+def to_turns(sample: ImageSample) -> list[Turns]:
+    """The conversations that an edit or question sample stands for: one for an edit, one for each question.
+
+    Image 0 is the (source) image, image 1 the target. A question's answer is `answer`, or the most frequent of
+    `answers`. A captioned image gives none: it stays a token sample.
+    """
+    if len(sample.images) == 2:
+        return [exchange([{"image": 0}, text], [{"image": 1}]) for text in sample.texts[:1]]
+    return [
+        exchange(
+            [{"image": 0}, asked["question"]], [asked.get("answer") or Counter(asked["answers"]).most_common(1)[0][0]]
+        )
+        for asked in sample.questions
+    ]
+
+
+@dataclass(frozen=True)
+class ChatDecoder:
+    """Raw samples to conversations.
+
+    Args:
+        vocab: the id space.
+        max_length: longest row; longer texts are cut, images never.
+        caption_drop: how often what the user wrote is left out where the assistant draws; 0 in validation.
+        seed: of wordings, choice of captions, and dropping.
+    """
+
+    vocab: Vocab
+    max_length: int
+    caption_drop: float
+    seed: int
+
+    def __call__(self, record: Record, label: str, sample: int) -> Example:
+        """The row of one sample; `label` is `draw`, `describe`, or another name for turns as they are."""
+        rng = numpy_rng("chat", self.seed, sample)
+        images = read_ids(record)
+        data = read_json(record)
+        if label in ("draw", "describe"):
+            texts = captions(record, Columns(), data)
+            text = texts[int(rng.integers(len(texts)))]
+            if label == "draw":
+                turns = exchange([word(rng, DRAW, text)], [{"image": 0}])
+            else:
+                turns = exchange([{"image": 0}, word(rng, DESCRIBE)], [text])
+        else:
+            turns = data["turns"]
+        draws = any(not isinstance(part, str) for turn in turns[1::2] for part in turn["content"])
+        ids, labels = self.fit(turns, images, drop_text=draws and rng.random() < self.caption_drop)
+        return {"ids": ids, "labels": labels}
+
+    def fit(self, turns: Turns, images: NDArray[np.int64], drop_text: bool) -> tuple[list[int], list[int]]:
+        """The conversation as ids and labels, its longest text cut until it has at most `max_length` ids.
+
+        Raises:
+            ValueError: the images alone are longer.
+        """
+        while True:
+            ids, labels = self.vocab.conversation(turns, images, drop_text=drop_text)
+            over = len(ids) - self.max_length
+            if over <= 0:
+                return ids, labels
+            texts = [part for turn in turns for part in turn["content"] if isinstance(part, str)]
+            longest = max(texts, key=len, default="")
+            pieces = self.vocab.encode_text(longest)
+            if not pieces:
+                raise ValueError(f"has {len(ids)} ids, more than `data.max_length` ({self.max_length})")
+            kept = self.vocab.decode_text(pieces[: max(len(pieces) - over, 0)])
+            shorter = kept if len(kept) < len(longest) else longest[: len(longest) // 2]
+            turns = [
+                {**turn, "content": [shorter if part == longest else part for part in turn["content"]]}
+                for turn in turns
+            ]
+
+    def collate(self, examples: list[Example]) -> Example:
+        """Padded ids and labels."""
+        return pad_rows(examples, self.vocab.pad)
+
+
+class ChatShards(ShardModule):
+    """Conversations in a reproducible order. A share counts where its shards are given.
+
+    Args:
+        vocab: folder of the vocabulary that the language model was pretrained with.
+        images: token shards of captioned images, for `draw` and `describe`.
+        edits: conversation shards of edits.
+        questions: conversation shards of questions and answers.
+        conversations: any other conversation shards.
+        val_images: held-out shards of the same kind; without any held-out shards there is no validation.
+        val_edits: held-out shards of the same kind.
+        val_questions: held-out shards of the same kind.
+        val_conversations: held-out shards of the same kind.
+        draw: share of captions to draw.
+        describe: share of images to describe.
+        edit: share of edits.
+        answer: share of questions.
+        converse: share of other conversations.
+        caption_drop: how often what the user wrote is left out where the assistant draws, for guidance.
+        max_length: longest row; longer texts are cut, images never.
+        batch_size: global batch size, over all processes.
+        lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
+        buffer: raw samples in the shuffle buffer of each sequence of shards.
+        workers: worker processes of each training process.
+        memory_mb: shard sets of at most this size stay in memory after their first reading.
+        resample: draw an epoch's shards with replacement.
+        val_samples: validate on at most so many conversations.
+        seed: of the order and of every draw.
+    """
+
+    def __init__(
+        self,
+        vocab: str,
+        images: list[str] | None = None,
+        edits: list[str] | None = None,
+        questions: list[str] | None = None,
+        conversations: list[str] | None = None,
+        val_images: list[str] | None = None,
+        val_edits: list[str] | None = None,
+        val_questions: list[str] | None = None,
+        val_conversations: list[str] | None = None,
+        draw: float = 0.4,
+        describe: float = 0.15,
+        edit: float = 0.25,
+        answer: float = 0.2,
+        converse: float = 0.2,
+        caption_drop: float = 0.1,
+        max_length: int = 256,
+        batch_size: int = 64,
+        lanes: int = 4,
+        buffer: int = 2000,
+        workers: int = 1,
+        memory_mb: int = 256,
+        resample: bool = False,
+        val_samples: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
+        if not 0 <= caption_drop <= 1:
+            raise ValueError(f"`data.caption_drop` ({caption_drop}) must be between 0 and 1.")
+        self.vocab_folder, self.caption_drop, self.max_length = vocab, caption_drop, max_length
+        self.train_shards = {
+            "images": images,
+            "edits": edits,
+            "questions": questions,
+            "conversations": conversations,
+        }
+        self.val_shards = {
+            "val_images": val_images,
+            "val_edits": val_edits,
+            "val_questions": val_questions,
+            "val_conversations": val_conversations,
+        }
+        if not any(self.train_shards.values()):
+            raise ValueError("`data.images`, `data.edits`, `data.questions`, `data.conversations`: give at least one.")
+        # label -> (number of its source, share)
+        self.shares = {
+            "draw": (0, draw),
+            "describe": (0, describe),
+            "edit": (1, edit),
+            "answer": (2, answer),
+            "converse": (3, converse),
+        }
+
+    def setup(self, stage: str) -> None:
+        """Load the vocabulary, find and check the shards.
+
+        Raises:
+            FileNotFoundError: a shard, a match, a `tokens.json` or the vocabulary is missing.
+            ValueError: shards that disagree with each other or with the vocabulary, or that lack ids or turns.
+        """
+        self.ranks()
+        train = {key: expand(patterns, f"data.{key}") for key, patterns in self.train_shards.items() if patterns}
+        val = {key: expand(patterns, f"data.{key}") for key, patterns in self.val_shards.items() if patterns}
+        every = [url for urls in (*train.values(), *val.values()) for url in urls]
+        self.vocab = load_vocab(self.vocab_folder, every, "data")
+        check_length(self.max_length, self.vocab.image_tokens)
+        if stage == "fit":
+            self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
+        self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
+
+    def sources(
+        self, found: dict[str, list[str]], options: list[str], *, train: bool
+    ) -> tuple[list[Reader], list[Slot]]:
+        """Checked readers of the shards that are given, and the shares of what they hold."""
+        readers, slots = [], []
+        for number, option in enumerate(options):
+            if option in found:
+                usable, wanted = (has_both, CAPTIONED) if number == 0 else (has_turns, TURNS)
+                readers.append(self.reader(found[option], usable, f"data.{option}", wanted, train=train))
+                for label, (source, share) in self.shares.items():
+                    if source == number:
+                        slots.append(Slot(len(readers) - 1, share, label))
+        return readers, slots
+
+    def train_dataloader(self) -> Loader:
+        """Endless batches of this process."""
+        decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed)
+        return self.train_loader(self.train_readers, self.train_slots, decoder)
+
+    def val_dataloader(self) -> Loader | list:
+        """Held-out batches of this process in the same shares; nothing without held-out shards."""
+        if not self.val_readers:
+            return []
+        return self.val_loader(self.val_readers, self.val_slots, ChatDecoder(self.vocab, self.max_length, 0.0, 0))

@@ -1,0 +1,93 @@
+"""What rows of ids share: padding, the image ids of a raw sample, and how a user words a request.
+
+In: lists of ids and labels, raw samples, captions. Out: `{"ids": int64 [B,T], "labels": int64 [B,T]}`, ids `[n,K]`,
+texts.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ddt_lightning.shards.read import Columns, Record, captions, questions, read_json, read_npy
+from ddt_lightning.shards.stream import Example
+from ddt_lightning.vocab import IGNORE
+
+ROUND = 8  # rows are padded to a multiple of this: fewer shapes, and a size that GPUs like
+
+# How a user asks for an image of, or about an image; the first wording is the one that `pipeline.py` uses.
+DRAW = (
+    "{}",
+    "Draw {}.",
+    "Generate an image of {}.",
+    "Create a picture: {}",
+    "Please draw this: {}",
+    "I would like an image of {}.",
+    "Show me {}.",
+    "Can you paint {}?",
+)
+DESCRIBE = (
+    "Describe this image.",
+    "What is in this image?",
+    "Write a caption for this picture.",
+    "What do you see?",
+    "Please describe the picture.",
+    "Tell me what the image shows.",
+    "Caption this image.",
+)
+PLAIN = 0.5  # how often the first wording is chosen
+
+
+def pad_rows(examples: Sequence[Example], pad: int) -> Example:
+    """Rows of one batch, right-padded to the longest of them, rounded up to a multiple of `ROUND`.
+
+    Args:
+        examples: `{"ids": list, "labels": list}`.
+        pad: id of the padding; its label is `IGNORE`.
+    """
+    longest = max(len(example["ids"]) for example in examples)
+    shape = len(examples), -(-longest // ROUND) * ROUND
+    ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
+    for row, example in enumerate(examples):
+        ids[row, : len(example["ids"])] = torch.tensor(example["ids"])
+        labels[row, : len(example["ids"])] = torch.tensor(example["labels"])
+    return {"ids": ids, "labels": labels}
+
+
+def read_ids(record: Record) -> NDArray[np.int64]:
+    """Image ids of a token sample, `[n, K]`; one image has n = 1.
+
+    Raises:
+        ValueError: the array has another shape.
+    """
+    ids = read_npy(record["ids.npy"]).astype(np.int64)
+    if ids.ndim not in (1, 2):
+        raise ValueError(f"ids.npy must be [K] or [n, K], not {list(ids.shape)}")
+    return ids.reshape(-1, ids.shape[-1])
+
+
+def word(rng: np.random.Generator, wordings: Sequence[str], text: str = "") -> str:
+    """A request in one of the wordings, the first one being the most frequent."""
+    number = 0 if rng.random() < PLAIN else int(rng.integers(len(wordings)))
+    return wordings[number].format(text.rstrip(". ") if number else text)
+
+
+def texts_of(record: Record, columns: Columns) -> list[str]:
+    """Every text of a raw sample, for the text tokenizer: captions, instructions, questions, answers, turns."""
+    data = read_json(record)
+    texts = captions(record, columns, data)
+    for asked in questions(data, columns):
+        texts += [asked["question"], *asked["answers"][:1]]
+    for turn in data.get("turns", []) if isinstance(data, dict) else []:
+        texts += [part for part in turn["content"] if isinstance(part, str)]
+    return texts
+
+
+def with_wordings(texts: Iterable[str]) -> Iterator[str]:
+    """Texts with a wording among every few, so that a text tokenizer knows the words of requests."""
+    wordings = [wording.format("").strip() for wording in (*DRAW[1:], *DESCRIBE)]
+    for number, text in enumerate(texts):
+        yield text
+        if number % ROUND == 0:
+            yield wordings[number // ROUND % len(wordings)]

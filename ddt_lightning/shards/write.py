@@ -1,0 +1,181 @@
+"""Samples to shard files: dicts in, tar files out, all of them or none, and `tokens.json` beside token shards.
+
+The same samples give the same bytes: members carry no time, owner or mode of their own.
+"""
+
+import glob
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TOKEN_FIELDS = ("tokenizer", "K", "codebook_size", "order", "transform", "source")
+
+
+def write_shards(folder: str | Path, prefix: str, samples: Iterable[Mapping[str, Any]], per_shard: int) -> list[Path]:
+    """Write `PREFIX-000000.tar`, `PREFIX-000001.tar`, ... and remove older shards of that prefix.
+
+    Shards appear under their names when all are written; after an error nothing has changed.
+
+    Args:
+        folder: made if missing.
+        prefix: beginning of the shard names.
+        samples: `{"__key__": name, member: value}`; a value is bytes, a text, a numpy array (`.npy`) or json data.
+        per_shard: samples in each shard.
+
+    Returns:
+        The shards written.
+
+    Raises:
+        ValueError: `per_shard` is below 1, there are no samples, or a sample cannot be written.
+    """
+    if per_shard < 1:
+        raise ValueError(f"`per_shard` ({per_shard}) must be at least 1.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Path] = []
+    rest = iter(samples)
+    try:
+        for first in rest:
+            shard = folder / f"{prefix}-{len(parts):06d}.tar"
+            parts.append(shard.with_name(f".{shard.name}.partial"))
+            write_tar(parts[-1], chain([first], islice(rest, per_shard - 1)))
+        if not parts:
+            raise ValueError(f"there are no samples to write to {folder / prefix}-*.tar.")
+    except BaseException:
+        for part in parts:
+            part.unlink(missing_ok=True)
+        raise
+    shards = [part.with_name(part.name[1:].removesuffix(".partial")) for part in parts]
+    for part, shard in zip(parts, shards, strict=True):
+        os.replace(part, shard)
+    for old in folder.glob(f"{glob.escape(prefix)}-*.tar"):
+        if old not in shards and re.fullmatch(r"-\d{6}\.tar", old.name.removeprefix(prefix)):
+            old.unlink()
+    return shards
+
+
+def write_tar(path: Path, samples: Iterable[Mapping[str, Any]]) -> int:
+    """Write one shard and return its number of samples; see `write_shards`."""
+    count = 0
+    keys = set()
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for sample in samples:
+            key = sample["__key__"]
+            if not re.fullmatch(r"[^./][^.]*", key) or key in keys:
+                raise ValueError(f"key {key!r} in {path.name} must be unique and hold no dot.")
+            keys.add(key)
+            for member, value in sample.items():
+                if member.startswith("__"):
+                    continue
+                data = to_bytes(member, value)
+                info = tarfile.TarInfo(f"{key}.{member}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            count += 1
+    return count
+
+
+def to_bytes(member: str, value: Any) -> bytes:  # noqa: ANN401 - json holds anything
+    """What a member's file holds.
+
+    Raises:
+        ValueError: the value does not suit the member's ending.
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and not member.endswith("json"):
+        return value.encode()
+    if isinstance(value, np.ndarray) and member.endswith("npy"):
+        stream = io.BytesIO()
+        np.save(stream, value, allow_pickle=False)
+        return stream.getvalue()
+    if member.endswith("json"):
+        return json.dumps(value, ensure_ascii=False).encode()
+    raise ValueError(f"member {member} cannot hold a {type(value).__name__}: give bytes, or a .json, .npy or .txt.")
+
+
+def pack_ids(ids: np.ndarray, codebook_size: int) -> np.ndarray:
+    """Image ids in the smallest unsigned type that the codebook allows: uint16 or uint32."""
+    return ids.astype(np.uint16 if codebook_size <= 2**16 else np.uint32)
+
+
+def write_tokens_json(
+    folder: str | Path,
+    *,
+    tokenizer: str,
+    K: int,
+    codebook_size: int,
+    order: str,
+    transform: str,
+    source: str,
+) -> None:
+    """Write `tokens.json`, which says what made the token shards of a folder.
+
+    Args:
+        folder: where the shards lie.
+        tokenizer: the tokenizer's fingerprint.
+        K: ids per image.
+        codebook_size: number of image codes.
+        order: order of the ids in a language model (`fine_to_coarse`, `coarse_to_fine`); the files keep codebook order.
+        transform: what was done to the images, e.g. `64 px, centre`.
+        source: the image shards.
+    """
+    fields = dict(zip(TOKEN_FIELDS, (tokenizer, K, codebook_size, order, transform, source), strict=True))
+    part = Path(folder) / ".tokens.json.partial"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(fields, indent=2) + "\n")
+    os.replace(part, Path(folder) / "tokens.json")
+
+
+def read_tokens_json(folder: str | Path) -> dict[str, Any]:
+    """Fields of a folder's `tokens.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it lacks a field.
+    """
+    path = Path(folder) / "tokens.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: token shards come with one, make them with `ddt encode`.")
+    fields = json.loads(path.read_text())
+    missing = [field for field in TOKEN_FIELDS if field not in fields]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}: make the token shards again with `ddt encode`.")
+    return fields
+
+
+def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str]:
+    """The fields that the `tokens.json` files beside some shards agree on, and the folder they were read from.
+
+    Args:
+        urls: token shards.
+        option: the option they come from, for errors.
+
+    Raises:
+        ValueError: two folders were made by different tokenizers, or with different K, codebook size or order.
+    """
+    folders = dict.fromkeys(str(Path(url).parent) for url in urls)
+    found = {folder: read_tokens_json(folder) for folder in folders}
+    (first, fields), *others = found.items()
+    for folder, other in others:
+        for field in TOKEN_FIELDS[:4]:
+            if other[field] != fields[field]:
+                raise ValueError(
+                    f"`{option}`: {folder}/tokens.json has {field}={other[field]}, {first}/tokens.json "
+                    f"{field}={fields[field]}: encode both with one tokenizer."
+                )
+    return fields, first
+
+
+def parts(count: int, shards: int) -> Iterator[range]:
+    """The numbers 0 .. count-1 cut into `shards` ranges that differ by at most one in length."""
+    for shard in range(shards):
+        yield range(count * shard // shards, count * (shard + 1) // shards)

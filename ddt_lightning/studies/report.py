@@ -1,0 +1,234 @@
+"""The report of a run: one HTML page without other files, the first thing a stranger opens.
+
+In: a run folder with what is there of `metrics.json`, `eval/*.json` (cards), `eval/samples/*.json` (indexes of sample
+images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly). Out: the page. What a run does
+not have is named as missing; samples are those the evaluation chose before it knew anything about them.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from html import escape
+from pathlib import Path
+
+from ddt_lightning import __version__
+from ddt_lightning.commands.cards import Card, read_cards
+from ddt_lightning.studies import page, samples
+from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
+from ddt_lightning.studies.samples import read_json
+
+STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
+
+HEADLINES = {
+    "t2i/shapes_geneval/overall": ("Drawing: all right", "of the objects, colours, counts and positions asked for"),
+    "t2i/colour_layout/overall": ("Drawing: colours and layout", "the same, whatever the shapes"),
+    "edit/exact_match": ("Editing", "edited scenes that equal the target"),
+    "vqa/accuracy": ("Questions", "answered correctly"),
+    "caption/scene_match": ("Captions", "that name the scene's objects"),
+    "tokenizer/psnr": ("Reconstruction, dB", "PSNR, mean over held-out images"),
+}
+CEILINGS = {
+    "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
+    "edit/exact_match": ("edit/ceiling_tokenizer",),
+}
+FLOORS = {
+    "t2i/shapes_geneval/": ("t2i/floor_shuffled", "t2i/floor_circles"),
+    "t2i/colour_layout/overall": ("t2i/colour_layout/floor_shuffled",),
+    "vqa/accuracy": ("vqa/floor_blind",),
+}
+
+
+def write_report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run: run folder.
+        out: HTML file; None for `RUN/report.html`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        FileNotFoundError: where the run folder does not exist.
+        ValueError: where it holds nothing to report.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"No run folder {run}: name one that `make demo` or `ddt-fit` wrote.")
+    cards = read_cards(run / "eval")
+    metrics = read_json(run / "metrics.json") or {key: card["value"] for key, card in cards.items()}
+    stages = _stages(run)
+    if not metrics and not stages:
+        raise ValueError(f"{run} holds neither metrics.json nor a stage's metrics.csv: there is nothing to report.")
+    parts: list[tuple[str, str, Callable[[], str]]] = [
+        ("scores", "Scores", lambda: _scores(cards, metrics)),
+        ("reconstruction", "Reconstruction by number of tokens", lambda: samples.reconstruction(run, cards)),
+        ("drawing", "Drawing from a prompt", lambda: samples.drawing(run)),
+        ("editing", "Editing", lambda: samples.editing(run)),
+        ("questions", "Questions and answers", lambda: samples.questions(run)),
+        ("captions", "Captions", lambda: samples.captions(run)),
+        ("codebook", "Codebook", lambda: _codebook(run, metrics)),
+        ("curves", "Training", lambda: _curves(stages)),
+        ("settings", "What ran", lambda: _settings(run, cards, metrics, stages)),
+    ]
+    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in parts)
+    body = _header(run, cards, metrics) + f"<nav>{links}</nav>"
+    body += "".join(page.section(anchor, title, build()) for anchor, title, build in parts)
+    body += f"<footer>Written by ddt_lightning {__version__}. This page needs no other file.</footer>"
+    target = Path(out) if out else run / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.write_text(page.page(f"ddt_lightning: {run.name}", body), encoding="utf-8")
+    temporary.replace(target)
+    return target
+
+
+def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str:
+    """Title, date and time spent, and the main scores in large numbers."""
+    files = [path for ending in ("json", "csv") for path in run.rglob(f"*.{ending}")]
+    newest = max((path.stat().st_mtime for path in files), default=0.0)
+    when = datetime.fromtimestamp(newest).strftime("%d %B %Y, %H:%M")
+    spent = f" It took {_duration(metrics['time/total_s'])}." if "time/total_s" in metrics else ""
+    boxes = []
+    for key, (name, remark) in HEADLINES.items():
+        if key in metrics:
+            value = f"{metrics[key]:.1f}" if key.endswith("psnr") else f"{100 * metrics[key]:.1f} %"
+            spread = (cards.get(key) or {}).get("interval")
+            if spread and not key.endswith("psnr"):
+                remark += f" ({100 * spread[0]:.0f} to {100 * spread[1]:.0f})"
+            boxes.append((value, name, remark))
+    intro = (
+        "Images become discrete diffusion timestep tokens; a language model reads and writes them beside text; a "
+        "diffusion decoder turns them back into images. Everything below was made by this run on held-out data."
+    )
+    return (
+        f"<h1>{escape(run.name)}</h1><p class='soft small'>ddt_lightning {__version__} &middot; {when}.{spent}</p>"
+        f"<p>{intro}</p>{page.tiles(boxes)}"
+    )
+
+
+def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> str:
+    """Every score with its interval, ceilings and floors; numbers that are not shares without a bar."""
+    if not metrics:
+        return page.missing("scores", "Run `ddt eval`.")
+    rows = []
+    for key, value in sorted(metrics.items()):
+        if key.startswith(("time/", "decode/")):
+            continue
+        card = cards.get(key, {})
+        spread = card.get("interval")
+        share = not key.startswith("tokenizer/psnr") and "l1" not in key
+        line = ""
+        if share:
+            line = page.bar(value, spread, bounds(CEILINGS, key, metrics), bounds(FLOORS, key, metrics))
+        between = f"{spread[0]:.3f} to {spread[1]:.3f}" if spread else ""
+        rows.append(
+            [
+                f"<code>{escape(key)}</code>",
+                f'<td class="n">{value:.3f}</td>',
+                f'<td class="n soft">{between}</td>',
+                f'<td class="n soft">{card.get("n", "")}</td>',
+                f'<td class="wide">{line}</td>',
+            ]
+        )
+    legend = (
+        "<p class='soft small'>95 % intervals. Green marks are ceilings: the same check on ground-truth renders, and "
+        "on their reconstructions by the tokenizer, which bounds everything drawn through it. Red marks are floors: "
+        "images scored against another prompt, circles in place of every shape, answers to another image. The scores "
+        "come from a classical checker on rendered shapes: they are not GenEval and not comparable to it.</p>"
+    )
+    protocols = "".join(
+        f"<li><code>{escape(key)}</code>: {escape(card['protocol'])}</li>" for key, card in sorted(cards.items())
+    )
+    return (
+        legend
+        + page.table(["key", "value", "95 %", "n", ""], rows)
+        + (
+            f"<details><summary>What each score measures</summary><ul class='small'>{protocols}</ul></details>"
+            if protocols
+            else ""
+        )
+    )
+
+
+def bounds(of: dict[str, tuple[str, ...]], key: str, metrics: dict[str, float]) -> list[float]:
+    """The ceilings or floors that a run has for a score."""
+    names = [name for start, found in of.items() if key.startswith(start) for name in found]
+    return [metrics[name] for name in names if name in metrics]
+
+
+def _codebook(run: Path, metrics: dict[str, float]) -> str:
+    """How evenly the codes are used."""
+    counts = read_json(run / "eval" / "samples" / "codebook.json")
+    if not counts:
+        return page.missing("code counts", "Run `ddt eval reconstruction`.")
+    used = sum(count > 0 for count in counts["counts"])
+    spans = " &middot; ".join(f"{value:.0f}" for value in counts["perplexity_by_position"])
+    text = (
+        f"<p>{used} of {len(counts['counts'])} codes occur in {counts['images']} held-out images; perplexity "
+        f"{counts['perplexity']:.0f} (all codes equally often would be {len(counts['counts'])}). "
+        f"<span class='soft'>Perplexity by span of token positions, fine to coarse: {spans}.</span></p>"
+    )
+    return text + f"<div class='grid wide'>{steps_chart('Uses of each code, most used first', counts['counts'])}</div>"
+
+
+def _curves(stages: dict[str, Path]) -> str:
+    """The curves of every stage's metrics.csv: training and validation of one quantity share a chart."""
+    html = ""
+    for name, folder in stages.items():
+        title = STAGES.get(name, name)
+        html += f"<h3>{escape(title)}</h3>"
+        lines = read_curves(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
+        charts: dict[str, dict[str, Line]] = {}
+        for column, line in lines.items():
+            part, _, quantity = column.rpartition("/")
+            charts.setdefault(quantity, {})[part or "value"] = line
+        ordered = sorted(charts, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
+        drawn = "".join(curves(quantity, charts[quantity]) for quantity in ordered[:9])
+        html += f'<div class="grid">{drawn}</div>' if drawn else page.missing(f"curves of {title}", "No metrics.csv.")
+    return html or page.missing("training curves", "No stage of this run has a metrics.csv.")
+
+
+def _settings(run: Path, cards: dict[str, Card], metrics: dict[str, float], stages: dict[str, Path]) -> str:
+    """Times, the decode setting, weights and versions, and the configuration of each stage."""
+    rows = [
+        [escape(key[5:-2]), f'<td class="n">{_duration(value)}</td>']
+        for key, value in metrics.items()
+        if key.startswith("time/")
+    ]
+    html = (
+        "<h3>Time</h3>" + page.table(["step", "time"], rows)
+        if rows
+        else page.missing("times", "Only `make demo` writes them.")
+    )
+    shared = next((card for card in cards.values() if "settings" in card), None)
+    if shared:
+        facts = {**shared["settings"], "seed": shared["seed"], **shared["weights"], **shared["versions"]}
+        rows = [[escape(str(key)), f"<code>{escape(str(value))}</code>"] for key, value in facts.items()]
+        html += "<h3>Evaluation</h3>" + page.table(["setting", ""], rows)
+    for name, folder in stages.items():
+        if (folder / "config.yaml").is_file():
+            text = (folder / "config.yaml").read_text(encoding="utf-8")
+            title = f"config.yaml: {escape(STAGES.get(name, name))}"
+            html += f"<details><summary>{title}</summary><pre>{escape(text)}</pre></details>"
+        else:
+            html += page.missing(f"config.yaml of {STAGES.get(name, name)}", "The stage did not write one.")
+    return html
+
+
+def _stages(run: Path) -> dict[str, Path]:
+    """Folders of the stages in a run, in training order; a run of one stage is its own."""
+    found = {
+        name: run / name
+        for name in STAGES
+        if (run / name / "metrics.csv").is_file() or (run / name / "config.yaml").is_file()
+    }
+    if not found and ((run / "metrics.csv").is_file() or (run / "config.yaml").is_file()):
+        found = {run.name: run}
+    return found
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,145 @@
+"""Conversations: edits and questions as turns, shares, what is scored, dropped texts."""
+
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from ddt_lightning.shards.chat import ChatDecoder, ChatShards, to_turns
+from ddt_lightning.shards.images import ImageSample
+from ddt_lightning.shards.rows import DESCRIBE
+from ddt_lightning.shards.write import write_shards, write_tokens_json
+from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
+
+K, CODES = 5, 30
+PIXELS = np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.fixture
+def vocab(tmp_path):
+    made = Vocab(train_text_tokenizer(["remove the red circle, how many? two", "a red circle"] * 9, 300), CODES, K)
+    made.save(tmp_path / "vocab")
+    return made
+
+
+def sample(images=1, texts=(), questions=(), data=None):
+    return ImageSample("s.tar", "0", (PIXELS,) * images, tuple(texts), tuple(questions), data)
+
+
+@pytest.fixture
+def shards(tmp_path, vocab):
+    rng = np.random.default_rng(0)
+    edit = to_turns(sample(2, ["remove the circle"]))[0]
+    asked = to_turns(sample(1, [], [{"question": "how many?", "answers": ["two"]}]))[0]
+    samples = {
+        "images": [{"ids.npy": rng.integers(0, CODES, K), "txt": f"circle {i}"} for i in range(20)],
+        "edits": [{"ids.npy": rng.integers(0, CODES, (2, K)), "json": {"turns": edit}} for i in range(20)],
+        "questions": [{"ids.npy": rng.integers(0, CODES, (1, K)), "json": {"turns": asked}} for i in range(20)],
+    }
+    for kind, found in samples.items():
+        write_shards(tmp_path, kind, [{"__key__": str(i), **one} for i, one in enumerate(found)], 100)
+    write_tokens_json(
+        tmp_path, tokenizer="abc", K=K, codebook_size=CODES, order="fine_to_coarse", transform="", source=""
+    )
+    return {kind: [str(tmp_path / f"{kind}-*.tar")] for kind in samples}
+
+
+def test_edits_and_questions_become_turns():
+    (edit,) = to_turns(sample(2, ["make it red", "another text"]))
+    assert edit == [
+        {"role": "user", "content": [{"image": 0}, "make it red"]},
+        {"role": "assistant", "content": [{"image": 1}]},
+    ]
+    asked = [{"question": "a?", "answers": ["no", "yes", "yes"]}, {"question": "b?", "answer": "2", "answers": ["2"]}]
+    first, second = to_turns(sample(1, [], asked))
+    assert first[0]["content"] == [{"image": 0}, "a?"] and first[1]["content"] == ["yes"]
+    assert second[1] == {"role": "assistant", "content": ["2"]}
+    assert to_turns(sample(1, ["a caption"])) == []
+
+
+def conversations(vocab, batches):
+    for batch in batches:
+        for ids, labels in zip(batch["ids"].tolist(), batch["labels"].tolist(), strict=True):
+            turns, images = vocab.parse_chat([i for i in ids if i != vocab.pad])
+            yield turns, images, [i for i, label in zip(ids, labels, strict=True) if label != IGNORE]
+
+
+def kind(turns):
+    shows, draws = (any(not isinstance(part, str) for part in turn["content"]) for turn in turns[:2])
+    if not shows:
+        return "draw"
+    return "edit" if draws else "describe" if turns[1]["content"][0].startswith("circle") else "answer"
+
+
+def test_shares_are_exact_and_only_answers_are_scored(tmp_path, vocab, shards):
+    data = ChatShards(str(tmp_path / "vocab"), **shards, batch_size=20, workers=0, buffer=10, caption_drop=0.0)
+    data.setup("fit")
+    kinds, wordings = Counter(), Counter()
+    for turns, images, scored in conversations(vocab, islice(data.train_dataloader(), 60)):
+        kinds[kind(turns)] += 1
+        assert scored[-1] == vocab.eos
+        if kind(turns) in ("draw", "edit"):
+            assert scored[:-1] == [vocab.bov, *vocab.image_to_lm(images[-1]), vocab.eov]
+        else:
+            assert vocab.read_text(scored[:-1]) == turns[1]["content"][0]
+        if kind(turns) == "describe":
+            wordings[turns[0]["content"][1]] += 1
+    assert kinds == {"draw": 480, "describe": 180, "edit": 300, "answer": 240}
+    assert wordings.most_common(1)[0][0] == DESCRIBE[0] and set(wordings) == set(DESCRIBE)
+
+
+def test_a_share_without_shards_does_not_count(tmp_path, vocab, shards):
+    data = ChatShards(
+        str(tmp_path / "vocab"), edits=shards["edits"], questions=shards["questions"], edit=0.3, answer=0.1
+    )
+    data.workers = 0
+    data.setup("fit")
+    found = Counter(kind(turns) for turns, _, _ in conversations(vocab, islice(data.train_dataloader(), 25)))
+    assert found["edit"] == 3 * found["answer"]
+
+
+def test_requests_are_dropped_where_the_assistant_draws(tmp_path, vocab, shards):
+    data = ChatShards(str(tmp_path / "vocab"), **shards, batch_size=20, workers=0, caption_drop=1.0)
+    data.setup("fit")
+    for turns, images, _ in conversations(vocab, islice(data.train_dataloader(), 20)):
+        texts = [part for part in turns[0]["content"] if isinstance(part, str)]
+        assert len(images) == {"draw": 1, "edit": 2}.get(kind(turns), 1)
+        assert bool(texts) == (kind(turns) in ("describe", "answer"))
+
+
+def test_validation_takes_the_held_out_shards(tmp_path, vocab, shards):
+    data = ChatShards(str(tmp_path / "vocab"), **shards, val_edits=shards["edits"], workers=0, caption_drop=1.0)
+    data.setup("validate")
+    found = list(conversations(vocab, data.val_dataloader()))
+    assert len(found) == 20 and all("remove" in str(turns[0]) for turns, _, _ in found)
+    plain = ChatShards(str(tmp_path / "vocab"), **shards)
+    plain.setup("validate")
+    assert plain.val_dataloader() == []
+
+
+def test_long_texts_are_cut_until_the_row_fits(vocab):
+    decoder = ChatDecoder(vocab, 60, 0.0, 0)
+    images = np.zeros((1, K), np.int64)
+    turns = [
+        {"role": "user", "content": [{"image": 0}, "why? " * 200]},
+        {"role": "assistant", "content": ["because of ünïcode " * 20]},
+    ]
+    ids, labels = decoder.fit(turns, images, drop_text=False)
+    assert 30 < len(ids) <= 60 and len(labels) == len(ids)
+    assert sum(vocab.image_start <= i < vocab.image_end for i in ids) == K
+    with pytest.raises(ValueError, match=r"`data\.max_length` \(8\)"):
+        ChatDecoder(vocab, 8, 0.0, 0).fit(turns, images, drop_text=False)
+
+
+def test_wrong_shards_are_named(tmp_path, vocab, shards):
+    folder = str(tmp_path / "vocab")
+    with pytest.raises(ValueError, match=r"`data\.edits`: no sample in shard .*images-000000\.tar has .*turns"):
+        ChatShards(folder, edits=shards["images"]).setup("fit")
+    with pytest.raises(ValueError, match=r"`data\.images`.*give at least one"):
+        ChatShards(folder)
+    with pytest.raises(FileNotFoundError, match=r"`data\.questions`.*nothing"):
+        ChatShards(folder, questions=[str(tmp_path / "nothing.tar")]).setup("fit")
+    Vocab(vocab.text, CODES + 1, K).save(tmp_path / "other")
+    with pytest.raises(ValueError, match=rf"codebook_size={CODES}.*{CODES + 1}"):
+        ChatShards(str(tmp_path / "other"), **shards).setup("fit")
