@@ -53,8 +53,8 @@ class Mode:
 
 
 MODES = {
-    "default": Mode("runs/demo", 24_000, 9_000, 9_000, 4_000, 512, (2400, 1500, 900), 4, 200,
-                    (60, 870, 110, 300, 200, 180, 5)),
+    "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2200, 1100, 550), 4, 200,
+                    (50, 840, 100, 300, 200, 150, 5)),
     "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 12, 8), 1, 8, (10, 40, 15, 20, 20, 40, 5)),
     "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (12_000, 7_000, 4_000), 4, 200,
                  (150, 4400, 280, 1500, 1000, 200, 5)),
@@ -96,15 +96,10 @@ def plan(mode: Mode) -> list[Step]:
     sizes = [f"--{name}={getattr(mode, name)}" for name in ("images", "edits", "questions", "text", "val")]
     kinds = json.dumps([f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")])
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", kinds, "--out", f"{tokens}"]
-    to = ["--model", f"{model}", "--out", f"{run}/eval"]
-    scored = {
-        "reconstruction": [f"--images={mode.evaluated}", "--shards", json.dumps([f"{shards}/images-val-*.tar"])],
-        "t2i": [f"--images={mode.prompt_images}"],
-        "edit": [f"--edits={mode.evaluated}"],
-        "vqa": [f"--questions={mode.evaluated}"],
-        "caption": [f"--captions={mode.evaluated}"],
-    }
-    evaluate = [[ddt, "eval", name, *to, *options] for name, options in scored.items()]
+    n = mode.evaluated
+    scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
+    scored.append(f"--prompt_images={mode.prompt_images}")
+    evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
@@ -133,7 +128,7 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
                    "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "instruct"),
-        Step("eval", "draw, edit, describe, answer, and score all of it", evaluate,
+        Step("eval", "draw, edit, describe, answer, and score all of it", [evaluate],
              ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[5], run / "eval"),
         Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), mode.seconds[6],
              run / "report.html"),

@@ -95,15 +95,15 @@ class Pipeline:
                 raise ValueError(f"The language model has {rows} rows, the vocabulary {vocab.size} ids.")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu", *, llm: bool = True) -> Self:
-        """Load a model folder: `tokenizer/`, and if there (and wanted) `lm/` with `vocab/`, and `vae/`; all local.
+    def from_pretrained(
+        cls, folder: str | Path, device: str = "cpu", *, tokenizer: str | Path | None = None, llm: bool = True
+    ) -> Self:
+        """Load a model folder: `tokenizer/` (or one named), if there and wanted `lm/` with `vocab/`, and `vae/`.
 
-        A FileNotFoundError where the folder has no tokenizer, or a language model without its vocabulary.
+        A FileNotFoundError where there is no tokenizer, or a language model without its vocabulary.
         """
         folder = Path(folder)
-        if not (folder / "tokenizer").is_dir():
-            raise FileNotFoundError(f"`--model` ({folder}) has no tokenizer/: name a model folder, or run `make demo`.")
-        tokenizer = Tokenizer.from_pretrained(folder / "tokenizer").to(device)
+        images = Tokenizer.from_pretrained(tokenizer or folder / "tokenizer").to(device)
         model, vocab, vae = None, None, None
         if llm and (folder / "lm").is_dir():
             model = AutoModelForCausalLM.from_pretrained(folder / "lm", local_files_only=True).to(device).eval()
@@ -112,7 +112,7 @@ class Pipeline:
             from ddt_lightning.latents.vae import FrozenVae  # seconds to import, and rarely needed
 
             vae = FrozenVae(folder / "vae").to(device)
-        return cls(tokenizer, model, vocab, vae)
+        return cls(images, model, vocab, vae)
 
     @property
     def llm(self) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -428,7 +429,7 @@ def test_cards_say_how_they_were_made(evaluated, model):
         assert {"value", "interval", "n", "protocol", "seed", "weights", "settings", "versions"} <= set(card), key
         assert card["weights"].items() <= weights.items() and card["settings"]["steps"] == 2
         assert card["interval"] is None or card["interval"][0] <= card["value"] <= card["interval"][1], key
-    assert cards["tokenizer/psnr"]["n"] == 6 and cards["tokenizer/psnr@3"]["n"] == 3
+    assert cards["tokenizer/psnr"]["n"] == 6 and cards["tokenizer/psnr@3"]["n"] == cards["tokenizer/psnr@6"]["n"] == 3
     assert cards["t2i/shapes_geneval/overall"]["n"] == 24 and cards["vqa/accuracy"]["n"] == 7
     assert cards["decode/guidance"]["value"] == 1.5
 
@@ -512,3 +513,43 @@ def test_doctor_tells_of_missing_weights(capsys, tmp_path, model):
     assert "torch " in text and "cpu " in text and "lacks tokenizer/config.json" in text
     main(["doctor", "--model", str(model)])
     assert "is whole" in capsys.readouterr().out
+
+
+def test_a_language_run_with_its_tokenizer_elsewhere(model, tmp_path, capsys):
+    release = tmp_path / "pretrain" / "release"
+    for part in ("lm", "vocab"):
+        shutil.copytree(model / part, release / part)
+    call = ["generate", "a ring", "--model", str(tmp_path / "pretrain"), "--chat", "false", "--steps", "1"]
+    code, text = failure(capsys, *call, "--out", str(tmp_path / "a"))
+    assert code == 1 and "`--tokenizer`" in text
+    main([*call, "--tokenizer", str(model), "--out", str(tmp_path / "a")])
+    main([*call[:3], str(model), *call[4:], "--out", str(tmp_path / "b")])
+    assert lines(tmp_path / "a" / "results.jsonl") == lines(tmp_path / "b" / "results.jsonl")
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_caller():
+    code = (
+        "import os, time; from ddt_lightning.commands.workers import run_tasks\n"
+        "if __name__ == '__main__':\n"
+        "    for pid in run_tasks(os.getpid, [(), ()], 2, 'x'): print(pid, flush=True)\n"
+        "    list(run_tasks(time.sleep, [(60,), (60,)], 2, 'x'))\n"
+    )
+    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pids = {int(caller.stdout.readline()) for _ in range(2)}
+    caller.kill()
+    caller.wait()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"workers {pids} are still there")
+
+
+def test_real_edits_and_questions_become_conversations(model, tmp_path, ddt_data):
+    for kind, count in (("edit/aurora", 51), ("vqa/vqav2coco", 52)):
+        out = tmp_path / kind
+        main(["encode", "--tokenizer", str(model), "--shards", f"{ddt_data}/{kind}-val-*.tar", "--out", str(out),
+              "--processes", "1"])  # fmt: skip
+        turns = [json.loads(r["json"])["turns"] for path in out.glob("*.tar") for r in read_shard(str(path), {})]
+        assert len(turns) == count and all(len(turn) == 2 for turn in turns)

@@ -19,6 +19,7 @@ OVERLAYS = {
     "stages/cpu2.yaml": ["tokenizer", "pretrain", "instruct"],
     "stages/fsdp.yaml": ["pretrain", "instruct"],
     "stages/multinode.yaml": ["tokenizer", "pretrain", "instruct"],
+    "stages/geneval.yaml": ["pretrain"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],
 }

@@ -35,7 +35,7 @@ def mean_card(values: Sequence[float] | Sequence[bool], protocol: str) -> Card:
         spread = z * z / count
         middle = (mean + spread / 2) / (1 + spread)
         half = z * math.sqrt(mean * (1 - mean) / count + spread / count / 4) / (1 + spread)
-        low, high = min(mean, middle - half), max(mean, middle + half)  # rounding must not leave 0 or 1 outside
+        low, high = max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half))  # rounding at 0 and 1
     elif count == 1:
         return card(mean, 1, protocol)
     else:

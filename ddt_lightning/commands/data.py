@@ -4,6 +4,7 @@ In: numbers of samples, or shards. Out: shard files (`data/README.md` says what 
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,7 +31,8 @@ def scenes(
 ) -> None:
     """Make shards of the embedded world: images, edits, questions and lines of text, for training and validation.
 
-    The same seed gives the same bytes, whatever the number of workers. Held-out combinations are never in training.
+    The same seed gives the same bytes, whatever the number of workers. Held-out combinations are never in training;
+    `prompts.jsonl` asks for them.
 
     Args:
         out: folder of the shards; shards of the same kinds in it are replaced.
@@ -49,6 +51,7 @@ def scenes(
     """
     from ddt_lightning.commands.staging import staged
     from ddt_lightning.commands.workers import run_tasks
+    from ddt_lightning.scenes.suite import suite
     from ddt_lightning.shards.write import parts
 
     counts = {"images": images, "edits": edits, "questions": questions, "text": text}
@@ -67,6 +70,8 @@ def scenes(
                 shards = max(-(-wanted // per_shard), min(FEWEST, wanted) if split == "train" else 0)
                 for number, part in enumerate(parts(wanted, shards)):
                     tasks.append((str(folder / f"{kind}-{split}-{number:06d}.tar"), kind, split, part, side, seed))
+        prompts = (json.dumps(prompt) + "\n" for prompt in suite())
+        (folder / "prompts.jsonl").write_text("".join(prompts))
         written = {Path(path).name for path in run_tasks(write_scenes, tasks, workers, "scenes")}
     kinds = {name.rpartition("-")[0] for name in written}
     for old in Path(out).glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):

@@ -32,7 +32,7 @@ OPTIONAL = {
 }
 PARTS = {
     "tokenizer": ("config.json", "model.safetensors"),
-    "lm": ("config.json", "model.safetensors"),
+    "lm": ("config.json", "*.safetensors"),  # large ones come in several files
     "vocab": ("vocab.json",),
 }
 
@@ -93,7 +93,7 @@ def model_state(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder} is not there; `make demo` makes it"
     lacking = [
-        f"{part}/{name}" for part, names in PARTS.items() for name in names if not (folder / part / name).is_file()
+        f"{part}/{name}" for part, names in PARTS.items() for name in names if not any((folder / part).glob(name))
     ]
     if lacking == [f"lm/{name}" for name in PARTS["lm"]] + ["vocab/vocab.json"]:
         return f"{folder} holds a tokenizer only: it can reconstruct, not draw"

@@ -47,7 +47,7 @@ def generate(
     """
     prompts = [text for text in read_prompts(prompt) for _ in range(positive("images", images))]
     size = positive("batch", loading.batch)
-    pipeline = load_pipeline(loading.model, loading.device)
+    pipeline = load_pipeline(loading)
     from ddt_lightning.pipeline import Sampling
 
     sampling = Sampling(**asdict(drawing))
@@ -90,7 +90,7 @@ def edit(
     """
     files = image_files(image)
     size = positive("batch", loading.batch)
-    pipeline = load_pipeline(loading.model, loading.device)
+    pipeline = load_pipeline(loading)
     shared = {"instruction": instruction, **asdict(drawing), "weights": pipeline.fingerprints()}
     with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
         for start in progress(range(0, len(files), size), "editing"):
@@ -128,7 +128,7 @@ def describe(
     """
     files = image_files(image)
     size = positive("batch", loading.batch)
-    pipeline = load_pipeline(loading.model, loading.device)
+    pipeline = load_pipeline(loading)
     shared = (
         {"weights": pipeline.fingerprints()}
         if question is None
@@ -181,7 +181,7 @@ def reconstruct(
 
     files = image_files(image)
     size = positive("batch", loading.batch)
-    pipeline = load_pipeline(loading.model, loading.device, llm=False)
+    pipeline = load_pipeline(loading, llm=False)
     shared = {**asdict(decoding), "weights": pipeline.fingerprints()}
     counts = [pipeline.length(count) for count in tokens or [pipeline.tokenizer.config.tokens]]
     number = 0

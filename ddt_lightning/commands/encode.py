@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ddt_lightning.commands.files import positive
+from ddt_lightning.commands.files import find_tokenizer, positive
 from ddt_lightning.commands.options import Coding, Decoding
 from ddt_lightning.commands.staging import write_json
 from ddt_lightning.commands.workers import call, pool, run_tasks
@@ -138,21 +138,6 @@ def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path
     patterns = [shards] if isinstance(shards, str) else list(shards)
     sources = expand(patterns, "--shards")
     return folder, sources, described.result() if described else call("encoding:facts", str(folder), coding)
-
-
-def find_tokenizer(tokenizer: str) -> Path:
-    """The tokenizer folder in a tokenizer, release, run or model folder.
-
-    Raises:
-        FileNotFoundError: where there is none.
-    """
-    for place in ("", "tokenizer", "release/tokenizer"):
-        if (Path(tokenizer) / place / "model.safetensors").is_file():
-            return Path(tokenizer) / place
-    raise FileNotFoundError(
-        f"`--tokenizer` ({tokenizer}) holds no model.safetensors, tokenizer/ or release/tokenizer/: "
-        "name the run folder of `ddt-fit tokenizer`."
-    )
 
 
 def token_names(sources: list[str]) -> dict[str, str]:

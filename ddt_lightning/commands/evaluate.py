@@ -8,7 +8,6 @@ questions and captions go through the chat format of an instruct model, all with
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ddt_lightning.commands.cards import Card, card, mean_card
@@ -50,31 +49,31 @@ def reconstruction(
     from ddt_lightning.scenes.suite import val_scene
     from ddt_lightning.seeding import numpy_rng
 
-    config = json.loads((Path(loading.model) / "tokenizer" / "config.json").read_text())
-    total = config["tokens"]
-    counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
-    if any(not 0 <= count <= total for count in counts):
-        raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
     number = positive("images", images)
     patterns = [shards] if isinstance(shards, str) else shards or []
     if not patterns:
         sources: list[Any] = [val_scene(numpy_rng("eval image", seed, n), unseen=True) for n in range(number)]
     else:
         sources = read_pictures(patterns, number, session.facts["model"]["image_size"])
+    total, codes = (session.facts["model"][name] for name in ("tokens", "codebook_size"))
+    counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
+    if any(not 0 <= count <= total for count in counts):
+        raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
     items = [(source, session.sample_seed(n)) for n, source in enumerate(sources)]
-    found = session.run("reconstruct_images", items[:prefix_images], (counts,))
-    found += session.run("reconstruct_images", items[prefix_images:], ([],))
+    first = positive("prefix_images", prefix_images)
+    found = session.run("reconstruct_images", items[:first], (counts,))
+    found += session.run("reconstruct_images", items[first:], ([],))
 
     where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
     protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB"
     cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
     for n in sorted({*counts, total}):
-        values = [r["psnr"][n] for r in found if n in r["psnr"]]
+        values = [r["psnr"][n] for r in found[:first]]  # the same images for every N
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, decoded from the first {n} tokens")
     cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
-    usage = gallery.codebook([r["ids"] for r in found], config["codebook_size"])
+    usage = gallery.codebook([r["ids"] for r in found], codes)
     cards["tokenizer/codebook_usage"] = card(usage["usage"], len(found), "share of the codes that the images' ids use")
-    text = f"exp(entropy) of the code frequencies, of {config['codebook_size']} codes"
+    text = f"exp(entropy) of the code frequencies, of {codes} codes"
     cards["tokenizer/codebook_perplexity"] = card(usage["perplexity"], len(found), text)
     with staged(out) as folder:
         gallery.reconstructions(folder, found[:8])

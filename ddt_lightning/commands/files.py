@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from ddt_lightning.commands.options import Loading
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -122,37 +124,52 @@ def save_png(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path)
 
 
-def check_model(folder: str, parts: tuple[str, ...]) -> None:
-    """Refuse a model folder that lacks a part, before anything heavy is imported.
+def find_tokenizer(tokenizer: str) -> Path:
+    """The tokenizer folder in a tokenizer, release, run or model folder.
 
     Raises:
-        FileNotFoundError: naming `--model` and the part.
+        FileNotFoundError: where there is none.
     """
-    for part in parts:
-        if not (Path(folder) / part).is_dir():
-            raise FileNotFoundError(f"`--model` ({folder}) has no {part}/: name a model folder, or run `make demo`.")
+    for place in ("", "tokenizer", "release/tokenizer"):
+        if (Path(tokenizer) / place / "model.safetensors").is_file():
+            return Path(tokenizer) / place
+    raise FileNotFoundError(
+        f"`--tokenizer` ({tokenizer}) holds no model.safetensors, tokenizer/ or release/tokenizer/: "
+        "name the run folder of `ddt-fit tokenizer`."
+    )
 
 
-def load_pipeline(model: str, device: str, *, llm: bool = True) -> "Pipeline":
-    """The pipeline of a model folder.
-
-    Args:
-        model: the folder.
-        device: as `--device`; auto takes a CUDA device if there is one.
-        llm: whether the language model is needed.
+def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:
+    """The model folder and the tokenizer folder; refuses what lacks a part, before anything heavy is imported.
 
     Raises:
-        FileNotFoundError: where a part is missing.
-        ValueError: where the device does not exist.
+        FileNotFoundError: naming the option and the part.
     """
-    check_model(model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
-    check_model(model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
+    folder = Path(loading.model)
+    folder = folder / "release" if (folder / "release").is_dir() else folder
+    for part in ("lm", "vocab") if llm else ():
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f"`--model` ({loading.model}) has no {part}/: name a model folder, or run `make demo`."
+            )
+    if loading.tokenizer is not None:
+        return folder, find_tokenizer(loading.tokenizer)
+    if not (folder / "tokenizer").is_dir():
+        raise FileNotFoundError(
+            f"`--model` ({loading.model}) has no tokenizer/: name a model folder, or its tokenizer with `--tokenizer`."
+        )
+    return folder, folder / "tokenizer"
+
+
+def load_pipeline(loading: Loading, *, llm: bool = True) -> "Pipeline":
+    """The pipeline of a model folder, with or without the language model; errors as `find_parts`, `pick_device`."""
+    folder, tokenizer = find_parts(loading, llm)
     from transformers.utils.logging import disable_progress_bar
 
     from ddt_lightning.pipeline import Pipeline
 
     disable_progress_bar()  # loading takes a second; its bar is written to files and pipes too
-    return Pipeline.from_pretrained(model, pick_device(device), llm=llm)
+    return Pipeline.from_pretrained(folder, pick_device(loading.device), tokenizer=tokenizer, llm=llm)
 
 
 def pick_device(device: str) -> str:

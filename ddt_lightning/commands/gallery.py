@@ -5,6 +5,7 @@ GenEval's layout, `t2i/00000/samples/0000.png`); paths are relative to the evalu
 spaced over their kind and chosen before anything is known about them.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def captions(
     """Images with the caption written and the objects there."""
     index, rows = [], []
     for n, result in enumerate(found[: 3 * SHOWN]):
-        truth = ", ".join(f"{colour} {kind}" for kind, colour in looks[n])
+        truth = ", ".join(f"{count} {colour} {kind}" for (kind, colour), count in Counter(looks[n]).items())
         image = save(folder, "caption", n, "image", result["image"])
         index.append({"image": image, "caption": result["caption"], "truth": truth, "correct": bool(right[n])})
         rows.append(Row(result["caption"] or "(nothing)", [result["image"]], f"there: {truth}"))

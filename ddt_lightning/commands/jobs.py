@@ -26,7 +26,7 @@ from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
 @lru_cache(maxsize=1)
 def loaded(loading: Loading, llm: bool = True) -> Pipeline:
     """The pipeline of this process."""
-    return load_pipeline(loading.model, loading.device, llm=llm)
+    return load_pipeline(loading, llm=llm)
 
 
 def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:

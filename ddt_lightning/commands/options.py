@@ -9,12 +9,14 @@ class Loading:
     """Which model, where.
 
     Args:
-        model: model folder, with tokenizer/, lm/ and vocab/.
+        model: model folder, with tokenizer/, lm/ and vocab/; or the folder of a run.
+        tokenizer: tokenizer folder, or the run of one, where the model folder has none (as after pretraining).
         device: auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one.
         batch: images at a time.
     """
 
     model: str = "runs/demo/model"
+    tokenizer: str | None = None
     device: str = "auto"
     batch: int = 64
 

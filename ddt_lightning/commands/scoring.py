@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddt_lightning.commands.cards import Card, card, write_cards
-from ddt_lightning.commands.files import check_model, positive
+from ddt_lightning.commands.files import find_parts, positive
 from ddt_lightning.commands.options import Drawing, Loading, Setup
 from ddt_lightning.commands.workers import call, pool, run_tasks
 
@@ -31,7 +31,7 @@ class Session:
     """
 
     def __init__(self, loading: Loading, drawing: Drawing, processes: int, seed: int, llm: bool = True) -> None:
-        check_model(loading.model, ("tokenizer", "lm", "vocab") if llm else ("tokenizer",))
+        find_parts(loading, llm)
         self.setup, self.seed, self.llm = Setup(loading, drawing), seed, llm
         self.size = positive("batch", loading.batch)
         self.processes = positive("processes", processes)

@@ -8,7 +8,9 @@ loaded, such as a pipeline.
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import lru_cache
@@ -36,14 +38,24 @@ def pool(processes: int, preload: str = "") -> ProcessPoolExecutor:
     if method == "forkserver" and preload:
         context.set_forkserver_preload([f"ddt_lightning.commands.{preload}"])
     threads = max(1, (os.cpu_count() or 1) // processes)
-    return ProcessPoolExecutor(processes, mp_context=context, initializer=limit_threads, initargs=(threads,))
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=begin, initargs=(threads,))
 
 
-def limit_threads(threads: int) -> None:
-    """Give this process its share of the cores."""
+def begin(threads: int) -> None:
+    """What a worker does first: take its share of the cores, leave Ctrl-C to its caller, and end with it."""
     import torch
 
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def follow() -> None:
+    """End this process when its caller is gone, however that was killed."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
 
 
 def run_tasks(
@@ -73,7 +85,11 @@ def run_tasks(
                 yield future.result()
                 bar.update()
         except BaseException:
-            pool(processes, preload).shutdown(wait=False, cancel_futures=True)
+            workers = pool(processes, preload)
+            running = list((workers._processes or {}).values())
+            workers.shutdown(wait=False, cancel_futures=True)
+            for process in running:  # or the interpreter would wait for the batches they are at
+                process.terminate()
             pool.cache_clear()
             raise
     bar.close()

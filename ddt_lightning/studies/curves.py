@@ -66,11 +66,12 @@ def curves(title: str, lines: Mapping[str, Line]) -> str:
         across = left + (x - min(every_x)) / span_x * (width - left - 10)
         return f"{across:.1f},{8 + (1 - (forward(y) - y0) / span_y) * (height - bottom - 16):.1f}"
 
+    legend = ""
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">']
     for share in (0.0, 0.5, 1.0):
         y = 8 + (1 - share) * (height - bottom - 16)
         value = y0 + share * span_y
-        label = f"{10**value if logarithmic else value:.3g}"
+        label = short(10**value if logarithmic else value)
         parts.append(f'<line class="axis" x1="{left}" x2="{width - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{left - 5}" y="{y + 3:.1f}" text-anchor="end">{label}</text>')
     for x, anchor in ((min(every_x), "start"), (max(every_x), "end")):
@@ -83,9 +84,14 @@ def curves(title: str, lines: Mapping[str, Line]) -> str:
             parts.append(f'<circle cx="{across}" cy="{down}" r="2.5" style="fill:{colour}"/>')
         points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
         parts.append(f'<polyline points="{points}" style="stroke:{colour}"/>')
-        parts.append(f'<text x="{left + 6 + 60 * number}" y="{height - 6}" style="fill:{colour}">{escape(name)}</text>')
+        legend += f' <span style="color:{colour}">{escape(name)}</span>'
     scale = " (log scale)" if logarithmic else ""
-    return f'<div class="curve"><small>{escape(title)}{scale}</small>{"".join(parts)}</svg></div>'
+    return f'<div class="curve"><small>{escape(title)}{scale}{legend}</small>{"".join(parts)}</svg></div>'
+
+
+def short(value: float) -> str:
+    """A number for an axis."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def steps_chart(title: str, values: Sequence[float]) -> str:

@@ -45,7 +45,12 @@ td.n { text-align: right; white-space: nowrap; } td.wide { width: 38%; }
 .bar s { position: absolute; top: -3px; bottom: -3px; width: 2px; margin-left: -1px; background: var(--good); }
 .bar s.floor { background: var(--bad); }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 1.1rem 1.2rem; }
-.grid.wide { grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
+.grid.wide { grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); }
+.grid.widest { grid-template-columns: repeat(auto-fill, minmax(460px, 1fr)); }
+@media (max-width: 600px) { .grid.wide, .grid.widest { grid-template-columns: 1fr; } }
+table.narrow { width: auto; min-width: 24rem; } tr.head td { color: var(--soft); padding-top: 1rem; }
+tr.bound td, tr.bound code { color: var(--soft); } tr.bound .bar i { opacity: .35; }
+h3 small { font-weight: 400; color: var(--soft); margin-left: .5rem; }
 figure { margin: 0; } figcaption { font-size: .82rem; line-height: 1.4; margin-top: .35rem; }
 .strip { display: flex; gap: 4px; } .strip div { flex: 1 1 0; min-width: 0; font-size: .7rem; color: var(--soft);
   text-align: center; }
@@ -54,6 +59,7 @@ figure { margin: 0; } figcaption { font-size: .82rem; line-height: 1.4; margin-t
 .strip img.right { box-shadow: 0 3px 0 var(--good); } .strip img.wrong { box-shadow: 0 3px 0 var(--bad); }
 .side { display: flex; gap: .8rem; align-items: flex-start; } .side img { width: 104px; flex: none;
   border-radius: 4px; image-rendering: pixelated; }
+.side div { min-width: 0; overflow-wrap: anywhere; } .grid + .grid { margin-top: 1.2rem; }
 .right-text { color: var(--good); } .wrong-text { color: var(--bad); }
 .missing { border: 1px dashed var(--line); border-radius: 8px; color: var(--soft); padding: .7rem 1rem;
   font-size: .88rem; }
@@ -130,11 +136,22 @@ def bar(value: float, interval: Sequence[float] | None, ceilings: Sequence[float
     return f'<div class="bar">{"".join(parts)}</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; cells are HTML, the last but one column and numbers are the caller's business."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, narrow: bool = False) -> str:
+    """A table of HTML cells; a cell that starts with "<td" brings its own tag, a row of one cell spans the table.
+
+    Args:
+        head: names of the columns; empty for none.
+        rows: cells; the first of a row may start with "bound:" to be drawn fainter.
+        narrow: only as wide as its content.
+    """
     top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>\n"
+    body = ""
+    for row in rows:
+        if len(row) == 1:
+            body += f'<tr class="head"><td colspan="{len(head)}">{row[0]}</td></tr>'
+            continue
+        faint = ' class="bound"' if row[0].startswith("bound:") else ""
+        cells = [cell.removeprefix("bound:") for cell in row]
+        body += f"<tr{faint}>" + "".join(c if c.startswith("<td") else f"<td>{c}</td>" for c in cells) + "</tr>"
+    style = ' class="narrow"' if narrow else ""
+    return f"<table{style}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>\n"

@@ -26,6 +26,14 @@ HEADLINES = {
     "caption/scene_match": ("Captions", "that name the scene's objects"),
     "tokenizer/psnr": ("Reconstruction, dB", "PSNR, mean over held-out images"),
 }
+GROUPS = {
+    "Drawing": "t2i/",
+    "Editing": "edit/",
+    "Questions": "vqa/",
+    "Captions": "caption/",
+    "Tokenizer": "tokenizer/",
+}
+NO_SHARE = ("psnr", "perplexity", "_l1")  # not between 0 and 1 with 1 the best: no bar
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
     "edit/exact_match": ("edit/ceiling_tokenizer",),
@@ -62,9 +70,9 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     parts: list[tuple[str, str, Callable[[], str]]] = [
         ("scores", "Scores", lambda: _scores(cards, metrics)),
         ("reconstruction", "Reconstruction by number of tokens", lambda: samples.reconstruction(run, cards)),
-        ("drawing", "Drawing from a prompt", lambda: samples.drawing(run)),
-        ("editing", "Editing", lambda: samples.editing(run)),
-        ("questions", "Questions and answers", lambda: samples.questions(run)),
+        ("drawing", "Drawing from a prompt", lambda: samples.drawing(run, metrics)),
+        ("editing", "Editing", lambda: samples.editing(run, metrics)),
+        ("questions", "Questions and answers", lambda: samples.questions(run, cards)),
         ("captions", "Captions", lambda: samples.captions(run)),
         ("codebook", "Codebook", lambda: _codebook(run, metrics)),
         ("curves", "Training", lambda: _curves(stages)),
@@ -94,7 +102,9 @@ def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str
             value = f"{metrics[key]:.1f}" if key.endswith("psnr") else f"{100 * metrics[key]:.1f} %"
             spread = (cards.get(key) or {}).get("interval")
             if spread and not key.endswith("psnr"):
-                remark += f" ({100 * spread[0]:.0f} to {100 * spread[1]:.0f})"
+                remark += f" (95 %: {100 * spread[0]:.0f} to {100 * spread[1]:.0f})"
+            limits = bounds(CEILINGS, key, metrics)
+            remark += f"; the tokenizer allows {100 * limits[0]:.0f} %" if limits else ""
             boxes.append((value, name, remark))
     intro = (
         "Images become discrete diffusion timestep tokens; a language model reads and writes them beside text; a "
@@ -107,47 +117,45 @@ def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str
 
 
 def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> str:
-    """Every score with its interval, ceilings and floors; numbers that are not shares without a bar."""
+    """Every score with its interval, ceilings and floors, part by part."""
     if not metrics:
         return page.missing("scores", "Run `ddt eval`.")
-    rows = []
-    for key, value in sorted(metrics.items()):
-        if key.startswith(("time/", "decode/")):
-            continue
-        card = cards.get(key, {})
-        spread = card.get("interval")
-        share = not key.startswith("tokenizer/psnr") and "l1" not in key
-        line = ""
-        if share:
-            line = page.bar(value, spread, bounds(CEILINGS, key, metrics), bounds(FLOORS, key, metrics))
-        between = f"{spread[0]:.3f} to {spread[1]:.3f}" if spread else ""
-        rows.append(
-            [
-                f"<code>{escape(key)}</code>",
-                f'<td class="n">{value:.3f}</td>',
-                f'<td class="n soft">{between}</td>',
-                f'<td class="n soft">{card.get("n", "")}</td>',
-                f'<td class="wide">{line}</td>',
-            ]
-        )
+    rows: list[list[str]] = []
+    for title, start in GROUPS.items():
+        keys = sorted((key for key in metrics if key.startswith(start)), key=_order)
+        rows += [[escape(title)]] if keys else []
+        for key in keys:
+            card = cards.get(key, {})
+            spread = card.get("interval")
+            line = ""
+            if not any(word in key for word in NO_SHARE):
+                line = page.bar(metrics[key], spread, bounds(CEILINGS, key, metrics), bounds(FLOORS, key, metrics))
+            between = f"{spread[0]:.3f} to {spread[1]:.3f}" if spread else ""
+            faint = "bound:" if "ceiling" in key or "floor" in key else ""
+            rows.append(
+                [
+                    f"{faint}<code>{escape(key)}</code>",
+                    f'<td class="n">{metrics[key]:.3f}</td>',
+                    f'<td class="n soft">{between}</td>',
+                    f'<td class="n soft">{card.get("n", "")}</td>',
+                    f'<td class="wide">{line}</td>',
+                ]
+            )
     legend = (
         "<p class='soft small'>95 % intervals. Green marks are ceilings: the same check on ground-truth renders, and "
         "on their reconstructions by the tokenizer, which bounds everything drawn through it. Red marks are floors: "
         "images scored against another prompt, circles in place of every shape, answers to another image. The scores "
         "come from a classical checker on rendered shapes: they are not GenEval and not comparable to it.</p>"
     )
-    protocols = "".join(
-        f"<li><code>{escape(key)}</code>: {escape(card['protocol'])}</li>" for key, card in sorted(cards.items())
-    )
-    return (
-        legend
-        + page.table(["key", "value", "95 %", "n", ""], rows)
-        + (
-            f"<details><summary>What each score measures</summary><ul class='small'>{protocols}</ul></details>"
-            if protocols
-            else ""
-        )
-    )
+    items = "".join(f"<li><code>{escape(k)}</code>: {escape(c['protocol'])}</li>" for k, c in sorted(cards.items()))
+    protocols = f"<details><summary>What each score measures</summary><ul class='small'>{items}</ul></details>"
+    return legend + page.table(["key", "value", "95 %", "n", ""], rows) + (protocols if items else "")
+
+
+def _order(key: str) -> tuple[bool, str, int]:
+    """Scores before their bounds, numbers by size."""
+    name, _, number = key.partition("@")
+    return "ceiling" in key or "floor" in key, name, int(number or 0)
 
 
 def bounds(of: dict[str, tuple[str, ...]], key: str, metrics: dict[str, float]) -> list[float]:
@@ -184,7 +192,9 @@ def _curves(stages: dict[str, Path]) -> str:
             charts.setdefault(quantity, {})[part or "value"] = line
         ordered = sorted(charts, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
         drawn = "".join(curves(quantity, charts[quantity]) for quantity in ordered[:9])
-        html += f'<div class="grid">{drawn}</div>' if drawn else page.missing(f"curves of {title}", "No metrics.csv.")
+        html += (
+            f'<div class="grid wide">{drawn}</div>' if drawn else page.missing(f"curves of {title}", "No metrics.csv.")
+        )
     return html or page.missing("training curves", "No stage of this run has a metrics.csv.")
 
 
@@ -196,7 +206,7 @@ def _settings(run: Path, cards: dict[str, Card], metrics: dict[str, float], stag
         if key.startswith("time/")
     ]
     html = (
-        "<h3>Time</h3>" + page.table(["step", "time"], rows)
+        "<h3>Time</h3>" + page.table(["step", "time"], rows, narrow=True)
         if rows
         else page.missing("times", "Only `make demo` writes them.")
     )
@@ -204,7 +214,7 @@ def _settings(run: Path, cards: dict[str, Card], metrics: dict[str, float], stag
     if shared:
         facts = {**shared["settings"], "seed": shared["seed"], **shared["weights"], **shared["versions"]}
         rows = [[escape(str(key)), f"<code>{escape(str(value))}</code>"] for key, value in facts.items()]
-        html += "<h3>Evaluation</h3>" + page.table(["setting", ""], rows)
+        html += "<h3>Evaluation</h3>" + page.table(["setting", ""], rows, narrow=True)
     for name, folder in stages.items():
         if (folder / "config.yaml").is_file():
             text = (folder / "config.yaml").read_text(encoding="utf-8")

@@ -14,6 +14,12 @@ from ddt_lightning.studies import page
 from ddt_lightning.studies.curves import curves
 
 
+def heading(name: str, share: float | None) -> str:
+    """A tag, kind or type with how much of it was right."""
+    right = "" if share is None else f"<small>{100 * share:.1f} % right</small>"
+    return f"<h3>{escape(name.replace('_', ' '))}{right}</h3>"
+
+
 def index_of(run: Path, name: str) -> list[dict[str, Any]]:
     """The sample index an evaluation wrote, or nothing."""
     return read_json(run / "eval" / "samples" / f"{name}.json") or []
@@ -48,12 +54,12 @@ def reconstruction(run: Path, cards: dict[str, Card]) -> str:
     if by_count:
         counts = sorted(by_count)
         lines = {"": (counts, [by_count[n] for n in counts])}
-        chart = f'<div class="grid">{curves("PSNR (dB) by number of first tokens", lines)}</div>'
+        chart = f'<div class="grid wide">{curves("PSNR (dB) by number of first tokens", lines)}</div>'
     text = "<p class='soft'>Held-out images, and their reconstruction from noise with the first n tokens.</p>"
-    return text + f'<div class="grid wide">{"".join(figures)}</div>' + chart
+    return text + f'<div class="grid widest">{"".join(figures)}</div>' + chart
 
 
-def drawing(run: Path) -> str:
+def drawing(run: Path, metrics: dict[str, float]) -> str:
     """Prompts and samples, tag by tag."""
     items = index_of(run, "t2i")
     if not items:
@@ -66,11 +72,12 @@ def drawing(run: Path) -> str:
                 picture_of(run, f, item["prompt"], ok) for f, ok in zip(item["files"], item["correct"], strict=True)
             ]
             figures.append(page.figure(page.strip(pictures), escape(item["prompt"])))
-        html += f"<h3>{escape(tag.replace('_', ' '))}</h3><div class='grid'>{''.join(figures)}</div>"
+        html += heading(tag, metrics.get(f"t2i/shapes_geneval/{tag}"))
+        html += f"<div class='grid wide'>{''.join(figures)}</div>"
     return html
 
 
-def editing(run: Path) -> str:
+def editing(run: Path, metrics: dict[str, float]) -> str:
     """Source, result and target of each edit with its instruction."""
     items = index_of(run, "edit")
     if not items:
@@ -91,11 +98,12 @@ def editing(run: Path) -> str:
             )
             for item in [item for item in items if item["type"] == kind]
         ]
-        html += f"<h3>{escape(kind)}</h3><div class='grid'>{''.join(figures)}</div>"
+        html += heading(kind, metrics.get(f"edit/exact_match/{kind}"))
+        html += f"<div class='grid'>{''.join(figures)}</div>"
     return html
 
 
-def questions(run: Path) -> str:
+def questions(run: Path, cards: dict[str, Card]) -> str:
     """Images with a question, the answer given and the true one."""
     items = index_of(run, "vqa")
     if not items:
@@ -110,7 +118,8 @@ def questions(run: Path) -> str:
             blocks.append(
                 f"<div class='side'>{picture}<div class='small'>{escape(item['question'])}<br>{said}{truth}</div></div>"
             )
-        html += f"<h3>{escape(kind.replace('_', ' '))}</h3><div class='grid'>{''.join(blocks)}</div>"
+        html += heading(kind, cards.get("vqa/accuracy", {}).get("by_type", {}).get(kind))
+        html += f"<div class='grid'>{''.join(blocks)}</div>"
     return html
 
 

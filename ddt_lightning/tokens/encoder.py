@@ -129,7 +129,7 @@ class Encoder(nn.Module):
         )
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         nn.init.zeros_(self.patch_embed.proj.bias)
-        self.query_tokens = nn.Parameter(0.02 * torch.randn(1, tokens, config.query_width))
+        self.query_tokens = nn.Parameter(torch.randn(1, tokens, config.query_width))  # far apart from the start
         self.blocks = nn.ModuleList(
             DualBlock(config, tokens, last=depth == config.depth - 1) for depth in range(config.depth)
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_TIME = 0.2
-"""Times below this count as this in the velocity loss of an x0 head, whose weight 1/t^2 would let them drown the rest."""
+"""Times below this count as this in the velocity loss of an x0 head: its weight 1/t^2 would let them drown the rest."""
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
