@@ -47,7 +47,10 @@ def fit(stage: str, args: list[str]) -> "Trainer":
     from ddt_lightning.training.run import StageCLI, run
 
     module, data = (locate(target) for target in STAGES[stage])
-    return run(StageCLI(module, data, args=args, stage=stage))
+    named = [
+        shipped(word) if before in ("--config", "-c") else word for before, word in zip(["", *args], args, strict=False)
+    ]
+    return run(StageCLI(module, data, args=named, stage=stage))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddt_lightning.cli import shipped
+from ddt_lightning.commands.cards import flat
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "webdataset")
@@ -225,9 +226,7 @@ def assemble_model(run: Path) -> None:
 
 def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
     """`metrics.json`: the value of every evaluation card, and the time of every step."""
-    metrics: dict[str, float] = {}
-    for path in sorted((run / "eval").glob("*.json")):
-        metrics |= {key: card["value"] for key, card in json.loads(path.read_text()).items()}
+    metrics = flat(run / "eval")
     metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items()}
     metrics["time/total_s"] = round(sum(times.values()), 1)
     temporary = run / "metrics.tmp"

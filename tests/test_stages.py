@@ -234,3 +234,12 @@ def test_help_is_quick_to_reach(capsys):
         cli.main(["--help"])
     assert left.value.code == 0
     assert "tokenizer, pretrain, instruct" in capsys.readouterr().out
+
+
+def test_installed_package_finds_the_shipped_yaml(tmp_path, monkeypatch):
+    packaged = Path(cli.__file__).parent / "configs"
+    assert cli.shipped("stages/tok.yaml") == "stages/tok.yaml"  # a checkout's own file comes first
+    monkeypatch.chdir(tmp_path)
+    assert cli.shipped("mine.yaml") == "mine.yaml"
+    monkeypatch.setattr(Path, "exists", lambda self: str(self).startswith(str(packaged)))
+    assert cli.shipped("stages/tok.yaml") == str(packaged / "stages" / "tok.yaml")
