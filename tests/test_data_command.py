@@ -1,5 +1,6 @@
 """`ddt data`: the embedded world's shards, and looking through any shards."""
 
+import json
 import os
 
 import pytest
@@ -8,7 +9,7 @@ from ddt_lightning.commands.data import check, scenes, stats
 from ddt_lightning.commands.main import main
 from ddt_lightning.scenes.language import parse_caption
 from ddt_lightning.scenes.render import Scene, render
-from ddt_lightning.scenes.suite import held_out
+from ddt_lightning.scenes.suite import held_out, suite
 from ddt_lightning.shards.images import ImageShards, read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import write_shards
@@ -31,7 +32,8 @@ def contents(folder):
 def test_every_kind_has_shards_for_training_and_validation(world):
     kinds = ("edits", "images", "questions", "text")
     expected = [f"{k}-train-{i:06d}.tar" for k in kinds for i in range(8)] + [f"{k}-val-000000.tar" for k in kinds]
-    assert sorted(contents(world)) == sorted(expected)
+    assert sorted(contents(world)) == sorted([*expected, "prompts.jsonl"])
+    assert [json.loads(line) for line in (world / "prompts.jsonl").read_text().splitlines()] == suite()
 
 
 def test_images_are_their_scenes_and_captions_name_them(world):
@@ -75,10 +77,11 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(world, tm
 def test_fewer_shards_replace_more(tmp_path):
     small = {**SIZES, "edits": 0, "questions": 0, "text": 0, "val": 0}
     scenes(str(tmp_path), **{**small, "per_shard": 1})
-    assert len(contents(tmp_path)) == 18
+    assert len(list(tmp_path.glob("*.tar"))) == 18
     (tmp_path / "mine-000000.tar").write_bytes(b"")
     scenes(str(tmp_path), **small)
-    assert sorted(contents(tmp_path)) == [f"images-train-{i:06d}.tar" for i in range(8)] + ["mine-000000.tar"]
+    shards = [f"images-train-{i:06d}.tar" for i in range(8)]
+    assert sorted(contents(tmp_path)) == [*shards, "mine-000000.tar", "prompts.jsonl"]
 
 
 @pytest.mark.parametrize("option", ["images", "val", "side", "per_shard", "workers"])
@@ -119,7 +122,7 @@ def test_stats_count(world, capsys):
 def test_the_command_line_makes_shards(tmp_path, capsys):
     arguments = [f"--{name}={value}" for name, value in {**SIZES, "edits": 0, "questions": 0, "text": 0}.items()]
     main(["data", "scenes", "--out", str(tmp_path / "shards"), *arguments])
-    assert len(contents(tmp_path / "shards")) == 9
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 9
     assert capsys.readouterr().out.startswith("9 shards in")
     with pytest.raises(SystemExit) as stop:
         main(["data", "scenes", "--out", str(tmp_path / "shards"), "--images=-1"])
