@@ -8,6 +8,7 @@ from ddt_lightning.tokens.flow import (
     flow_error,
     guided,
     high_noise_times,
+    input_gain,
     interpolate,
     time_grid,
     velocity_from_x0,
@@ -83,3 +84,13 @@ def test_grid_is_fp32_and_needs_a_step():
     assert time_grid(4).dtype == torch.float32
     with pytest.raises(ValueError, match="steps"):
         time_grid(0)
+
+
+def test_input_gain_is_the_best_linear_estimate():
+    g = torch.Generator().manual_seed(0)
+    x0, noise = 0.6 * torch.randn(200_000, generator=g), torch.randn(200_000, generator=g)
+    for t in (0.2, 0.5, 0.8):
+        x_t = t * noise + (1 - t) * x0
+        fitted = (x_t * x0).sum() / x_t.pow(2).sum()
+        assert input_gain(torch.tensor([t]), 0.36).item() == pytest.approx(fitted.item(), rel=0.02)
+    assert input_gain(torch.tensor([0.0, 1.0]), 0.36).tolist() == pytest.approx([1.0, 0.0])

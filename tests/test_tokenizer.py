@@ -102,6 +102,16 @@ def test_heads_agree_on_what_a_velocity_is():
     assert torch.allclose(x0.velocity(x, t, tokens), (x - velocity.velocity(x, t, tokens)) / 0.5, atol=1e-5)
 
 
+def test_pure_noise_is_not_looked_at_with_a_known_data_variance():
+    tokenizer, tokens, t = build(data_variance=0.35), torch.ones(3, 8, 4), torch.ones(3)
+    first, second = tokenizer.output(latents(), t, tokens, None), tokenizer.output(latents(seed=1), t, tokens, None)
+    assert torch.allclose(first, second)
+    later = torch.full((3,), 0.5)
+    assert not torch.allclose(
+        tokenizer.output(latents(), later, tokens, None), tokenizer.output(latents(seed=1), later, tokens, None)
+    )
+
+
 def test_decoding_is_a_function_of_noise_and_seed():
     tokenizer = build()
     ids = tokenizer.encode(latents())
@@ -195,6 +205,7 @@ def test_bad_folders_are_named(tmp_path):
         ({"patch": 5}, "tokenizer.latent_size"),
         ({"token_dropout": 1.0}, "tokenizer.token_dropout"),
         ({"positions": 2}, "tokenizer.positions"),
+        ({"data_variance": 0.3, "head": "velocity"}, "tokenizer.data_variance"),
         ({"schedule": ScheduleConfig([500, 1000], [3, 3])}, "tokens_per_stage"),
     ],
 )

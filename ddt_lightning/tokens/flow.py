@@ -41,6 +41,20 @@ def high_noise_times(u: Tensor) -> Tensor:
     return 1 - (1 - u) ** 2
 
 
+def input_gain(t: Tensor, variance: float) -> Tensor:
+    """How much of x_t is worth looking at: the linear estimate of x0 from x_t, `(1-t) s^2 / ((1-t)^2 s^2 + t^2)`.
+
+    It is 0 at t=1, where x_t says nothing of x0. A network that outputs x0 learns to read its tokens much sooner when
+    it is not fed that noise; one that outputs the velocity needs it.
+
+    Args:
+        t: times `[B]`.
+        variance: s^2, variance of the data.
+    """
+    signal = (1 - t) * variance
+    return signal / ((1 - t) * signal + t**2)
+
+
 def flow_error(output: Tensor, x_t: Tensor, x0: Tensor, noise: Tensor, t: Tensor, head: str, loss: str) -> Tensor:
     """Squared error of a network's output, in the space of the loss.
 

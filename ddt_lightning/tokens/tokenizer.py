@@ -18,9 +18,11 @@ from ddt_lightning.tokens.decoder import Decoder, DecoderConfig
 from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
 from ddt_lightning.tokens.flow import (
     euler,
+    expand,
     flow_error,
     guided,
     high_noise_times,
+    input_gain,
     interpolate,
     velocity_from_x0,
 )
@@ -43,6 +45,8 @@ class TokenizerConfig:
         head: what the decoder outputs. Patches with more values than the decoder is wide need x0.
         loss: the space of the squared error.
         times: how training times are drawn: uniform, or with more weight on noise.
+        data_variance: variance of the latents; an x0 head is fed `input_gain(t) * x_t` instead of x_t. 0 for plain x_t,
+            as a velocity head needs it.
         token_dropout: share of samples trained without tokens, which makes decode guidance possible.
         schedule: which tokens are visible when.
         encoder: sizes of the encoder.
@@ -60,6 +64,7 @@ class TokenizerConfig:
     head: Literal["velocity", "x0"] = "x0"
     loss: Literal["velocity", "x0"] = "velocity"
     times: Literal["uniform", "high_noise"] = "high_noise"
+    data_variance: float = 0.0
     token_dropout: float = 0.1
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -77,6 +82,10 @@ class TokenizerConfig:
         if self.positions and self.positions < self.latent_size // self.patch:
             raise ValueError(
                 f"`tokenizer.positions` ({self.positions}) must cover {self.latent_size // self.patch} patches."
+            )
+        if self.data_variance and (self.data_variance < 0 or self.head != "x0"):
+            raise ValueError(
+                f"`tokenizer.data_variance` ({self.data_variance}) must be 0 for a velocity head, and never negative."
             )
         if not 0 <= self.token_dropout < 1:
             raise ValueError(f"`tokenizer.token_dropout` ({self.token_dropout}) must lie in [0, 1).")
@@ -143,6 +152,12 @@ class Tokenizer(nn.Module):
         """Ids of the first n tokens `[B, n]` to token vectors `[B, n, code_dim]`."""
         return self.token_norm(self.quantizer.codebook[ids])
 
+    def output(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None) -> Tensor:
+        """What the decoder's head says; arguments as in `velocity`."""
+        if self.config.data_variance:
+            x_t = expand(input_gain(t, self.config.data_variance), x_t) * x_t
+        return self.decoder(x_t, t, tokens, visible)
+
     def velocity(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         """Velocity of the flow, whatever the head.
 
@@ -155,7 +170,7 @@ class Tokenizer(nn.Module):
         Returns:
             `[B, c, h, w]`.
         """
-        output = self.decoder(x_t, t, tokens, visible)
+        output = self.output(x_t, t, tokens, visible)
         return velocity_from_x0(x_t, output, t) if self.config.head == "x0" else output
 
     def loss(self, latents: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
@@ -176,7 +191,7 @@ class Tokenizer(nn.Module):
         dropped = draws.drop < config.token_dropout
         visible = visible & ~dropped[:, None]
         x_t = interpolate(latents, draws.noise, t)
-        output = self.decoder(x_t, t, tokens, visible)
+        output = self.output(x_t, t, tokens, visible)
         errors = flow_error(output, x_t, latents, draws.noise, t, config.head, config.loss)
         flow = errors.mean()
         kept, logs = errors.detach()[~dropped], quantized.logs
