@@ -44,8 +44,8 @@ def high_noise_times(u: Tensor) -> Tensor:
 def input_gain(t: Tensor, variance: float) -> Tensor:
     """How much of x_t is worth looking at: the linear estimate of x0 from x_t, `(1-t) s^2 / ((1-t)^2 s^2 + t^2)`.
 
-    It is 0 at t=1, where x_t says nothing of x0. A network that outputs x0 learns to read its tokens much sooner when
-    it is not fed that noise; one that outputs the velocity needs it.
+    It is 0 at t=1, where x_t says nothing of x0. A network that outputs x0 can do without that noise; one that outputs
+    the velocity needs it.
 
     Args:
         t: times `[B]`.
