@@ -101,6 +101,8 @@ def plan(mode: Mode) -> list[Step]:
     scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
     scored.append(f"--prompt_images={mode.prompt_images}")
     evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
+    warmup = min(250, mode.steps[0] // 4)  # as in stages/tok.yaml, shorter only where the whole run is short
+    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={2 * warmup}"]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
@@ -110,7 +112,7 @@ def plan(mode: Mode) -> list[Step]:
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
                    "--data.shards", json.dumps([f"{shards}/images-train-*.tar"]),
-                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), steps[0])],
+                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), *start, steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
         Step("tokens", "encode images, edits and questions", [encode],
              ("commands/encode.py", "shards", "tokens"), mode.seconds[2], tokens),

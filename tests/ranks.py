@@ -1,6 +1,8 @@
-"""A callback for the multi-process tests: every rank writes the weights it holds."""
+"""Callbacks for the multi-process tests."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from safetensors.torch import save_file
@@ -12,3 +14,11 @@ class SaveRank(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         state = {name: value.detach().clone() for name, value in pl_module.state_dict().items()}
         save_file(state, Path(trainer.default_root_dir) / f"rank-{trainer.global_rank}.safetensors")
+
+
+class MarkStep(pl.Callback):
+    """Every rank writes its process id to `rank-N.pid` after the third step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            (Path(trainer.default_root_dir) / f"rank-{trainer.global_rank}.pid").write_text(str(os.getpid()))

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from ddt_lightning.tokens.flow import (
+    TimesConfig,
     euler,
     flow_error,
     guided,
-    high_noise_times,
     input_gain,
     interpolate,
     time_grid,
+    training_times,
     velocity_from_x0,
     x0_from_velocity,
 )
@@ -72,11 +73,13 @@ def test_guidance_one_is_none():
     assert torch.allclose(guided(conditional, unconditional, 0.0), unconditional)
 
 
-def test_times_stay_in_range_and_lean_to_noise():
-    u = torch.linspace(0, 1, 1001)
-    t = high_noise_times(u)
-    assert t.min() == 0 and t.max() == 1
-    assert t.mean().item() == pytest.approx(2 / 3, abs=1e-3)
+def test_training_times_lean_to_noise_and_less_so_later():
+    u, config = torch.linspace(0, 1, 1001), TimesConfig(power=2.0, first_power=12.0, fall_steps=500)
+    for step, power in ((0, 12.0), (250, 7.0), (500, 2.0), (9999, 2.0)):
+        t = training_times(u, config, step)
+        assert t.min() == 0 and t.max() == 1
+        assert t.mean().item() == pytest.approx(power / (power + 1), abs=1e-3)  # integral of 1 - (1-u)^p
+    assert torch.allclose(training_times(u, TimesConfig(power=1.0, fall_steps=0), 0), u, atol=1e-6)
 
 
 def test_grid_is_fp32_and_needs_a_step():

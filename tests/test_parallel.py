@@ -1,9 +1,12 @@
 """Two gloo processes against one: the same losses, the same codebook on every rank, and a sharded language model."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import torch
@@ -13,12 +16,24 @@ from test_stages import arguments, csv_rows, world  # noqa: F401 - `world` is a 
 ROOT = Path(__file__).parents[1]
 
 
-def ddt_fit(stage: str, *args: str) -> None:
-    """Run `ddt-fit` as its own process, as the launcher of the other ranks needs it."""
+def start(stage: str, *args: str) -> subprocess.Popen[str]:
+    """Start `ddt-fit` as its own process, as the launcher of the other ranks needs it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}"}
     command = [sys.executable, "-m", "ddt_lightning.cli", stage, *args]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=PIPE, stderr=PIPE, text=True)
+
+
+def ddt_fit(stage: str, *args: str) -> None:
+    """Run `ddt-fit` to its end."""
+    process = start(stage, *args)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+
+
+def running(pid: int) -> bool:
+    """Whether a process exists and is not merely waiting to be collected."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
 
 
 def losses(run: Path) -> list[float]:
@@ -54,3 +69,30 @@ def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F8
     # and the sharded run continues from its distributed checkpoint
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded, "--trainer.max_steps=6")
     assert [int(row["step"]) for row in csv_rows(two / "metrics.csv") if row["train/loss"]] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
+def test_a_signal_to_any_process_saves_and_ends_all(tmp_path, number, told):
+    run = tmp_path / "run"
+    layout = ["--config", "stages/cpu2.yaml", "--trainer.callbacks+=ranks.MarkStep"]
+    options = ("trainer.max_steps", "trainer.val_check_interval", "checkpoint.every_n_train_steps")
+    endless = [f"--{option}=99999" for option in options]
+    process = start("tokenizer", *arguments("tokenizer", run), *layout, *endless)
+    try:
+        marks = [run / f"rank-{rank}.pid" for rank in (0, 1)]
+        while not all(mark.exists() and mark.read_text() for mark in marks):
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.1)
+        pids = [int(mark.read_text()) for mark in marks]
+        os.kill(pids[told], number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert f"stopped by {signal.Signals(number).name} after step" in errors
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert f"after step {checkpoint['global_step']}" in errors and checkpoint["global_step"] >= 3
+    deadline = time.monotonic() + 60
+    while running(pids[1]):
+        assert time.monotonic() < deadline, "the other process did not end"
+        time.sleep(0.1)

@@ -13,7 +13,8 @@ K, C, D, WIDTH = 16, 40, 6, 24
 
 def build(**options):
     torch.manual_seed(0)
-    return Quantizer(QuantizerConfig(**options), K, C, D, WIDTH).train()
+    plain = {"warmup_steps": 0, "commit_weight": 1.0, "diversity_weight": 1.0}
+    return Quantizer(QuantizerConfig(**{**plain, **options}), K, C, D, WIDTH).train()
 
 
 def draws(seed=0):
@@ -45,6 +46,23 @@ def test_gradient_passes_straight_through():
     q.grad = None
     (quantizer.features(q) * weights).sum().backward()
     assert torch.allclose(through, q.grad, atol=1e-6)
+
+
+def test_warm_up_passes_features_and_moves_the_codebook():
+    quantizer = build(warmup_steps=2)
+    q = queries()
+    for step in range(3):
+        u, before = quantizer.features(q), quantizer.codebook.clone()
+        out = quantizer(q, draws(step))
+        warming = step < 2
+        assert torch.allclose(out.codes, u if warming else before[out.ids], atol=1e-6)
+        assert (out.loss.item() == 0) is warming
+        assert not torch.equal(quantizer.codebook, before)
+    fresh = build(warmup_steps=2).eval()
+    assert torch.allclose(fresh(q, draws()).codes, fresh.codebook[fresh.nearest(fresh.features(q))], atol=1e-6)
+    restored = build(warmup_steps=2)
+    restored.load_state_dict(quantizer.state_dict())
+    assert restored(q, draws()).loss.item() != 0  # trained weights do not warm up again
 
 
 def test_commitment_is_the_mean_over_elements():

@@ -194,6 +194,9 @@ def test_failures_name_option_value_and_fix(capsys, tmp_path, world, pretrained)
     tokenizer, pretrain = arguments("tokenizer", run), arguments("pretrain", run, world)
     odd = failure(capsys, "tokenizer", *tokenizer, "--model.tokenizer.latent_size=18")
     assert "`tokenizer.latent_size` (18)" in odd
+    assert "`tokenizer.quantizer.warmup_steps` (4)" in failure(
+        capsys, "tokenizer", *tokenizer, "--model.tokenizer.quantizer.warmup_steps=4"
+    )
     assert "missing.tar" in failure(capsys, "tokenizer", *tokenizer, f"--data.shards=[{tmp_path}/missing.tar]")
     assert "`ckpt_path`" in failure(capsys, "tokenizer", *tokenizer, "--ckpt_path", str(tmp_path / "none.ckpt"))
     assert "`init_from`" in failure(capsys, "tokenizer", *tokenizer, "--init_from", str(tmp_path / "none"))
@@ -211,7 +214,7 @@ def test_failures_name_option_value_and_fix(capsys, tmp_path, world, pretrained)
 
 def test_checkpoint_of_other_sizes_is_refused(capsys, tmp_path):
     run = tmp_path / "run"
-    cli.fit("tokenizer", [*arguments("tokenizer", run), "--trainer.max_steps=1"])
+    cli.fit("tokenizer", [*arguments("tokenizer", run), "--trainer.max_steps=2"])
     wider = [*arguments("tokenizer", run), "--model.tokenizer.codebook_size=48"]
     assert "`ckpt_path`" in failure(capsys, "tokenizer", *wider)
     elsewhere = arguments("tokenizer", tmp_path / "new")

@@ -45,13 +45,23 @@ class TokenizerModule(pl.LightningModule):
         self.vae = vae
 
     def configure_model(self) -> None:
-        """Build the network once, and load `init_from`."""
+        """Build the network once, and load `init_from`.
+
+        Raises:
+            ValueError: the run would end before the codebook is used.
+        """
         if hasattr(self, "tokenizer"):
             return
         torch.manual_seed(self.seed)
         self.tokenizer = Tokenizer(self.config)
         if self.init_from:
             load_strictly(self.tokenizer, read_weights(self.init_from, "tokenizer", "tokenizer."), self.init_from)
+        warmup, steps = self.config.quantizer.warmup_steps, self.trainer.max_steps
+        if 0 < steps <= warmup - int(self.tokenizer.quantizer.steps):
+            raise ValueError(
+                f"`tokenizer.quantizer.warmup_steps` ({warmup}) must be below `trainer.max_steps` ({steps}): nothing "
+                "is quantised before."
+            )
         if self.vae:
             # kept out of the module tree: a frozen net is not part of this run's weights
             object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.device))

@@ -6,6 +6,7 @@ Source: rectified flow as used by SD3, DDT-LLaMA (loss on x0) and Selftok (loss 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,37 @@ from torch import Tensor
 
 SMALLEST_TIME = 0.2
 """Times below this count as this in the velocity loss of an x0 head: its weight 1/t^2 would let them drown the rest."""
+
+
+@dataclass(frozen=True)
+class TimesConfig:
+    """How training times are drawn: `t = 1 - (1-u)^power`, more weight on noise for a larger power.
+
+    Near pure noise a picture can only come from the tokens, so a start there teaches the encoder to say something
+    before the decoder learns to manage without it.
+
+    Args:
+        power: after the start; 1 is uniform.
+        first_power: at the first step.
+        fall_steps: training steps over which the power falls from `first_power` to `power`, linearly.
+    """
+
+    power: float = 2.0
+    first_power: float = 12.0
+    fall_steps: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("power", "first_power"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`times.{name}` ({getattr(self, name)}) must be positive; 1 draws uniform times.")
+        if self.fall_steps < 0:
+            raise ValueError(f"`times.fall_steps` ({self.fall_steps}) must not be negative.")
+
+
+def training_times(u: Tensor, config: TimesConfig, step: int) -> Tensor:
+    """Times `[B]` in [0, 1) of a training step, from u `[B]` uniform in [0, 1)."""
+    start = max(0.0, 1 - step / config.fall_steps) if config.fall_steps else 0.0
+    return 1 - (1 - u) ** (config.power + start * (config.first_power - config.power))
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
@@ -34,11 +66,6 @@ def velocity_from_x0(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
 def x0_from_velocity(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """Where the line through x_t with this velocity started, `x_t - t*velocity`."""
     return x_t - expand(t, x_t) * velocity
-
-
-def high_noise_times(u: Tensor) -> Tensor:
-    """Times with more weight on noise, `t = 1 - (1-u)^2`, for u uniform in [0, 1)."""
-    return 1 - (1 - u) ** 2
 
 
 def input_gain(t: Tensor, variance: float) -> Tensor:

@@ -2,7 +2,9 @@
 
 The codebook is not trained by gradient: it follows an exponential moving average of the features assigned to each code.
 Codes that fall out of use are replaced by features of the current batch. All statistics are summed over processes, and
-the replacements are drawn from the global batch, so every process holds the same codebook. Source: Selftok's quantizer
+the replacements are drawn from the global batch, so every process holds the same codebook. During a warm-up the decoder
+gets the features themselves while the codebook already follows them: quantised from the first step, features cluster
+around random codes before they mean anything, and hardly move again. Source: Selftok's quantizer
 (commitment, gated entropy over per-position usage, relative dead-code threshold, position-weighted reactivation).
 """
 
@@ -24,6 +26,7 @@ class QuantizerConfig:
     """Codebook and its losses.
 
     Args:
+        warmup_steps: training steps without quantisation and its losses; the codebook follows the features meanwhile.
         decay: of the moving averages of codes and usage.
         commit_weight: weight of the commitment loss.
         diversity_weight: weight of the entropy loss over code usage.
@@ -35,9 +38,10 @@ class QuantizerConfig:
         temperature: of the softmax over cosines in the entropy loss.
     """
 
+    warmup_steps: int = 250
     decay: float = 0.99
-    commit_weight: float = 1.0
-    diversity_weight: float = 1.0
+    commit_weight: float = 0.25
+    diversity_weight: float = 0.1
     usage_memory: float = 0.8
     diversity_full: float = 0.1
     diversity_none: float = 0.3
@@ -45,6 +49,8 @@ class QuantizerConfig:
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise ValueError(f"`quantizer.warmup_steps` ({self.warmup_steps}) must not be negative.")
         if not 0 < self.decay < 1:
             raise ValueError(f"`quantizer.decay` ({self.decay}) must lie between 0 and 1.")
         if not 0 <= self.diversity_full < self.diversity_none:
@@ -56,7 +62,10 @@ class QuantizerConfig:
 
 @dataclass
 class Quantized:
-    """What a training forward returns: `codes [B,K,d]` (straight-through), `ids [B,K]`, the loss and its parts."""
+    """What a forward returns: `codes [B,K,d]` (straight-through), `ids [B,K]`, the loss and its parts.
+
+    In training steps of the warm-up `codes` are the features and the loss is 0.
+    """
 
     codes: Tensor
     ids: Tensor
@@ -105,7 +114,7 @@ class Quantizer(nn.Module):
     code_sums: Tensor
     code_hits: Tensor
     usage: Tensor
-    seen: Tensor
+    steps: Tensor
 
     def __init__(self, config: QuantizerConfig, tokens: int, codebook_size: int, code_dim: int, width: int) -> None:
         super().__init__()
@@ -119,7 +128,8 @@ class Quantizer(nn.Module):
         self.register_buffer("code_sums", torch.zeros(codebook_size, code_dim))  # moving sum of assigned features
         self.register_buffer("code_hits", torch.zeros(codebook_size))  # moving number of hits
         self.register_buffer("usage", torch.full((tokens, codebook_size), 1 / codebook_size))  # P(code | position)
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))  # a training batch has set the statistics
+        # training batches so far: kept with the weights, so that trained ones never warm up again
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def features(self, queries: Tensor) -> Tensor:
         """Unit vectors `[B, K, d]` before quantisation, in fp32 whatever the autocast."""
@@ -141,6 +151,7 @@ class Quantizer(nn.Module):
         Returns:
             Codes of the codebook as it was before this batch, with the gradient passed straight through.
         """
+        warming = self.training and int(self.steps) < self.config.warmup_steps
         u = self.features(queries)
         with torch.autocast(u.device.type, enabled=False):
             codebook = self.codebook.clone()  # as it was before this batch; the buffer changes below
@@ -154,6 +165,7 @@ class Quantizer(nn.Module):
             diversity = gate * self.diversity(cosines)
             if self.training:
                 self.update_codes(u.detach(), ids, draws)
+                self.steps += 1
         loss = self.config.commit_weight * commit - self.config.diversity_weight * diversity
         logs = {
             "commit": commit.detach(),
@@ -162,6 +174,8 @@ class Quantizer(nn.Module):
             "perplexity": entropy(self.code_hits / self.code_hits.sum().clamp_min(TINY)).exp(),
             "codes_used": (self.code_hits >= self.dead_hits(len(u))).float().mean(),
         }
+        if warming:
+            return Quantized(u, ids, torch.zeros_like(loss), logs)
         return Quantized(u + (codes - u).detach(), ids, loss, logs)
 
     def diversity_gate(self, perplexity: Tensor) -> Tensor:
@@ -195,7 +209,7 @@ class Quantizer(nn.Module):
         _, processes = world()
         batch = summed(counts) / (len(ids) * processes)
         # the very first batch outweighs the uniform start
-        decay = torch.where(self.seen, self.config.decay, 0.3)
+        decay = torch.where(self.steps > 0, self.config.decay, 0.3)
         self.usage.mul_(decay).add_(batch * (1 - decay))
 
     def dead_hits(self, batch: int) -> float:
@@ -211,11 +225,10 @@ class Quantizer(nn.Module):
         hits = torch.bincount(flat, minlength=len(self.codebook)).to(self.code_hits)
         both = summed(torch.cat([sums, hits[:, None]], dim=1))
         sums, hits = both[:, :-1], both[:, -1]
-        if not self.seen:  # start from the random codebook at the weight of uniform use
+        if not self.steps:  # start from the random codebook at the weight of uniform use
             uniform = hits.sum() / len(self.codebook)
             self.code_sums.copy_(self.codebook * uniform)
             self.code_hits.fill_(uniform)
-            self.seen.fill_(True)
         decay = self.config.decay
         self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
         self.code_hits.mul_(decay).add_(hits, alpha=1 - decay)

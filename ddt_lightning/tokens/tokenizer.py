@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig
 from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
 from ddt_lightning.tokens.flow import (
+    TimesConfig,
     euler,
     expand,
     flow_error,
     guided,
-    high_noise_times,
     input_gain,
     interpolate,
+    training_times,
     velocity_from_x0,
 )
 from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig
@@ -44,10 +45,10 @@ class TokenizerConfig:
         positions: side of the 2-D position table in patches; 0 for twice `latent_size / patch`.
         head: what the decoder outputs. Patches with more values than the decoder is wide need x0.
         loss: the space of the squared error.
-        times: how training times are drawn: uniform, or with more weight on noise.
         data_variance: variance of the latents; an x0 head is fed `input_gain(t) * x_t` instead of x_t. 0 for plain x_t,
             as a velocity head needs it.
         token_dropout: share of samples trained without tokens, which makes decode guidance possible.
+        times: how training times are drawn.
         schedule: which tokens are visible when.
         encoder: sizes of the encoder.
         quantizer: losses and rates of the codebook.
@@ -63,9 +64,9 @@ class TokenizerConfig:
     positions: int = 0
     head: Literal["velocity", "x0"] = "x0"
     loss: Literal["velocity", "x0"] = "velocity"
-    times: Literal["uniform", "high_noise"] = "high_noise"
     data_variance: float = 0.0
     token_dropout: float = 0.1
+    times: TimesConfig = field(default_factory=TimesConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -100,6 +101,7 @@ class TokenizerConfig:
     def from_dict(cls, values: dict) -> Self:
         """The config of a `config.json`."""
         parts = {
+            "times": TimesConfig,
             "schedule": ScheduleConfig,
             "encoder": EncoderConfig,
             "quantizer": QuantizerConfig,
@@ -114,7 +116,7 @@ class Draws:
 
     Args:
         noise: standard normal `[B, c, h, w]`.
-        times: uniform `[B]`.
+        times: uniform `[B]`; `training_times` turns them into times.
         drop: uniform `[B]`; a sample below `token_dropout` is trained without tokens.
         revival: CPU generator for dead codes, the same on every process.
     """
@@ -184,9 +186,10 @@ class Tokenizer(nn.Module):
             The loss and its parts: flow (also by thirds of t), commitment, diversity, codebook health.
         """
         config = self.config
+        step = int(self.quantizer.steps)  # before this batch
         quantized = self.quantizer(self.encoder(latents), draws.revival)
         tokens = self.token_norm(quantized.codes)
-        t = high_noise_times(draws.times) if config.times == "high_noise" else draws.times
+        t = training_times(draws.times, config.times, step)
         visible = visible_mask(config.schedule, config.tokens, t)
         dropped = draws.drop < config.token_dropout
         visible = visible & ~dropped[:, None]
@@ -244,7 +247,7 @@ class Tokenizer(nn.Module):
         digest = hashlib.blake2b(json.dumps(asdict(self.config), sort_keys=True).encode(), digest_size=8)
         for name, value in sorted(self.state_dict().items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> None:

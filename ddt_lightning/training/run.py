@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from ddt_lightning.training.history import put_back, set_aside
+from ddt_lightning.training.stop import StopOnSignal
 
 
 class FinalCheckpoint(pl.Callback):
@@ -106,6 +107,7 @@ class StageCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, FinalCheckpoint())
+        trainer.callbacks.append(StopOnSignal())
         return trainer
 
 
