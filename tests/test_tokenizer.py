@@ -204,7 +204,7 @@ def test_bad_folders_are_named(tmp_path):
         ({"tokens": 0}, "tokenizer.tokens"),
         ({"patch": 5}, "tokenizer.latent_size"),
         ({"token_dropout": 1.0}, "tokenizer.token_dropout"),
-        ({"positions": 2}, "tokenizer.positions"),
+        ({"decoder": DecoderConfig(2, 2, 16, positions=2)}, "tokenizer.decoder.positions"),
         ({"data_variance": 0.3, "head": "velocity"}, "tokenizer.data_variance"),
         ({"schedule": ScheduleConfig([500, 1000], [3, 3])}, "tokens_per_stage"),
     ],

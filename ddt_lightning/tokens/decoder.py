@@ -28,11 +28,13 @@ class DecoderConfig:
         depth: number of joint blocks; the last one only reads the tokens.
         heads: attention heads.
         head_dim: width of a head; the decoder's width is `heads * head_dim`.
+        positions: side of the 2-D position table in patches; 0 for twice that of the latents.
     """
 
     depth: int = 5
     heads: int = 4
     head_dim: int = 32
+    positions: int = 0
 
     @property
     def width(self) -> int:
@@ -119,7 +121,7 @@ class Decoder(nn.Module):
         code_dim: width of a token vector.
         channels: latent channels c.
         patch: side of a patch in latent pixels.
-        positions: side of the 2-D position table in patches.
+        positions: side of the 2-D position table in patches, unless the config names one.
     """
 
     token_table: Tensor
@@ -129,6 +131,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width
+        positions = config.positions or positions
         self.patch = patch
         self.pos_embed = PatchEmbed(
             height=patch * positions,

@@ -26,6 +26,7 @@ class EncoderConfig:
         image_heads: its attention heads.
         query_width: width of the query stream.
         query_heads: its attention heads.
+        positions: side of the 2-D position table in patches; 0 for twice that of the latents.
     """
 
     depth: int = 3
@@ -33,6 +34,7 @@ class EncoderConfig:
     image_heads: int = 4
     query_width: int = 128
     query_heads: int = 4
+    positions: int = 0
 
     def __post_init__(self) -> None:
         for stream in ("image", "query"):
@@ -114,11 +116,13 @@ class Encoder(nn.Module):
         tokens: K.
         channels: latent channels c.
         patch: side of a patch in latent pixels.
-        positions: side of the 2-D position table in patches; the centre is cropped to the input's size.
+        positions: side of the 2-D position table in patches, unless the config names one; its centre is cropped to
+            the input's size.
     """
 
     def __init__(self, config: EncoderConfig, tokens: int, channels: int, patch: int, positions: int) -> None:
         super().__init__()
+        positions = config.positions or positions
         self.patch_embed = PatchEmbed(
             height=patch * positions,
             width=patch * positions,

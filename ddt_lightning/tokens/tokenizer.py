@@ -42,7 +42,6 @@ class TokenizerConfig:
         latent_channels: c; 3 for pixels.
         latent_size: side of the latents; the image's side for pixels.
         patch: side of a patch in latent pixels.
-        positions: side of the 2-D position table in patches; 0 for twice `latent_size / patch`.
         head: what the decoder outputs. Patches with more values than the decoder is wide need x0.
         loss: the space of the squared error.
         data_variance: variance of the latents; an x0 head is fed `input_gain(t) * x_t` instead of x_t. 0 for plain x_t,
@@ -61,7 +60,6 @@ class TokenizerConfig:
     latent_channels: int = 3
     latent_size: int = 64
     patch: int = 8
-    positions: int = 0
     head: Literal["velocity", "x0"] = "x0"
     loss: Literal["velocity", "x0"] = "velocity"
     data_variance: float = 0.0
@@ -80,10 +78,10 @@ class TokenizerConfig:
             raise ValueError(
                 f"`tokenizer.latent_size` ({self.latent_size}) must be a multiple of patch ({self.patch})."
             )
-        if self.positions and self.positions < self.latent_size // self.patch:
-            raise ValueError(
-                f"`tokenizer.positions` ({self.positions}) must cover {self.latent_size // self.patch} patches."
-            )
+        for net in ("encoder", "decoder"):
+            side, patches = getattr(self, net).positions, self.latent_size // self.patch
+            if side and side < patches:
+                raise ValueError(f"`tokenizer.{net}.positions` ({side}) must cover {patches} patches.")
         if self.data_variance and (self.data_variance < 0 or self.head != "x0"):
             raise ValueError(
                 f"`tokenizer.data_variance` ({self.data_variance}) must be 0 for a velocity head, and never negative."
@@ -91,11 +89,6 @@ class TokenizerConfig:
         if not 0 <= self.token_dropout < 1:
             raise ValueError(f"`tokenizer.token_dropout` ({self.token_dropout}) must lie in [0, 1).")
         self.schedule.check(self.tokens)
-
-    @property
-    def table(self) -> int:
-        """Side of the 2-D position table in patches."""
-        return self.positions or 2 * self.latent_size // self.patch
 
     @classmethod
     def from_dict(cls, values: dict) -> Self:
@@ -133,7 +126,7 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        sizes = (config.latent_channels, config.patch, config.table)
+        sizes = (config.latent_channels, config.patch, 2 * config.latent_size // config.patch)
         self.encoder = Encoder(config.encoder, config.tokens, *sizes)
         self.quantizer = Quantizer(
             config.quantizer, config.tokens, config.codebook_size, config.code_dim, config.encoder.query_width
