@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ddt_lightning.commands.main import main
-from ddt_lightning.tokens.flow import flow_error
+from ddt_lightning.tokens.flow import flow_error, interpolate
+from ddt_lightning.tokens.schedule import visible_mask
 from ddt_lightning.tokens.selftok import SelftokSizes, convert, convert_name, published_sizes
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
@@ -20,9 +21,16 @@ TINY = SelftokSizes(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def golden() -> Path:
-    """Folder of the reference tensors, or a skip."""
+OWN = Path(__file__).parent / "golden"
+"""What this package computed from random weights when it equalled the published code; rewritten by
+`python tests/test_selftok.py`, only where a change of results is meant."""
+
+
+@pytest.fixture(scope="module", params=["published", "own"])
+def golden(request) -> Path:
+    """Folder of reference tensors: of the published code (named by `DDT_GOLDEN`, or a skip), and our own."""
+    if request.param == "own":
+        return OWN
     if "DDT_GOLDEN" not in os.environ:
         pytest.skip("DDT_GOLDEN is not set")
     return Path(os.environ["DDT_GOLDEN"])
@@ -70,7 +78,8 @@ def official(sizes: SelftokSizes) -> dict[str, torch.Tensor]:
         linears |= {f"model.joint_blocks.{i}.{name}": shape for name, shape in streams.items()}
     state = {}
     for name, shape in linears.items():
-        state[f"{name}.weight"] = 0.2 * torch.randn(shape, generator=g)
+        scale = 2.0 if name.endswith("to_query_kv") else 0.2  # large where the image enters, so that ids depend on it
+        state[f"{name}.weight"] = scale * torch.randn(shape, generator=g)
         state[f"{name}.bias"] = 0.2 * torch.randn(shape[0], generator=g)
     k, c, d = sizes.K, sizes.codebook_size, sizes.code_dim
     built = Tokenizer(sizes.config())
@@ -100,7 +109,44 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def test_golden_tensors_of_the_published_code(golden, tmp_path):
+def computed(tokenizer: Tokenizer, given: dict[str, torch.Tensor], steps: int) -> dict[str, torch.Tensor]:
+    """What a tokenizer makes of the images, noises, times and visible tokens of a golden file."""
+    x0, x_t, t, noise = (given[name] for name in ("x0", "x_t", "t", "noise"))
+    ids = tokenizer.encode(x0)
+    tokens = tokenizer.embed(ids)
+    with torch.no_grad():
+        velocity = tokenizer.velocity(x_t, t, tokens, given["visible"])
+        return {
+            "indices": ids.int(),
+            "query_features": tokenizer.encoder(x0),
+            "unit_features": tokenizer.features(x0),
+            "token_embeddings": tokens,
+            "velocity": velocity,
+            "velocity_unconditional": tokenizer.velocity(x_t, t, tokens[:, :0]),
+            "flow_loss_per_sample": flow_error(velocity, x_t, x0, noise, t, "velocity", "velocity"),
+            "sampled_latent": tokenizer.decode(ids, steps=steps, noise=noise),
+        }
+
+
+def write_golden(folder: Path, sizes: SelftokSizes, steps: int = 5) -> None:
+    """Write a golden folder in the layout of the published one."""
+    folder.mkdir(exist_ok=True)
+    state, g = official(sizes), torch.Generator().manual_seed(1)
+    shape = (3, sizes.latent_channels, sizes.latent_size, sizes.latent_size)
+    given = {"x0": torch.randn(shape, generator=g), "noise": torch.randn(shape, generator=g)}
+    given["t"] = torch.tensor([0.15, 0.6, 1.0])
+    config = sizes.config()
+    given["visible"] = visible_mask(config.schedule, config.tokens, given["t"])
+    given["x_t"] = interpolate(given["x0"], given["noise"], given["t"])
+    (folder / "selftok_tiny_config.json").write_text(
+        json.dumps({**vars(sizes), "sample_steps": steps}, indent=1) + "\n"
+    )
+    save_file(state, folder / "selftok_tiny_checkpoint.safetensors")
+    expected = given | computed(convert(state, sizes), given, steps)
+    save_file({k: v.contiguous() for k, v in expected.items()}, folder / "selftok_tiny_expected.safetensors")
+
+
+def test_golden_tensors(golden, tmp_path):
     main([
         "import-selftok", str(golden / "selftok_tiny_checkpoint.safetensors"), str(tmp_path / "ours"),
         "--config", str(golden / "selftok_tiny_config.json"),
@@ -108,21 +154,8 @@ def test_golden_tensors_of_the_published_code(golden, tmp_path):
     tokenizer = Tokenizer.from_pretrained(tmp_path / "ours")
     facts = json.loads((golden / "selftok_tiny_config.json").read_text())
     expected = load_file(golden / "selftok_tiny_expected.safetensors")
-    x0, x_t, t, noise = (expected[name] for name in ("x0", "x_t", "t", "noise"))
-    ids = tokenizer.encode(x0)
-    assert torch.equal(ids, expected["indices"].long())
-    tokens = tokenizer.embed(ids)
-    with torch.no_grad():
-        velocity = tokenizer.velocity(x_t, t, tokens, expected["visible"])
-        ours = {
-            "query_features": tokenizer.encoder(x0),
-            "unit_features": tokenizer.features(x0),
-            "token_embeddings": tokens,
-            "velocity": velocity,
-            "velocity_unconditional": tokenizer.velocity(x_t, t, tokens[:, :0]),
-            "flow_loss_per_sample": flow_error(velocity, x_t, x0, noise, t, "velocity", "velocity"),
-            "sampled_latent": tokenizer.decode(ids, steps=facts["sample_steps"], noise=noise),
-        }
+    ours = computed(tokenizer, expected, facts["sample_steps"])
+    assert torch.equal(ours.pop("indices"), expected["indices"])
     assert {name: relative(value, expected[name]) for name, value in ours.items()} == pytest.approx(
         dict.fromkeys(ours, 0.0), abs=1e-5
     )
@@ -217,3 +250,7 @@ def test_names_of_the_last_block_are_its_own():
     assert convert_name("model.joint_blocks.3.context_block.t_embedder.mlp.0.weight", x, 3) == {}
     assert convert_name("model.joint_blocks.2.context_block.t_embedder.mlp.0.weight", x, 3) != {}
     assert convert_name("model.joint_blocks.3.context_block.other", x, 3) is None
+
+
+if __name__ == "__main__":
+    write_golden(OWN, TINY)
