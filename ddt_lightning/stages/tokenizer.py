@@ -9,6 +9,7 @@ from torch import Tensor
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.latents.vae import FrozenVae
 from ddt_lightning.seeding import generator, normal, uniform
+from ddt_lightning.tokens.sd3 import warm_start
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
@@ -22,6 +23,7 @@ class TokenizerModule(pl.LightningModule):
         tokenizer: the network.
         optim: optimiser and schedule.
         vae: folder of a frozen diffusers AutoencoderKL; None works on pixels.
+        sd3: folder of a diffusers SD3-medium transformer that a new run's decoder starts from.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the noise, times and dropout.
     """
@@ -33,19 +35,27 @@ class TokenizerModule(pl.LightningModule):
         tokenizer: TokenizerConfig,
         optim: OptimConfig,
         vae: str | None = None,
+        sd3: str | None = None,
         init_from: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if sd3 and init_from:
+            raise ValueError(f"`model.sd3` ({sd3}) and `init_from` ({init_from}) both give weights; name one.")
+        if sd3 and tokenizer.head != "velocity":
+            raise ValueError(
+                f"`model.sd3` needs `tokenizer.head` velocity, which is what SD3 predicts ({tokenizer.head})."
+            )
         self.config = tokenizer
         self.optim = optim
         self.init_from = init_from
         self.seed = seed
         self.latents: Pixels | FrozenVae = Pixels()
         self.vae = vae
+        self.sd3 = sd3
 
     def configure_model(self) -> None:
-        """Build the network once, and load `init_from`.
+        """Build the network once, and load `init_from` or `sd3`.
 
         Raises:
             ValueError: the run would end before the codebook is used.
@@ -56,6 +66,8 @@ class TokenizerModule(pl.LightningModule):
         self.tokenizer = Tokenizer(self.config)
         if self.init_from:
             load_strictly(self.tokenizer, read_weights(self.init_from, "tokenizer", "tokenizer."), self.init_from)
+        if self.sd3:
+            warm_start(self.tokenizer.decoder, self.sd3)
         warmup, steps = self.config.quantizer.warmup_steps, self.trainer.max_steps
         if 0 < steps <= warmup - int(self.tokenizer.quantizer.steps):
             raise ValueError(
