@@ -44,7 +44,7 @@ class TokenizerModule(pl.LightningModule):
             raise ValueError(f"`model.sd3` ({sd3}) and `init_from` ({init_from}) both give weights; name one.")
         if sd3 and tokenizer.head != "velocity":
             raise ValueError(
-                f"`model.sd3` needs `tokenizer.head` velocity, which is what SD3 predicts ({tokenizer.head})."
+                f"`tokenizer.head` ({tokenizer.head}) must be velocity with `model.sd3`: SD3 predicts that."
             )
         self.config = tokenizer
         self.optim = optim

@@ -40,7 +40,7 @@ def sd3_files(folder: Path) -> list[Path]:
 
 def read_sd3(folder: str | Path) -> dict[str, Tensor]:
     """Tensors of SD3's image stream under our names."""
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for path in sd3_files(Path(folder)):
         with safe_open(path, "pt") as file:
             named = {name: decoder_name(name) for name in file.keys()}
@@ -68,8 +68,8 @@ def warm_start(decoder: Decoder, folder: str | Path) -> int:
     if missing or extra:
         what = f"lacks {missing[0]}" if missing else f"also has {extra[0]}"
         raise ValueError(
-            f"`model.sd3` ({folder}) {what} ({len(missing)} missing, {len(extra)} too many): the decoder needs the depth "
-            "of an SD3-medium transformer, without query-key norms."
+            f"`model.sd3` ({folder}) {what} ({len(missing)} missing, {len(extra)} too many): the decoder needs the "
+            "depth of an SD3-medium transformer, without query-key norms."
         )
     for name in sorted(wanted):
         if weights[name].shape != state[name].shape:
