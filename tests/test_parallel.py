@@ -36,8 +36,8 @@ def running(pid: int) -> bool:
     return bool(state) and not state.startswith("Z")
 
 
-def losses(run: Path) -> list[float]:
-    return [float(row["train/loss"]) for row in csv_rows(run / "metrics.csv") if row["train/loss"]]
+def losses(run: Path, name: str = "train/loss") -> list[float]:
+    return [float(row[name]) for row in csv_rows(run / "metrics.csv") if row[name]]
 
 
 def test_two_tokenizer_processes_equal_one(tmp_path):
@@ -61,6 +61,8 @@ def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F8
     sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2"]
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded)
     assert losses(one) == pytest.approx(losses(two), rel=2e-3)
+    for name in ("val/loss", "val/text_loss", "val/image_loss"):  # over the rows of both processes
+        assert losses(one, name) == pytest.approx(losses(two, name), rel=2e-3)
     assert (two / "checkpoints" / "last.ckpt").is_dir()  # a distributed checkpoint
     whole = load_file(one / "release" / "lm" / "model.safetensors")
     gathered = load_file(two / "release" / "lm" / "model.safetensors")

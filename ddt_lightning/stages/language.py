@@ -75,7 +75,7 @@ class LanguageModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The same loss on held-out rows, apart for text and image ids."""
+        """The same loss on held-out rows, apart for text and image ids: means over the labels of all processes."""
         sums = self.sums(batch)
         log_step(self)
         for name, total, count in (
@@ -83,8 +83,9 @@ class LanguageModule(pl.LightningModule):
             ("text_loss", sums.text, sums.text_count),
             ("image_loss", sums.image, sums.image_count),
         ):
-            if count:
-                self.log(f"val/{name}", total / count, batch_size=int(count), on_epoch=True)
+            # every process logs every name, if with no weight: the sums over processes must meet
+            mean = total / count.clamp_min(1)
+            self.log(f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""

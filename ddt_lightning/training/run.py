@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,14 @@ from lightning.pytorch.loggers import CSVLogger
 
 from ddt_lightning.training.history import put_back, set_aside
 from ddt_lightning.training.stop import StopOnSignal
+
+HARMLESS = (
+    r".*LeafSpec.* is deprecated",  # Lightning's own use of torch
+    r"You're using the WeightAveraging callback with a model that overrides",  # about sharding; averaging is for DDP
+    # these are the same on every process, or the first one's alone
+    r"It is recommended to use `self.log\('(step|val/(psnr|codebook_|shapes_))",
+)
+"""Warnings of the libraries that no user can act on."""
 
 
 class FinalCheckpoint(pl.Callback):
@@ -151,6 +160,8 @@ def run(cli: StageCLI) -> pl.Trainer:
     Raises:
         ValueError: the checkpoint to continue from was made by another configuration.
     """
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message)
     run_dir = Path(cli.config.run_dir)
     checkpoint = checkpoint_to_continue(cli)
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:
