@@ -138,3 +138,16 @@ def test_history_survives_restarts(tmp_path):
     rows = read_rows(tmp_path / "metrics.csv")
     assert [(int(r["step"]), float(r["loss"])) for r in rows] == [(0, 0), (1, 0.1), (2, 0.2), (3, 3), (4, 4), (5, 5)]
     assert not (tmp_path / "metrics.before.csv").exists()
+
+
+def test_learning_rates_by_name():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    config = OptimConfig(lr=1e-3, lrs={r"^0\.weight": 1e-4, r"^0\.": 2e-4})
+    groups = build_optimizer(net, config, 10)["optimizer"].param_groups
+    rates = {id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]}
+    assert rates[id(net[0].weight)] == 1e-4 and rates[id(net[0].bias)] == 2e-4
+    assert rates[id(net[1].weight)] == rates[id(net[1].bias)] == 1e-3
+    with pytest.raises(ValueError, match="'nowhere'"):
+        build_optimizer(net, OptimConfig(lrs={"nowhere": 1e-4}), 10)
+    with pytest.raises(ValueError, match=r"optim\.lrs"):
+        OptimConfig(lrs={"x": 0.0})

@@ -20,9 +20,11 @@ OVERLAYS = {
     "stages/fsdp.yaml": ["pretrain", "instruct"],
     "stages/multinode.yaml": ["tokenizer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
+    "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],
 }
+PAPER = [f"stages/paper/tok-{name}.yaml" for name in ("ddt", "selftok512", "selftok1024")]
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 K, CODES = 6, 24
 
@@ -48,10 +50,9 @@ def parse(stage: str, *configs: str, monkeypatch):
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_every_shipped_yaml_parses(path, monkeypatch):
-    known = {base: [stage] for stage, base in BASE.items()}
-    stages = known.get(path) or OVERLAYS[path]
-    for stage in stages:
-        configs = [BASE[stage]] + ([path] if path not in known else [])
+    whole = {base: stage for stage, base in BASE.items()} | dict.fromkeys(PAPER, "tokenizer")
+    for stage in [whole[path]] if path in whole else OVERLAYS[path]:
+        configs = [path] if path in whole else [BASE[stage], path]
         config = parse(stage, *configs, monkeypatch=monkeypatch)
         for section, value in yaml.safe_load(Path(path).read_text()).items():
             if section in ("run_dir",):

@@ -8,8 +8,8 @@ on small models.
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -32,6 +32,8 @@ class OptimConfig:
         name: adamw, or muon for hidden matrices with AdamW for the rest.
         lr: peak learning rate of AdamW.
         matrix_lr: peak learning rate of muon's matrices, in units in which an update has RMS 0.2.
+        lrs: peak learning rates of AdamW for some parameters: patterns searched in their names, the first that is found
+            decides. For instance smaller ones for pretrained parts.
         beta1: first moment decay of AdamW.
         beta2: second moment decay of AdamW.
         momentum: of muon.
@@ -45,6 +47,7 @@ class OptimConfig:
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-3
     matrix_lr: float = 1e-3
+    lrs: dict[str, float] = field(default_factory=dict)
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95
@@ -55,8 +58,11 @@ class OptimConfig:
     final_share: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.matrix_lr <= 0:
-            raise ValueError(f"`optim.lr` ({self.lr}) and `optim.matrix_lr` ({self.matrix_lr}) must be positive.")
+        if min(self.lr, self.matrix_lr, *self.lrs.values()) <= 0:
+            raise ValueError(
+                f"`optim.lr` ({self.lr}), `optim.matrix_lr` ({self.matrix_lr}) and `optim.lrs` ({self.lrs}) must be "
+                "positive; freeze parameters by name instead."
+            )
         if self.total_steps and self.warmup_steps >= self.total_steps:
             raise ValueError(
                 f"`optim.warmup_steps` ({self.warmup_steps}) must be below `optim.total_steps` ({self.total_steps})."
@@ -152,6 +158,11 @@ def hidden_matrices(net: nn.Module) -> set[Tensor]:
     return {layer.weight for layer in linears if min(layer.weight.shape) >= SMALLEST_MATRIX}
 
 
+def peak_lr(name: str, config: OptimConfig) -> float:
+    """AdamW's peak learning rate of a parameter, by its name."""
+    return next((lr for pattern, lr in config.lrs.items() if re.search(pattern, name)), config.lr)
+
+
 def build_optimizer(net: nn.Module, config: OptimConfig, total_steps: int) -> dict:
     """Optimiser and schedule in the form Lightning's `configure_optimizers` returns.
 
@@ -161,23 +172,30 @@ def build_optimizer(net: nn.Module, config: OptimConfig, total_steps: int) -> di
         total_steps: length of the run, used when `config.total_steps` is 0.
 
     Raises:
-        ValueError: muon is asked for on sharded parameters.
+        ValueError: muon is asked for on sharded parameters; a pattern of `lrs` fits no parameter.
     """
-    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    named = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    trained = list(named.values())
     hidden = hidden_matrices(net) if config.name == "muon" else set()
     if hidden and any(hasattr(parameter, "device_mesh") for parameter in trained):
         raise ValueError("`optim.name` (muon) works on whole matrices; use adamw when parameters are sharded.")
 
-    def chosen(matrices: bool, decays: bool) -> list[nn.Parameter]:
-        return [p for p in trained if (p in hidden) is matrices and (p.dim() >= 2) is decays]
-
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        matrices, decay = parameter in hidden, config.weight_decay if parameter.dim() >= 2 else 0.0
+        lr = config.matrix_lr if matrices else peak_lr(name, config)
+        groups.setdefault((lr, decay, matrices), []).append(parameter)
+    unused = [pattern for pattern in config.lrs if not any(re.search(pattern, name) for name in named)]
+    if unused:
+        raise ValueError(f"`optim.lrs` names {unused[0]!r}, which is found in no parameter's name.")
     shared = {"betas": (config.beta1, config.beta2), "momentum": config.momentum}
-    groups: Iterable[dict] = [
-        {"params": chosen(True, True), "lr": config.matrix_lr, "weight_decay": config.weight_decay, "matrices": True},
-        {"params": chosen(False, True), "lr": config.lr, "weight_decay": config.weight_decay, "matrices": False},
-        {"params": chosen(False, False), "lr": config.lr, "weight_decay": 0.0, "matrices": False},
-    ]
-    optimizer = Muon([{**group, **shared} for group in groups if group["params"]], lr=config.lr)
+    optimizer = Muon(
+        [
+            {"params": parameters, "lr": lr, "weight_decay": decay, "matrices": matrices, **shared}
+            for (lr, decay, matrices), parameters in groups.items()
+        ],
+        lr=config.lr,
+    )
     total = config.total_steps or total_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_share(step, config, total))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
