@@ -9,6 +9,8 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ddt_lightning.commands.cost import cost_lines, read_yaml, tokenizer_cost
+
 NEEDED = (
     "torch",
     "torchvision",
@@ -37,12 +39,18 @@ PARTS = {
 }
 
 
-def doctor(*, model: str = "runs/demo/model") -> None:
+def doctor(*, model: str = "runs/demo/model", config: list[str] | str | None = None, tflops: float = 400.0) -> None:
     """Say what is installed, which devices and memory there are, and which weights are missing.
 
     Args:
         model: model folder to look at.
+        config: YAML of a tokenizer stage, and overlays: say instead what training it takes.
+        tflops: TFLOP/s that a device sustains, for the time of a training step.
     """
+    if config:
+        settings = read_yaml([config] if isinstance(config, str) else config)
+        print("\n".join(cost_lines(tokenizer_cost(settings), tflops)))
+        return
     missing = []
     for name in NEEDED:
         try:
