@@ -115,6 +115,15 @@ def test_diversity_loss_is_the_gated_mixed_entropy():
     assert out.loss.item() == pytest.approx(-(gate * 0.5 * (per_position + per_group)).item(), abs=1e-5)
 
 
+def test_usage_is_logged_for_each_quarter_of_the_positions():
+    quantizer = build()
+    logs = quantizer(queries(), draws()).logs
+    quarters = [logs[f"position_perplexity_{number}"].item() for number in (1, 2, 3, 4)]
+    by_hand = entropy(quantizer.usage).exp().view(4, K // 4).mean(1)
+    assert quarters == pytest.approx(by_hand.tolist(), rel=1e-5)
+    assert logs["position_perplexity"].item() == pytest.approx(sum(quarters) / 4, rel=1e-5)
+
+
 @pytest.mark.parametrize(("share", "gate"), [(0.05, 0.5), (0.1, 0.5), (0.2, 0.25), (0.3, 0.0), (0.9, 0.0)])
 def test_gate_of_the_diversity_loss(share, gate):
     assert build().diversity_gate(torch.tensor(share * C)).item() == pytest.approx(gate, abs=1e-6)
@@ -127,7 +136,11 @@ def test_dead_codes_become_features_of_the_batch_with_all_statistics_reset():
     quantizer.code_hits[dead] = 0.0
     q = queries(seed=7)
     u = quantizer.features(q).detach()
-    assert not set(quantizer(q, draws()).ids.unique().tolist()) >= set(dead.tolist())
+    hits = torch.bincount(quantizer.nearest(u).flatten(), minlength=C)
+    starved = 0.99 * quantizer.code_hits + 0.01 * hits < 0.5 * 5 * K / C
+    out = quantizer(q, draws())
+    assert not set(out.ids.unique().tolist()) >= set(dead.tolist())
+    assert out.logs["revived_codes"].item() == starved.sum().item() >= 4
     rows = u.flatten(0, 1)
     threshold = 0.5 * 5 * K / C
     for code in dead.tolist():

@@ -191,7 +191,7 @@ def _curves(stages: dict[str, Path]) -> str:
             part, _, quantity = column.rpartition("/")
             charts.setdefault(quantity, {})[part or "value"] = line
         ordered = sorted(charts, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
-        drawn = "".join(curves(quantity, charts[quantity]) for quantity in ordered[:9])
+        drawn = "".join(curves(quantity, charts[quantity]) for quantity in ordered[:16])
         html += (
             f'<div class="grid wide">{drawn}</div>' if drawn else page.missing(f"curves of {title}", "No metrics.csv.")
         )

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 GROUP = 8
 """Neighbouring positions that share one term of the diversity loss."""
+SPANS = 4
+"""Quarters of the positions whose code usage is logged apart."""
 TINY = 1e-10
 """Inside logarithms."""
 
@@ -163,20 +165,30 @@ class Quantizer(nn.Module):
             perplexity = entropy(self.usage).exp().mean()
             gate = self.diversity_gate(perplexity)
             diversity = gate * self.diversity(cosines)
+            revived = 0
             if self.training:
-                self.update_codes(u.detach(), ids, draws)
+                revived = self.update_codes(u.detach(), ids, draws)
                 self.steps += 1
         loss = self.config.commit_weight * commit - self.config.diversity_weight * diversity
         logs = {
             "commit": commit.detach(),
             "diversity": diversity.detach(),
             "position_perplexity": perplexity,
+            **self.span_perplexities(),
             "perplexity": entropy(self.code_hits / self.code_hits.sum().clamp_min(TINY)).exp(),
-            "codes_used": (self.code_hits >= self.dead_hits(len(u))).float().mean(),
+            "revived_codes": torch.full_like(perplexity, revived),  # all that were dead after this batch
         }
         if warming:
             return Quantized(u, ids, torch.zeros_like(loss), logs)
         return Quantized(u + (codes - u).detach(), ids, loss, logs)
+
+    def span_perplexities(self) -> dict[str, Tensor]:
+        """Mean perplexity per position in each quarter of the positions, `_1` the finest.
+
+        That the coarse tokens use only a few codes does not show in the mean over all.
+        """
+        spans = entropy(self.usage).exp().tensor_split(min(SPANS, self.tokens))
+        return {f"position_perplexity_{number}": span.mean() for number, span in enumerate(spans, 1)}
 
     def diversity_gate(self, perplexity: Tensor) -> Tensor:
         """Weight of the entropy term: 0.5 at low usage, falling linearly to 0 at `diversity_none`."""
@@ -218,8 +230,8 @@ class Quantizer(nn.Module):
         return self.config.dead_threshold * batch * processes * self.tokens / len(self.codebook)
 
     @torch.no_grad()
-    def update_codes(self, u: Tensor, ids: Tensor, draws: torch.Generator) -> None:
-        """Move every code towards its features, then replace the dead ones."""
+    def update_codes(self, u: Tensor, ids: Tensor, draws: torch.Generator) -> int:
+        """Move every code towards its features, then replace the dead ones; how many those were."""
         rows, flat = u.flatten(0, 1), ids.flatten()
         sums = torch.zeros_like(self.code_sums).index_add_(0, flat, rows)
         hits = torch.bincount(flat, minlength=len(self.codebook)).to(self.code_hits)
@@ -233,14 +245,14 @@ class Quantizer(nn.Module):
         self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
         self.code_hits.mul_(decay).add_(hits, alpha=1 - decay)
         self.codebook.copy_(F.normalize(self.code_sums, dim=-1))
-        self.revive(u, draws)
+        return self.revive(u, draws)
 
-    def revive(self, u: Tensor, draws: torch.Generator) -> None:
+    def revive(self, u: Tensor, draws: torch.Generator) -> int:
         """Replace dead codes by features of the global batch, more often from positions that use few codes."""
         threshold = self.dead_hits(len(u))
         dead = (self.code_hits < threshold).nonzero().flatten()
         if not len(dead):
-            return
+            return 0
         rank, processes = world()
         spread = 1 / entropy(self.usage).exp()
         weights = (10 * spread / spread.max()).softmax(0).cpu()  # [K]
@@ -252,3 +264,4 @@ class Quantizer(nn.Module):
         self.codebook[dead] = fresh
         self.code_sums[dead] = fresh * threshold
         self.code_hits[dead] = threshold
+        return len(dead)
