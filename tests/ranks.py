@@ -1,10 +1,11 @@
-"""Callbacks for the multi-process tests."""
+"""Callbacks for tests that need one by name."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from safetensors.torch import save_file
 
 
@@ -22,3 +23,12 @@ class MarkStep(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 3:
             (Path(trainer.default_root_dir) / f"rank-{trainer.global_rank}.pid").write_text(str(os.getpid()))
+
+
+class Poison(pl.Callback):
+    """Makes the weights nan before the fifth step."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step == 4:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(torch.nan)

@@ -247,3 +247,14 @@ def test_installed_package_finds_the_shipped_yaml(tmp_path, monkeypatch):
     assert cli.shipped("mine.yaml") == "mine.yaml"
     monkeypatch.setattr(Path, "exists", lambda self: str(self).startswith(str(packaged)))
     assert cli.shipped("stages/tok.yaml") == str(packaged / "stages" / "tok.yaml")
+
+
+def test_a_broken_loss_stops_before_the_good_checkpoint_is_replaced(capsys, tmp_path):
+    run = tmp_path / "run"
+    args = [*arguments("tokenizer", run), "--trainer.max_steps=3"]
+    cli.fit("tokenizer", args)
+    state = (run / "checkpoints" / "last.ckpt").read_bytes()
+    broken = ["--trainer.max_steps=40", "--trainer.callbacks+=ranks.Poison"]
+    message = failure(capsys, "tokenizer", *args, *broken, "--checkpoint.every_n_train_steps=1000")
+    assert "loss is not finite" in message and "last.ckpt (step 3) is the last good checkpoint" in message
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == state

@@ -11,6 +11,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
+def last_checkpoint(run_dir: str | Path) -> Path:
+    """Where a run keeps the checkpoint it continues from."""
+    return Path(run_dir) / "checkpoints" / "last.ckpt"
+
+
+def resume_step(path: Path) -> int:
+    """Optimizer step of a checkpoint: a file, or the folder of a sharded one."""
+    meta = path / "meta.pt" if path.is_dir() else path
+    return int(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def released(path: str | Path, part: str) -> Path:
     """The folder of `part` (`tokenizer`, `lm`, `vocab`) in a run, a release or a model folder, or `path` itself.
 

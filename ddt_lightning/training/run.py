@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
+from ddt_lightning.training.guard import FiniteLoss
 from ddt_lightning.training.history import put_back, set_aside
 from ddt_lightning.training.stop import StopOnSignal
 
@@ -32,7 +33,7 @@ class FinalCheckpoint(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the last step, before weight averaging puts the averages in place."""
         if trainer.checkpoint_callback is not None and trainer.global_step >= trainer.max_steps:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
 
 
 class StageParser(LightningArgumentParser):
@@ -115,15 +116,9 @@ class StageCLI(LightningCLI):
         if self.config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.insert(0, FinalCheckpoint())
+        trainer.callbacks[:0] = [FinalCheckpoint(), FiniteLoss()]
         trainer.callbacks.append(StopOnSignal())
         return trainer
-
-
-def resume_step(path: Path) -> int:
-    """Optimizer step of a checkpoint: a file, or the folder of a sharded one."""
-    meta = path / "meta.pt" if path.is_dir() else path
-    return int(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
 def checkpoint_to_continue(cli: StageCLI) -> Path | None:
@@ -133,7 +128,7 @@ def checkpoint_to_continue(cli: StageCLI) -> Path | None:
         FileNotFoundError: a named checkpoint does not exist.
     """
     wanted = cli.config.ckpt_path
-    path = Path(cli.config.run_dir) / "checkpoints" / "last.ckpt" if wanted == "last" else wanted and Path(wanted)
+    path = last_checkpoint(cli.config.run_dir) if wanted == "last" else wanted and Path(wanted)
     if path and path.exists():
         return path
     if wanted not in (None, "last"):

@@ -7,11 +7,12 @@ the handler only takes a note; the processes agree after a step, so one signal t
 
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+
+from ddt_lightning.training.checkpoint import last_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -38,7 +39,7 @@ class StopOnSignal(pl.Callback):
             return
         number = next(number for number in SIGNALS if agree(self.noted == number, all=False))
         if trainer.checkpoint_callback is not None:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
         if trainer.is_global_zero:
             where = f"stopped by {number.name} after step {trainer.global_step}"
             print(f"ddt-fit: {where}; the same command goes on from there", file=sys.stderr)
