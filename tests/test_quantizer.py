@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig, entropy, position_groups
+from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig, position_groups
+from ddt_lightning.tokens.usage import entropy
 
 K, C, D, WIDTH = 16, 40, 6, 24
 

@@ -8,19 +8,16 @@ around random codes before they mean anything, and hardly move again. Source: Se
 (commitment, gated entropy over per-position usage, relative dead-code threshold, position-weighted reactivation).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddt_lightning.tokens.usage import TINY, entropy, fold_usage, perplexities, summed, world
+
 GROUP = 8
 """Neighbouring positions that share one term of the diversity loss."""
-SPANS = 4
-"""Quarters of the positions whose code usage is logged apart."""
-TINY = 1e-10
-"""Inside logarithms."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class QuantizerConfig:
         diversity_none: usage above which it has none.
         dead_threshold: a code is dead when its moving hit count falls below this share of uniform use.
         temperature: of the softmax over cosines in the entropy loss.
+        levels: no codebook but finite scalar quantisation with these levels (`tokens/fsq.py`), which has no losses.
     """
 
     warmup_steps: int = 250
@@ -49,10 +47,13 @@ class QuantizerConfig:
     diversity_none: float = 0.3
     dead_threshold: float = 0.2
     temperature: float = 0.1
+    levels: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.warmup_steps < 0:
             raise ValueError(f"`quantizer.warmup_steps` ({self.warmup_steps}) must not be negative.")
+        if self.levels and min(self.levels) < 2:
+            raise ValueError(f"`quantizer.levels` ({self.levels}) must be at least 2 each.")
         if not 0 < self.decay < 1:
             raise ValueError(f"`quantizer.decay` ({self.decay}) must lie between 0 and 1.")
         if not 0 <= self.diversity_full < self.diversity_none:
@@ -73,26 +74,6 @@ class Quantized:
     ids: Tensor
     loss: Tensor
     logs: dict[str, Tensor]
-
-
-def entropy(p: Tensor) -> Tensor:
-    """Entropy in nats over the last axis."""
-    return -(p * (p + TINY).log()).sum(-1)
-
-
-def summed(x: Tensor) -> Tensor:
-    """Sum of x over all processes; x itself when there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.contiguous()
-        dist.all_reduce(x)
-    return x
-
-
-def world() -> tuple[int, int]:
-    """Rank and number of processes."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 def position_groups(tokens: int) -> int:
@@ -143,6 +124,10 @@ class Quantizer(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return (features.float() @ self.codebook.T).argmax(-1)
 
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Codes `[..., d]` of ids."""
+        return self.codebook[ids]
+
     def forward(self, queries: Tensor, draws: torch.Generator) -> Quantized:
         """Quantise a training batch, compute its losses and update the codebook.
 
@@ -161,9 +146,10 @@ class Quantizer(nn.Module):
             ids = cosines.argmax(-1)
             codes = codebook[ids]
             commit = F.mse_loss(u, codes)
-            self.update_usage(ids)
-            perplexity = entropy(self.usage).exp().mean()
-            gate = self.diversity_gate(perplexity)
+            if self.training:
+                fold_usage(self.usage, ids, self.steps, self.config.decay)
+            usage = perplexities(self.usage)
+            gate = self.diversity_gate(usage["position_perplexity"])
             diversity = gate * self.diversity(cosines)
             revived = 0
             if self.training:
@@ -173,22 +159,13 @@ class Quantizer(nn.Module):
         logs = {
             "commit": commit.detach(),
             "diversity": diversity.detach(),
-            "position_perplexity": perplexity,
-            **self.span_perplexities(),
+            **usage,
             "perplexity": entropy(self.code_hits / self.code_hits.sum().clamp_min(TINY)).exp(),
-            "revived_codes": torch.full_like(perplexity, revived),  # all that were dead after this batch
+            "revived_codes": torch.full_like(commit, revived),  # all that were dead after this batch
         }
         if warming:
             return Quantized(u, ids, torch.zeros_like(loss), logs)
         return Quantized(u + (codes - u).detach(), ids, loss, logs)
-
-    def span_perplexities(self) -> dict[str, Tensor]:
-        """Mean perplexity per position in each quarter of the positions, `_1` the finest.
-
-        That the coarse tokens use only a few codes does not show in the mean over all.
-        """
-        spans = entropy(self.usage).exp().tensor_split(min(SPANS, self.tokens))
-        return {f"position_perplexity_{number}": span.mean() for number, span in enumerate(spans, 1)}
 
     def diversity_gate(self, perplexity: Tensor) -> Tensor:
         """Weight of the entropy term: 0.5 at low usage, falling linearly to 0 at `diversity_none`."""
@@ -209,20 +186,6 @@ class Quantizer(nn.Module):
         mixed = self.config.usage_memory * self.usage + (1 - self.config.usage_memory) * batch
         grouped = mixed.unflatten(0, (position_groups(self.tokens), -1)).mean(1)  # [groups, C]
         return 0.5 * (entropy(mixed).mean() + entropy(grouped).mean())
-
-    @torch.no_grad()
-    def update_usage(self, ids: Tensor) -> None:
-        """Fold this batch's code frequencies per position into the running table."""
-        if not self.training:
-            return
-        size = len(self.codebook)
-        flat = ids + size * torch.arange(self.tokens, device=ids.device)  # [B, K]
-        counts = torch.bincount(flat.flatten(), minlength=self.tokens * size).view(self.tokens, size).float()
-        _, processes = world()
-        batch = summed(counts) / (len(ids) * processes)
-        # the very first batch outweighs the uniform start
-        decay = torch.where(self.steps > 0, self.config.decay, 0.3)
-        self.usage.mul_(decay).add_(batch * (1 - decay))
 
     def dead_hits(self, batch: int) -> float:
         """Moving hit count below which a code is dead, for this many local samples."""

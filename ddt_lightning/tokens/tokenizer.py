@@ -27,8 +27,9 @@ from ddt_lightning.tokens.flow import (
     training_times,
     velocity_from_x0,
 )
+from ddt_lightning.tokens.fsq import FiniteScalarQuantizer
 from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig
-from ddt_lightning.tokens.schedule import ScheduleConfig, last_visible, visible_mask
+from ddt_lightning.tokens.schedule import ScheduleConfig, last_visible, visibility, visible_mask
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class TokenizerConfig:
         loss: the space of the squared error.
         data_variance: variance of the latents; an x0 head is fed `input_gain(t) * x_t` instead of x_t. 0 for plain x_t,
             as a velocity head needs it.
+        balance_gradients: scale the gradient of token k by 1 / P(token k is visible), uniform t: the coarse tokens are
+            seen in few steps.
         token_dropout: share of samples trained without tokens, which makes decode guidance possible.
         times: how training times are drawn.
         schedule: which tokens are visible when.
@@ -63,6 +66,7 @@ class TokenizerConfig:
     head: Literal["velocity", "x0"] = "x0"
     loss: Literal["velocity", "x0"] = "velocity"
     data_variance: float = 0.0
+    balance_gradients: bool = False
     token_dropout: float = 0.1
     times: TimesConfig = field(default_factory=TimesConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -120,6 +124,11 @@ class Draws:
     revival: torch.Generator
 
 
+def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
+    """X itself, whose gradient is multiplied by `factor` on the way back."""
+    return x.detach() + (x - x.detach()) * factor
+
+
 class Tokenizer(nn.Module):
     """See the module's docstring."""
 
@@ -128,7 +137,8 @@ class Tokenizer(nn.Module):
         self.config = config
         sizes = (config.latent_channels, config.patch, 2 * config.latent_size // config.patch)
         self.encoder = Encoder(config.encoder, config.tokens, *sizes)
-        self.quantizer = Quantizer(
+        quantizer = FiniteScalarQuantizer if config.quantizer.levels else Quantizer
+        self.quantizer: Quantizer | FiniteScalarQuantizer = quantizer(
             config.quantizer, config.tokens, config.codebook_size, config.code_dim, config.encoder.query_width
         )
         self.token_norm = nn.LayerNorm(config.code_dim, eps=1e-6)
@@ -145,7 +155,7 @@ class Tokenizer(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids of the first n tokens `[B, n]` to token vectors `[B, n, code_dim]`."""
-        return self.token_norm(self.quantizer.codebook[ids])
+        return self.token_norm(self.quantizer.lookup(ids))
 
     def output(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None) -> Tensor:
         """What the decoder's head says; arguments as in `velocity`."""
@@ -182,6 +192,8 @@ class Tokenizer(nn.Module):
         step = int(self.quantizer.steps)  # before this batch
         quantized = self.quantizer(self.encoder(latents), draws.revival)
         tokens = self.token_norm(quantized.codes)
+        if config.balance_gradients:
+            tokens = scale_gradient(tokens, 1 / visibility(config.schedule, config.tokens).to(tokens)[:, None])
         t = training_times(draws.times, config.times, step)
         visible = visible_mask(config.schedule, config.tokens, t)
         dropped = draws.drop < config.token_dropout
