@@ -8,6 +8,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
+from ddt_lightning.tokens.flow import TimesConfig
 from ddt_lightning.tokens.modulation import position_table, token_positions
 from ddt_lightning.tokens.schedule import ScheduleConfig, visible_mask
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
@@ -224,3 +225,40 @@ def test_position_tables():
     # the image's table: integer positions without rescaling, columns in the first half
     grid = get_2d_sincos_pos_embed(16, 8, base_size=8, interpolation_scale=1.0, output_type="pt")
     assert torch.allclose(build().encoder.patch_embed.pos_embed[0], grid.float(), atol=1e-6)
+
+
+def test_groups_of_similar_prefixes_change_nothing():
+    x = latents(7)
+    times = TimesConfig(power=1.0, fall_steps=0)
+    whole, grouped = build(times=times), build(times=times, prefix_groups=3)
+    results = []
+    for tokenizer in (whole, grouped):
+        tokenizer.train()
+        draws = draws_for(x)
+        draws.drop[2] = 0.0  # a sample without any token
+        loss, _ = tokenizer.loss(x, draws)
+        loss.backward()
+        results.append((loss, [p.grad for p in tokenizer.parameters() if p.grad is not None]))
+    assert results[0][0].item() == pytest.approx(results[1][0].item(), rel=1e-5)
+    assert len(results[0][1]) == len(results[1][1])
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results[0][1], results[1][1], strict=True))
+    shapes = []
+    grouped.decoder.register_forward_hook(lambda module, inputs, output: shapes.append(inputs[2].shape))
+    grouped.loss(x, draws_for(x))
+    assert len(shapes) == 3 and sum(shape[0] for shape in shapes) == 7
+    assert shapes[0][1] < shapes[2][1] <= 8
+
+
+def test_decoding_computes_modulations_once():
+    tokenizer = build()
+    ids, noise = tokenizer.encode(latents()), torch.randn(3, 3, 16, 16)
+    calls = []
+    for block in tokenizer.decoder.transformer_blocks[:-1]:
+        block.norm1_context.register_forward_hook(lambda *args: calls.append(1))
+    decoded = tokenizer.decode(ids, steps=4, noise=noise)
+    assert len(calls) == 1  # one block has token modulation
+    tokens, x = tokenizer.embed(ids), noise
+    for step in range(4):  # every step computes its own, all tokens masked instead of cut
+        t = torch.full((3,), 1 - step / 4)
+        x = x - 0.25 * tokenizer.velocity(x, t, tokens, visible_mask(ScheduleConfig(), 8, t))
+    assert torch.allclose(decoded, x, atol=1e-5)

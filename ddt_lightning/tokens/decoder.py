@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from ddt_lightning.tokens.encoder import attend, layer_norm
 from ddt_lightning.tokens.modulation import FREQUENCIES, TokenModulation, open_gates, position_table
 
+Modulation = tuple[Tensor, ...]
+"""Six tensors `[K, D]`: shift, scale and gate for attention, then for the MLP."""
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -74,14 +77,25 @@ class JointBlock(nn.Module):
             self.norm1_context = TokenModulation(tokens, width)
             self.ff_context = FeedForward(width, activation_fn="gelu-approximate")
 
-    def modulate_tokens(self, tokens: Tensor, condition: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def modulate_tokens(
+        self, tokens: Tensor, condition: Tensor, modulation: Modulation | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Normed and modulated tokens `[B, n, D]`, and the rest of the modulation (empty in the last block)."""
         if self.last:
             return self.norm1_context(tokens, condition), ()
-        shift, scale, *rest = self.norm1_context(tokens.shape[1])
+        count = tokens.shape[1]
+        known = self.norm1_context(count) if modulation is None else tuple(part[:count] for part in modulation)
+        shift, scale, *rest = known
         return layer_norm(tokens) * (1 + scale) + shift, tuple(rest)
 
-    def forward(self, image: Tensor, tokens: Tensor, condition: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        image: Tensor,
+        tokens: Tensor,
+        condition: Tensor,
+        mask: Tensor | None,
+        modulation: Modulation | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """One joint step.
 
         Args:
@@ -89,13 +103,14 @@ class JointBlock(nn.Module):
             tokens: `[B, n, D]`.
             condition: time embedding `[B, D]`.
             mask: bool `[B, 1, 1, N + n]`, which keys may be seen, or None for all.
+            modulation: of all tokens, where it is known already; the last block has none.
 
         Returns:
             New patches and tokens; the last block returns the tokens unchanged.
         """
         patches = image.shape[1]
         normed, gate_a, shift_m, scale_m, gate_m = self.norm1(image, emb=condition)
-        normed_tokens, token_modulation = self.modulate_tokens(tokens, condition)
+        normed_tokens, token_modulation = self.modulate_tokens(tokens, condition, modulation)
         attn = self.attn
         q = attn.to_q(normed)
         if not self.last:
@@ -133,6 +148,7 @@ class Decoder(nn.Module):
         width = config.width
         positions = config.positions or positions
         self.patch = patch
+        self.depth = config.depth
         self.pos_embed = PatchEmbed(
             height=patch * positions,
             width=patch * positions,
@@ -157,7 +173,18 @@ class Decoder(nn.Module):
         for block in blocks:
             open_gates(block.norm1.linear, width)
 
-    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
+    def modulations(self) -> list[Modulation | None]:
+        """The token modulation of every block: it depends on the weights alone, so sampling computes it once."""
+        return [None if block.last else block.get_submodule("norm1_context")() for block in self.transformer_blocks]
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        visible: Tensor | None = None,
+        modulations: list[Modulation | None] | None = None,
+    ) -> Tensor:
         """Run the network.
 
         Args:
@@ -165,6 +192,7 @@ class Decoder(nn.Module):
             t: times `[B]` in [0, 1].
             tokens: token vectors `[B, n, code_dim]`, the first n of K; n may be 0.
             visible: bool `[B, n]`, or None when all n are visible.
+            modulations: what `modulations` returns, where many calls share it.
 
         Returns:
             `[B, c, h, w]`, in the space of the tokenizer's head.
@@ -176,8 +204,8 @@ class Decoder(nn.Module):
         mask = None
         if visible is not None:
             mask = F.pad(visible, (image.shape[1], 0), value=True)[:, None, None]  # [B, 1, 1, N + n]
-        for block in self.transformer_blocks:
-            image, context = block(image, context, condition, mask)
+        for block, modulation in zip(self.transformer_blocks, modulations or [None] * self.depth, strict=True):
+            image, context = block(image, context, condition, mask, modulation)
         patches = self.proj_out(self.norm_out(image, condition))
         patches = patches.view(len(x_t), height, width, self.patch, self.patch, -1)
         return patches.permute(0, 5, 1, 3, 2, 4).reshape(x_t.shape)  # [B, c, h, w]
