@@ -34,8 +34,7 @@ def test_counts_are_those_of_the_real_network():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(patches)
     x = torch.zeros(1, 3, 16, 16)
-    quantized = tokenizer.quantizer(tokenizer.encoder(x), torch.Generator())
-    tokenizer.output(x, torch.zeros(1), tokenizer.token_norm(quantized.codes), None)
+    tokenizer.output(x, torch.zeros(1), tokenizer.embed(tokenizer.encode(x)), None)
     # queries attend to 16 patches and 8 tokens; patches and tokens in the decoder to one another
     attention = 4 * 8 * 24 * 32 + 4 * 24 * 24 * 32 + 4 * 16 * 24 * 32
     assert cost.forward == sum(products) + attention

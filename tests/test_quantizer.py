@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig, position_groups
-from ddt_lightning.tokens.usage import entropy
+from ddt_lightning.tokens.usage import SoftUsage, entropy
 
 K, C, D, WIDTH = 16, 40, 6, 24
 
@@ -194,3 +194,19 @@ def test_bad_options_are_named():
         QuantizerConfig(decay=1.0)
     with pytest.raises(ValueError, match=r"quantizer\.diversity_full"):
         QuantizerConfig(diversity_full=0.5)
+
+
+@pytest.mark.parametrize("slice_size", [1, 300, 2**22])
+def test_soft_usage_and_its_gradient_in_slices(monkeypatch, slice_size):
+    monkeypatch.setattr("ddt_lightning.tokens.usage.SLICE", slice_size)
+    u = F.normalize(torch.randn(5, K, D, generator=draws(3)), dim=-1).requires_grad_()
+    codebook = F.normalize(torch.randn(C, D, generator=draws(4)), dim=-1)
+    weights = torch.randn(K, C, generator=draws(5))
+    whole = (u @ codebook.T / 0.1).softmax(-1).mean(0)
+    sliced = SoftUsage.apply(u, codebook, 0.1)
+    assert torch.allclose(sliced, whole, atol=1e-6)
+    by_torch = torch.autograd.grad((whole * weights).sum(), u)[0]
+    assert torch.allclose(torch.autograd.grad((sliced * weights).sum(), u)[0], by_torch, atol=1e-5)
+    quantizer = build()
+    features = quantizer.features(queries())
+    assert torch.equal(quantizer.nearest(features), (features @ quantizer.codebook.T).argmax(-1))

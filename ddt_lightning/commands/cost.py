@@ -82,7 +82,7 @@ def tokenizer_cost(settings: dict[str, Any]) -> Cost:
     config = TokenizerConfig.from_dict(model["tokenizer"])
     fake = FakeTensorMode()
     with fake:
-        tokenizer = Tokenizer(config).eval()  # in eval the quantizer computes its losses and leaves its codebook alone
+        tokenizer = Tokenizer(config)
         image = torch.empty(1, config.latent_channels, config.latent_size, config.latent_size)
         time = torch.empty(1)
     parts = {
@@ -102,9 +102,8 @@ def tokenizer_cost(settings: dict[str, Any]) -> Cost:
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the one torch does not count itself
     flops = FlopCounterMode(display=False, custom_mapping={attention: attention_flops})
     with fake, flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        quantized = tokenizer.quantizer(tokenizer.encoder(image), torch.Generator())
-        output = tokenizer.output(image, time, tokenizer.token_norm(quantized.codes), None)
-        output.pow(2).mean() + quantized.loss
+        ids = tokenizer.quantizer.nearest(tokenizer.features(image).detach())
+        tokenizer.output(image, time, tokenizer.embed(ids), None).pow(2).mean()
     copies = 4 + any("WeightAveraging" in callback["class_path"] for callback in callbacks(settings))
     return Cost(
         parts=parts,

@@ -91,5 +91,5 @@ class FiniteScalarQuantizer(nn.Module):
             if self.training:
                 fold_usage(self.usage, ids, self.steps, self.config.decay)
                 self.steps += 1
-        logs = {**perplexities(self.usage), "perplexity": entropy(self.usage.mean(0)).exp()}
+        logs = {**perplexities(entropy(self.usage).exp()), "perplexity": entropy(self.usage.mean(0)).exp()}
         return Quantized(codes, ids, codes.new_zeros(()), logs)

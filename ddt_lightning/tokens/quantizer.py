@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddt_lightning.tokens.usage import TINY, entropy, fold_usage, perplexities, summed, world
+from ddt_lightning.tokens.usage import TINY, SoftUsage, entropy, fold_usage, perplexities, summed, world
 
 GROUP = 8
 """Neighbouring positions that share one term of the diversity loss."""
@@ -122,7 +122,8 @@ class Quantizer(nn.Module):
     def nearest(self, features: Tensor) -> Tensor:
         """Ids int64 `[B, K]` of the codes with the largest cosine."""
         with torch.autocast(features.device.type, enabled=False):
-            return (features.float() @ self.codebook.T).argmax(-1)
+            parts = SoftUsage.slices(features, self.codebook)
+            return torch.cat([(features[:, part].float() @ self.codebook.T).argmax(-1) for part in parts], dim=1)
 
     def lookup(self, ids: Tensor) -> Tensor:
         """Codes `[..., d]` of ids."""
@@ -141,25 +142,23 @@ class Quantizer(nn.Module):
         warming = self.training and int(self.steps) < self.config.warmup_steps
         u = self.features(queries)
         with torch.autocast(u.device.type, enabled=False):
-            codebook = self.codebook.clone()  # as it was before this batch; the buffer changes below
-            cosines = u @ codebook.T  # [B, K, C]
-            ids = cosines.argmax(-1)
-            codes = codebook[ids]
+            ids = self.nearest(u.detach())
+            codes = self.codebook[ids]  # as they were before this batch; the codebook changes below
             commit = F.mse_loss(u, codes)
             if self.training:
                 fold_usage(self.usage, ids, self.steps, self.config.decay)
-            usage = perplexities(self.usage)
-            gate = self.diversity_gate(usage["position_perplexity"])
-            diversity = gate * self.diversity(cosines)
+            each = entropy(self.usage).exp()  # perplexity of every position
+            gate = self.diversity_gate(each.mean())
+            diversity = gate * self.diversity(u) if gate > 0 else torch.zeros_like(gate)
             revived = 0
             if self.training:
-                revived = self.update_codes(u.detach(), ids, draws)
+                revived = self.update_codes(u.detach(), ids, each, draws)
                 self.steps += 1
         loss = self.config.commit_weight * commit - self.config.diversity_weight * diversity
         logs = {
             "commit": commit.detach(),
             "diversity": diversity.detach(),
-            **usage,
+            **perplexities(each),
             "perplexity": entropy(self.code_hits / self.code_hits.sum().clamp_min(TINY)).exp(),
             "revived_codes": torch.full_like(commit, revived),  # all that were dead after this batch
         }
@@ -173,13 +172,13 @@ class Quantizer(nn.Module):
         usage = perplexity / len(self.codebook)
         return (0.5 - 0.5 * (usage - low) / (high - low)).clamp(0, 0.5)
 
-    def diversity(self, cosines: Tensor) -> Tensor:
+    def diversity(self, u: Tensor) -> Tensor:
         """Mean of the entropies per position and per group of positions, of running and batch usage mixed.
 
         The batch mean is that of the global batch; its gradient is the local one, which data-parallel averaging of
         gradients completes.
         """
-        batch = (cosines / self.config.temperature).softmax(-1).mean(0)  # [K, C]
+        batch: Tensor = SoftUsage.apply(u, self.codebook.clone(), self.config.temperature)  # [K, C]
         _, processes = world()
         if processes > 1:
             batch = batch + (summed(batch.detach().clone()) / processes - batch.detach())
@@ -193,7 +192,7 @@ class Quantizer(nn.Module):
         return self.config.dead_threshold * batch * processes * self.tokens / len(self.codebook)
 
     @torch.no_grad()
-    def update_codes(self, u: Tensor, ids: Tensor, draws: torch.Generator) -> int:
+    def update_codes(self, u: Tensor, ids: Tensor, perplexity: Tensor, draws: torch.Generator) -> int:
         """Move every code towards its features, then replace the dead ones; how many those were."""
         rows, flat = u.flatten(0, 1), ids.flatten()
         sums = torch.zeros_like(self.code_sums).index_add_(0, flat, rows)
@@ -208,16 +207,16 @@ class Quantizer(nn.Module):
         self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
         self.code_hits.mul_(decay).add_(hits, alpha=1 - decay)
         self.codebook.copy_(F.normalize(self.code_sums, dim=-1))
-        return self.revive(u, draws)
+        return self.revive(u, perplexity, draws)
 
-    def revive(self, u: Tensor, draws: torch.Generator) -> int:
+    def revive(self, u: Tensor, perplexity: Tensor, draws: torch.Generator) -> int:
         """Replace dead codes by features of the global batch, more often from positions that use few codes."""
         threshold = self.dead_hits(len(u))
         dead = (self.code_hits < threshold).nonzero().flatten()
         if not len(dead):
             return 0
         rank, processes = world()
-        spread = 1 / entropy(self.usage).exp()
+        spread = 1 / perplexity
         weights = (10 * spread / spread.max()).softmax(0).cpu()  # [K]
         position = torch.multinomial(weights, len(dead), replacement=True, generator=draws)
         sample = torch.randint(len(u) * processes, (len(dead),), generator=draws)
