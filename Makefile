@@ -38,7 +38,7 @@ test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 bench: setup ## side-by-side benchmarks, as tables
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks
 
 gpu-check: setup ## the tests that need CUDA; one line and success where there is none
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)' \

@@ -175,7 +175,8 @@ class Decoder(nn.Module):
 
     def modulations(self) -> list[Modulation | None]:
         """The token modulation of every block: it depends on the weights alone, so sampling computes it once."""
-        return [None if block.last else block.get_submodule("norm1_context")() for block in self.transformer_blocks]
+        tables = [None if block.last else block.get_submodule("norm1_context")() for block in self.transformer_blocks]
+        return [table and tuple(part.contiguous() for part in table) for table in tables]  # read at every step
 
     def forward(
         self,

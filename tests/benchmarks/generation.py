@@ -1,11 +1,11 @@
 """Drawing image ids with guidance: one batch for both branches and one cache, against transformers' own guidance."""
 
 import torch
+from timing import side_by_side
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ddt_lightning.lm.generate import image_ids
 from ddt_lightning.lm.llm import LlmConfig, build_llm
-from tests.benchmarks.timing import side_by_side
 
 TEXT, CODES, K, BATCH = 500, 512, 32, 16
 
