@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "tokenizer": ("ddt_lightning.stages.tokenizer:TokenizerModule", "ddt_lightning.shards.images:ImageShards"),
+    "renderer": ("ddt_lightning.stages.renderer:RendererModule", "ddt_lightning.shards.images:ImageShards"),
     "pretrain": ("ddt_lightning.stages.pretrain:PretrainModule", "ddt_lightning.shards.tokens:TokenShards"),
     "instruct": ("ddt_lightning.stages.instruct:InstructModule", "ddt_lightning.shards.chat:ChatShards"),
 }

@@ -1,7 +1,8 @@
 """The arrows composed: prompt -> ids -> image, image -> ids -> image, image (and question) -> text.
 
 In and out: images uint8 `[B, 3, H, W]`, texts, ids int64 `[B, K]` in codebook order (token 0 the finest). A `Pipeline`
-is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`) or from live modules during training.
+is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`, `renderer/`) or from live modules during
+training. A renderer draws whole images in one step; the first n < K ids are always decoded by diffusion.
 Every sample has its own seed, so that it does not depend on what else is in the batch: `seed` is one number for each
 sample, or one that is counted up.
 """
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
+from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.vocab import Vocab
 
@@ -35,13 +37,6 @@ class Latents(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Towards images."""
-
-
-class Renderer(Protocol):
-    """Decodes in one step."""
-
-    def decode(self, ids: Tensor) -> Tensor:
-        """Ids `[B, n]` to latents `[B, c, h, w]`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class Pipeline:
         llm: language model over `vocab`'s ids; None (with `vocab`) where only images are reconstructed.
         vocab: the id space.
         vae: latents <-> image; None where the latents are pixels.
-        renderer: decodes ids in one step in place of the tokenizer's diffusion decoder.
+        renderer: decodes all K ids in one step in place of the tokenizer's diffusion decoder.
     """
 
     def __init__(
@@ -96,11 +91,18 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str = "cpu", *, tokenizer: str | Path | None = None, llm: bool = True
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        tokenizer: str | Path | None = None,
+        llm: bool = True,
+        renderer: bool | str | Path = True,
     ) -> Self:
-        """Load a model folder: `tokenizer/` (or one named), if there and wanted `lm/` with `vocab/`, and `vae/`.
+        """Load a model folder: `tokenizer/` (or one named), and if there `lm/` with `vocab/`, `vae/`, `renderer/`.
 
-        A FileNotFoundError where there is no tokenizer, or a language model without its vocabulary.
+        `llm` and `renderer` leave these parts out when false; `renderer` may also name a folder. A FileNotFoundError
+        where there is no tokenizer, or a language model without its vocabulary.
         """
         folder = Path(folder)
         images = Tokenizer.from_pretrained(tokenizer or folder / "tokenizer").to(device)
@@ -112,7 +114,10 @@ class Pipeline:
             from ddt_lightning.latents.vae import FrozenVae  # seconds to import, and rarely needed
 
             vae = FrozenVae(folder / "vae").to(device)
-        return cls(images, model, vocab, vae)
+        if renderer is True:
+            renderer = (folder / "renderer").is_dir() and folder / "renderer"
+        one_step = Renderer.from_pretrained(renderer, images) if renderer else None
+        return cls(images, model, vocab, vae, one_step)
 
     @property
     def llm(self) -> PreTrainedModel:
@@ -136,6 +141,8 @@ class Pipeline:
     def fingerprints(self) -> dict[str, str]:
         """Short hashes of the weights, for evaluation cards and samples."""
         found = {"tokenizer": self.tokenizer.fingerprint()}
+        if self.renderer is not None:
+            found["renderer"] = weights_hash(self.renderer)
         return found if self._llm is None else {**found, "lm": weights_hash(self._llm)}
 
     @torch.no_grad()
@@ -151,11 +158,14 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, ids: Tensor, *, seed: Seed = 0, steps: int = 16, decode_guidance: float = 1.5) -> Tensor:
-        """The first n ids `[B, n]` of images to images uint8 `[B, 3, H, W]`; n < K shows what the first n carry."""
+        """The first n ids `[B, n]` of images to images uint8 `[B, 3, H, W]`; n < K shows what the first n carry.
+
+        With a renderer, seed, steps and guidance matter to n < K only.
+        """
         ids = ids.to(next(self.tokenizer.parameters()).device)
-        if self.renderer is not None:
-            return to_uint8(self.latents.decode(self.renderer.decode(ids)))
         config = self.tokenizer.config
+        if self.renderer is not None and ids.shape[1] == config.tokens:
+            return to_uint8(self.latents.decode(self.renderer.decode(ids)))
         shape = (config.latent_channels, config.latent_size, config.latent_size)
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in each_seed(seed, len(ids))]
         noise = torch.stack(draws)  # [B, c, h, w]
@@ -338,13 +348,3 @@ def each_seed(seed: Seed, count: int) -> list[int]:
     if len(seed) != count:
         raise ValueError(f"`seed` has {len(seed)} numbers for {count} samples.")
     return [int(n) for n in seed]
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 to float in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float in [-1, 1] to uint8, rounded, on the CPU."""
-    return ((images.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).cpu()

@@ -45,3 +45,20 @@ def normal(shape: tuple[int, ...], *key: int | str, samples: Tensor) -> Tensor:
 def uniform(*key: int | str, samples: Tensor) -> Tensor:
     """One number in [0, 1) per sample: float32 `[B]` on the CPU. Arguments as in `normal`."""
     return torch.stack([torch.rand((), generator=generator(*key, int(n))) for n in samples.tolist()])
+
+
+def stratified(*key: int | str, samples: Tensor, batch: int) -> Tensor:
+    """Numbers in [0, 1) that cover it evenly: the samples of a global batch fall into `batch` equal parts, one each.
+
+    Args:
+        key: what the draw is for, with the run's seed.
+        samples: int64 `[B]`, global sample numbers; those of global batch s are `s * batch .. (s + 1) * batch - 1`.
+        batch: size of the global batch.
+
+    Returns:
+        float32 `[B]` on the CPU, uniform for each sample alone.
+    """
+    numbers = samples.tolist()
+    steps = {step: numpy_rng(*key, "parts", step).permutation(batch) for step in {n // batch for n in numbers}}
+    parts = torch.tensor([steps[n // batch][n % batch] for n in numbers], dtype=torch.float32)
+    return ((parts + uniform(*key, samples=samples)) / batch).clamp_max(1 - 2**-24)

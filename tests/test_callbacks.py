@@ -16,11 +16,11 @@ from ddt_lightning import cli
 from ddt_lightning.callbacks.codebook import CodebookMonitor
 from ddt_lightning.callbacks.geneval import ShapesGenEval, read_metadata
 from ddt_lightning.callbacks.samples import ReconstructionGrid, tile
-from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.pixels import Pixels, to_uint8
 from ddt_lightning.metrics.codebook import code_counts, perplexity, usage
 from ddt_lightning.metrics.geneval import score, summary
 from ddt_lightning.metrics.reconstruction import psnr
-from ddt_lightning.pipeline import Pipeline, to_uint8
+from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.suite import suite
 from ddt_lightning.studies.curves import read_curves
 

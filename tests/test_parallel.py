@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_stages import arguments, csv_rows, world  # noqa: F401 - `world` is a fixture
+from tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,6 +54,19 @@ def test_two_tokenizer_processes_equal_one(tmp_path):
     single = load_file(one / "release" / "tokenizer" / "model.safetensors")
     for name in ("quantizer.codebook", "quantizer.code_hits", "quantizer.usage"):
         assert torch.allclose(single[name], ranks[0][f"tokenizer.{name}"], atol=1e-4), name
+
+
+def test_two_renderer_processes_equal_one_discriminator_and_all(tmp_path):
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    one, two = tmp_path / "one", tmp_path / "two"
+    ddt_fit("renderer", *arguments("renderer", one))
+    ddt_fit("renderer", *arguments("renderer", two), "--config", "stages/cpu2.yaml")
+    for name in ("train/loss", "train/generator", "train/discriminator", "val/loss"):
+        assert losses(one, name) == pytest.approx(losses(two, name), rel=1e-4), name
+    judges = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["adversary"] for run in (one, two)]
+    assert judges[0]["steps"] == judges[1]["steps"] == 3
+    for name, value in judges[0]["net"].items():
+        assert torch.allclose(value, judges[1]["net"][name], atol=1e-5), name
 
 
 def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F811

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 
-from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import image_ids
-from ddt_lightning.pipeline import DRAW, Pipeline, Sampling, each_seed, to_float, to_uint8
+from ddt_lightning.pipeline import DRAW, Pipeline, Sampling, each_seed
 
 PROMPTS = ["a red circle", "two crosses and a ring above them"]
 

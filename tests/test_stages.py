@@ -8,17 +8,23 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny import tiny_tokenizer
 
 from ddt_lightning import cli
 from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 from ddt_lightning.training.run import StageCLI
 
 ROOT = Path(__file__).parents[1]
-BASE = {"tokenizer": "stages/tok.yaml", "pretrain": "stages/pretrain.yaml", "instruct": "stages/instruct.yaml"}
+BASE = {
+    "tokenizer": "stages/tok.yaml",
+    "renderer": "stages/renderer.yaml",
+    "pretrain": "stages/pretrain.yaml",
+    "instruct": "stages/instruct.yaml",
+}
 OVERLAYS = {
-    "stages/cpu2.yaml": ["tokenizer", "pretrain", "instruct"],
+    "stages/cpu2.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/fsdp.yaml": ["pretrain", "instruct"],
-    "stages/multinode.yaml": ["tokenizer", "pretrain", "instruct"],
+    "stages/multinode.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
@@ -36,7 +42,11 @@ def in_the_checkout(monkeypatch):
 
 def required(stage: str) -> list[str]:
     """Options that a stage's YAML leaves to the user."""
-    given = {"pretrain": ["--data.shards", "[x.tar]"], "instruct": ["--data.vocab", "x", "--init_from", "x"]}
+    given = {
+        "renderer": ["--model.tokenizer", "x"],
+        "pretrain": ["--data.shards", "[x.tar]"],
+        "instruct": ["--data.vocab", "x", "--init_from", "x"],
+    }
     return given.get(stage, [])
 
 
@@ -105,8 +115,11 @@ def pretrained(world, tmp_path_factory):
 
 
 def arguments(stage: str, run: Path, world: Path | None = None, pretrained: Path | None = None) -> list[str]:
-    smoke = "tests/smoke/tokenizer.yaml" if stage == "tokenizer" else "tests/smoke/language.yaml"
+    smoke = {"tokenizer": "tests/smoke/tokenizer.yaml", "renderer": "tests/smoke/renderer.yaml"}
+    smoke = smoke.get(stage, "tests/smoke/language.yaml")
     args = ["--config", BASE[stage], "--config", smoke, "--run_dir", str(run)]
+    if stage == "renderer":
+        args += ["--model.tokenizer", str(run.parent / "tokenizer")]
     if stage == "pretrain":
         args += [f"--data.shards=[{world}/images-*.tar]", f"--data.val_shards=[{world}/images-*.tar]"]
         args += [f"--data.texts=[{world}/edits-*.tar,{world}/questions-*.tar]"]
@@ -117,12 +130,15 @@ def arguments(stage: str, run: Path, world: Path | None = None, pretrained: Path
 
 
 def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
-    return load_file(run / "release" / ("tokenizer" if stage == "tokenizer" else "lm") / "model.safetensors")
+    part = stage if stage in ("tokenizer", "renderer") else "lm"
+    return load_file(run / "release" / part / "model.safetensors")
 
 
 @pytest.mark.parametrize("stage", list(BASE))
 def test_stop_and_resume_equals_uninterrupted_and_config_reruns(stage, tmp_path, world, pretrained):
     whole, parts, again = tmp_path / "whole", tmp_path / "parts", tmp_path / "again"
+    if stage == "renderer":
+        tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     cli.fit(stage, arguments(stage, whole, world, pretrained))
     stopped = cli.fit(stage, [*arguments(stage, parts, world, pretrained), "--trainer.max_steps=2"])
     assert stopped.global_step == 2
@@ -237,7 +253,7 @@ def test_help_is_quick_to_reach(capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["--help"])
     assert left.value.code == 0
-    assert "tokenizer, pretrain, instruct" in capsys.readouterr().out
+    assert "tokenizer, renderer, pretrain, instruct" in capsys.readouterr().out
 
 
 def test_installed_package_finds_the_shipped_yaml(tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """Reconstructions while the tokenizer trains: the same few validation images, by number of first tokens.
 
-In: a module with `tokenizer` and `latents`. Out: `<run_dir>/samples/step-000500.png`, a row for each image (original,
-then the reconstructions), and `val/psnr` of these images with all tokens. Written by rank 0; where the weights are
-sharded, every rank takes part in the computation.
+In: a module with `tokenizer`, `latents` and perhaps `renderer`. Out: `<run_dir>/samples/step-000500.png`, a row for
+each image (original, then the reconstructions, a rendered one last), and `val/psnr` of these images with all tokens,
+rendered where there is a renderer. Written by rank 0; where the weights are sharded, every rank takes part in the
+computation.
 """
 
 from pathlib import Path
@@ -14,8 +15,9 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from PIL import Image
 from torch import Tensor
 
+from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.reconstruction import psnr
-from ddt_lightning.pipeline import Pipeline, to_uint8
+from ddt_lightning.pipeline import Pipeline
 
 
 class ReconstructionGrid(pl.Callback):
@@ -71,7 +73,10 @@ class ReconstructionGrid(pl.Callback):
         settings: dict[str, Any] = {"steps": self.steps, "decode_guidance": self.decode_guidance}
         ids = pipeline.encode(self.originals)
         columns = [self.originals, *(pipeline.decode(ids[:, :count], **settings) for count in counts)]
-        whole = columns[-1] if counts[-1] == total else pipeline.decode(ids, **settings)
+        renderer = getattr(pl_module, "renderer", None)
+        if renderer is not None:
+            columns.append(Pipeline(pl_module.tokenizer, vae=pl_module.latents, renderer=renderer).decode(ids))
+        whole = columns[-1] if renderer is not None or counts[-1] == total else pipeline.decode(ids, **settings)
         if trainer.is_global_zero:
             pl_module.log("val/psnr", float(psnr(whole, self.originals).mean()), rank_zero_only=True, batch_size=1)
             path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}.png"

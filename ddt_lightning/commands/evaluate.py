@@ -65,11 +65,15 @@ def reconstruction(
     found += session.run("reconstruct_images", items[first:], ([],))
 
     where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
+    rendered = "decoder" in session.facts["model"]
     protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB"
+    if rendered:
+        protocol += ", drawn in one step by the renderer"
     cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
     for n in sorted({*counts, total}):
         values = [r["psnr"][n] for r in found[:first]]  # the same images for every N
-        cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, decoded from the first {n} tokens")
+        text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
+        cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
     cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
     usage = gallery.codebook([r["ids"] for r in found], codes)
     cards["tokenizer/codebook_usage"] = card(usage["usage"], len(found), "share of the codes that the images' ids use")

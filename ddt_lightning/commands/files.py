@@ -125,17 +125,23 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 
 def find_tokenizer(tokenizer: str) -> Path:
-    """The tokenizer folder in a tokenizer, release, run or model folder.
+    """The tokenizer folder in a tokenizer, release, run or model folder; errors as `find_part`."""
+    return find_part("tokenizer", tokenizer)
+
+
+def find_part(part: str, given: str) -> Path:
+    """The folder of the `tokenizer` or `renderer` in such a folder itself, a release, run or model folder.
 
     Raises:
-        FileNotFoundError: where there is none.
+        FileNotFoundError: where there is none; names the option of the part.
     """
-    for place in ("", "tokenizer", "release/tokenizer"):
-        if (Path(tokenizer) / place / "model.safetensors").is_file():
-            return Path(tokenizer) / place
+    # the part's own place first: the release of a renderer holds both
+    for place in (part, f"release/{part}", ""):
+        if (Path(given) / place / "model.safetensors").is_file():
+            return Path(given) / place
     raise FileNotFoundError(
-        f"`--tokenizer` ({tokenizer}) holds no model.safetensors, tokenizer/ or release/tokenizer/: "
-        "name the run folder of `ddt-fit tokenizer`."
+        f"`--{part}` ({given}) holds no model.safetensors, {part}/ or release/{part}/: "
+        f"name the run folder of `ddt-fit {part}`."
     )
 
 
@@ -169,7 +175,11 @@ def load_pipeline(loading: Loading, *, llm: bool = True) -> "Pipeline":
     from ddt_lightning.pipeline import Pipeline
 
     disable_progress_bar()  # loading takes a second; its bar is written to files and pipes too
-    return Pipeline.from_pretrained(folder, pick_device(loading.device), tokenizer=tokenizer, llm=llm)
+    renderer: bool | Path = loading.renderer != "none"
+    if renderer and loading.renderer is not None:
+        renderer = find_part("renderer", loading.renderer)
+    device = pick_device(loading.device)
+    return Pipeline.from_pretrained(folder, device, tokenizer=tokenizer, llm=llm, renderer=renderer)
 
 
 def pick_device(device: str) -> str:

@@ -33,7 +33,12 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     """What cards say about a model: hashes of its weights, its token order, K and image size."""
     pipeline = loaded(setup.loading, llm)
     config = pipeline.tokenizer.config
-    sizes = {"image_size": pipeline.image_size, "tokens": config.tokens, "codebook_size": config.codebook_size}
+    sizes: dict[str, int | str] = {
+        "image_size": pipeline.image_size,
+        "tokens": config.tokens,
+        "codebook_size": config.codebook_size,
+    }
+    sizes |= {} if pipeline.renderer is None else {"decoder": "renderer"}
     order = {"order": pipeline.vocab.order} if llm else {}
     return {"weights": pipeline.fingerprints(), "model": {**sizes, **order}}
 

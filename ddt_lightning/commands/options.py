@@ -11,12 +11,15 @@ class Loading:
     Args:
         model: model folder, with tokenizer/, lm/ and vocab/; or the folder of a run.
         tokenizer: tokenizer folder, or the run of one, where the model folder has none (as after pretraining).
+        renderer: renderer folder, or the run of one, where the model folder has none; `none` decodes by diffusion even
+            where it has. Whole images are then drawn in one step.
         device: auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one.
         batch: images at a time.
     """
 
     model: str = "runs/demo/model"
     tokenizer: str | None = None
+    renderer: str | None = None
     device: str = "auto"
     batch: int = 64
 

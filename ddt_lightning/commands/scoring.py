@@ -58,8 +58,9 @@ class Session:
         from ddt_lightning.scenes.check import VERSION
 
         facts, drawing = self.facts, self.setup.drawing
-        cards["decode/steps"] = card(drawing.steps, 1, "Euler steps of the diffusion decoder")
-        cards["decode/guidance"] = card(drawing.decode_guidance, 1, "guidance of the diffusion decoder")
+        whole = "; whole images took one step of the renderer" if "decoder" in facts["model"] else ""
+        cards["decode/steps"] = card(drawing.steps, 1, f"Euler steps of the diffusion decoder{whole}")
+        cards["decode/guidance"] = card(drawing.decode_guidance, 1, f"guidance of the diffusion decoder{whole}")
         shared = {
             "seed": f"{self.seed}: scene n from (what, {self.seed}, n), image n from {self.sample_seed(0)} + n",
             "weights": facts["weights"],

@@ -40,7 +40,11 @@ class FrozenVae(nn.Module):
         z = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
         return (z - self.shift) * self.scaling
 
+    def to_image(self, latents: Tensor) -> Tensor:
+        """Normalised latents to an image, as it is and with a gradient, for losses on pixels."""
+        return self.vae.decode(latents / self.scaling + self.shift).sample
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents to an image, clamped to [-1, 1]."""
-        return self.vae.decode(latents / self.scaling + self.shift).sample.clamp(-1, 1)
+        return self.to_image(latents).clamp(-1, 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.latents.vae import FrozenVae
-from ddt_lightning.seeding import generator, normal, uniform
+from ddt_lightning.seeding import generator, normal, stratified, uniform
 from ddt_lightning.tokens.sd3 import warm_start
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
@@ -76,14 +76,19 @@ class TokenizerModule(pl.LightningModule):
             )
         if self.vae:
             # kept out of the module tree: a frozen net is not part of this run's weights
-            object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.device))
+            object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.trainer.strategy.root_device))
 
     def draws(self, latents: Tensor, samples: Tensor, step: str) -> Draws:
-        """The random numbers of these samples; `step` tells training from validation."""
+        """The random numbers of these samples; `step` tells training from validation.
+
+        Times cover a global batch evenly, which takes noise out of the loss and brings prefixes of similar lengths
+        together (`prefix_groups`).
+        """
         device, key = latents.device, (self.seed, step)
+        batch = self.trainer.datamodule.batch_size
         return Draws(
             noise=normal(tuple(latents.shape[1:]), "noise", *key, samples=samples).to(device),
-            times=uniform("time", *key, samples=samples).to(device),
+            times=stratified("time", *key, samples=samples, batch=batch).to(device),
             drop=uniform("drop", *key, samples=samples).to(device),
             revival=generator("revive", self.seed, self.global_step),
         )

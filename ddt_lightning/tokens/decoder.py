@@ -52,12 +52,14 @@ class JointBlock(nn.Module):
         config: sizes.
         tokens: K.
         last: the last block updates only the image stream and modulates the tokens by time, as SD3 does.
+        tokens_see_image: whether the tokens attend to the image patches too, or to one another only.
     """
 
-    def __init__(self, config: DecoderConfig, tokens: int, last: bool) -> None:
+    def __init__(self, config: DecoderConfig, tokens: int, last: bool, tokens_see_image: bool = True) -> None:
         super().__init__()
         width = config.width
         self.last = last
+        self.tokens_see_image = tokens_see_image
         self.norm1 = AdaLayerNormZero(width)
         self.norm1_context: nn.Module
         self.attn = Attention(
@@ -117,7 +119,12 @@ class JointBlock(nn.Module):
             q = torch.cat([q, attn.add_q_proj(normed_tokens)], dim=1)  # [B, N + n, D]
         k = torch.cat([attn.to_k(normed), attn.add_k_proj(normed_tokens)], dim=1)
         v = torch.cat([attn.to_v(normed), attn.add_v_proj(normed_tokens)], dim=1)
-        mixed = attend(q, k, v, attn.heads, mask)
+        if self.last or self.tokens_see_image:
+            mixed = attend(q, k, v, attn.heads, mask)
+        else:
+            own = None if mask is None else mask[..., patches:]
+            of_tokens = attend(q[:, patches:], k[:, patches:], v[:, patches:], attn.heads, own)
+            mixed = torch.cat([attend(q[:, :patches], k, v, attn.heads, mask), of_tokens], dim=1)
         image = image + gate_a[:, None] * attn.to_out[0](mixed[:, :patches])
         image = image + gate_m[:, None] * self.ff(layer_norm(image) * (1 + scale_m[:, None]) + shift_m[:, None])
         if not self.last:
@@ -127,8 +134,8 @@ class JointBlock(nn.Module):
         return image, tokens
 
 
-class Decoder(nn.Module):
-    """The network of the flow.
+class TokenTransformer(nn.Module):
+    """Joint transformer over the patches of an image and its tokens, without what makes the first patches.
 
     Args:
         config: sizes.
@@ -136,32 +143,30 @@ class Decoder(nn.Module):
         code_dim: width of a token vector.
         channels: latent channels c.
         patch: side of a patch in latent pixels.
-        positions: side of the 2-D position table in patches, unless the config names one.
+        tokens_see_image: see `JointBlock`.
     """
 
     token_table: Tensor
 
     def __init__(
-        self, config: DecoderConfig, tokens: int, code_dim: int, channels: int, patch: int, positions: int
+        self,
+        config: DecoderConfig,
+        tokens: int,
+        code_dim: int,
+        channels: int,
+        patch: int,
+        tokens_see_image: bool = True,
     ) -> None:
         super().__init__()
         width = config.width
-        positions = config.positions or positions
         self.patch = patch
         self.depth = config.depth
-        self.pos_embed = PatchEmbed(
-            height=patch * positions,
-            width=patch * positions,
-            patch_size=patch,
-            in_channels=channels,
-            embed_dim=width,
-            pos_embed_max_size=positions,
-        )
         self.sinusoid = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.timestep_embedder = TimestepEmbedding(FREQUENCIES, width)
         self.context_embedder = nn.Linear(code_dim, width)
         self.register_buffer("token_table", position_table(tokens, width), persistent=False)
-        blocks = [JointBlock(config, tokens, last=depth == config.depth - 1) for depth in range(config.depth)]
+        depth = config.depth
+        blocks = [JointBlock(config, tokens, n == depth - 1, tokens_see_image) for n in range(depth)]
         self.transformer_blocks = nn.ModuleList(blocks)
         self.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
         self.proj_out = nn.Linear(width, patch * patch * channels)
@@ -177,6 +182,65 @@ class Decoder(nn.Module):
         """The token modulation of every block: it depends on the weights alone, so sampling computes it once."""
         tables = [None if block.last else block.get_submodule("norm1_context")() for block in self.transformer_blocks]
         return [table and tuple(part.contiguous() for part in table) for table in tables]  # read at every step
+
+    def transform(
+        self,
+        image: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        mask: Tensor | None,
+        modulations: list[Modulation | None] | None,
+    ) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            image: embedded patches `[B, N, D]`.
+            t: times `[B]` in [0, 1].
+            tokens: token vectors `[B, n, code_dim]`, the first n of K; n may be 0.
+            mask: bool `[B, 1, 1, N + n]`, which patches and tokens may be seen, or None for all.
+            modulations: what `modulations` returns, where many calls share it.
+
+        Returns:
+            Values of every patch `[B, N, patch * patch * c]`, row, column, channel.
+        """
+        condition = self.timestep_embedder(self.sinusoid(1000 * t).to(image.dtype))
+        context = self.context_embedder(tokens) + self.token_table[: tokens.shape[1]]
+        for block, modulation in zip(self.transformer_blocks, modulations or [None] * self.depth, strict=True):
+            image, context = block(image, context, condition, mask, modulation)
+        return self.proj_out(self.norm_out(image, condition))
+
+
+def unpatchify(patches: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """Patches `[B, height * width, patch * patch * c]` to latents `[B, c, height * patch, width * patch]`."""
+    grid = patches.view(len(patches), height, width, patch, patch, -1).permute(0, 5, 1, 3, 2, 4)
+    return grid.reshape(len(patches), -1, height * patch, width * patch)
+
+
+class Decoder(TokenTransformer):
+    """The network of the flow: noisy latents are its patches.
+
+    Args:
+        config: sizes.
+        tokens: K.
+        code_dim: width of a token vector.
+        channels: latent channels c.
+        patch: side of a patch in latent pixels.
+        positions: side of the 2-D position table in patches, unless the config names one.
+    """
+
+    def __init__(
+        self, config: DecoderConfig, tokens: int, code_dim: int, channels: int, patch: int, positions: int
+    ) -> None:
+        super().__init__(config, tokens, code_dim, channels, patch)
+        positions = config.positions or positions
+        self.pos_embed = PatchEmbed(
+            height=patch * positions,
+            width=patch * positions,
+            patch_size=patch,
+            in_channels=channels,
+            embed_dim=config.width,
+            pos_embed_max_size=positions,
+        )
 
     def forward(
         self,
@@ -198,15 +262,9 @@ class Decoder(nn.Module):
         Returns:
             `[B, c, h, w]`, in the space of the tokenizer's head.
         """
-        height, width = x_t.shape[-2] // self.patch, x_t.shape[-1] // self.patch
         image = self.pos_embed(x_t)
-        condition = self.timestep_embedder(self.sinusoid(1000 * t).to(image.dtype))
-        context = self.context_embedder(tokens) + self.token_table[: tokens.shape[1]]
         mask = None
         if visible is not None:
             mask = F.pad(visible, (image.shape[1], 0), value=True)[:, None, None]  # [B, 1, 1, N + n]
-        for block, modulation in zip(self.transformer_blocks, modulations or [None] * self.depth, strict=True):
-            image, context = block(image, context, condition, mask, modulation)
-        patches = self.proj_out(self.norm_out(image, condition))
-        patches = patches.view(len(x_t), height, width, self.patch, self.patch, -1)
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(x_t.shape)  # [B, c, h, w]
+        patches = self.transform(image, t, tokens, mask, modulations)
+        return unpatchify(patches, x_t.shape[-2] // self.patch, x_t.shape[-1] // self.patch, self.patch)

@@ -1,0 +1,130 @@
+"""The renderer: all K ids to latents in one step, without noise.
+
+The decoder's transformer with a learned canvas in place of noisy latents, at t=1, where every token is visible; its
+output is x0. The encoder and the codebook are those of a trained tokenizer, frozen. It starts as that tokenizer's
+decoder at t=1, so that it draws from the first step on. Source: Selftok, appendix B.2, and its `MMDiT_XL_Renderer`.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, TokenTransformer, unpatchify
+from ddt_lightning.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """Sizes of the renderer.
+
+    Args:
+        decoder: sizes of the transformer, which then starts from random weights; None for the sizes and the weights of
+            the tokenizer's decoder.
+        tokens_see_canvas: whether the tokens attend to the canvas as the decoder's do to the noisy latents.
+    """
+
+    decoder: DecoderConfig | None = None
+    tokens_see_canvas: bool = False
+
+
+class Renderer(TokenTransformer):
+    """See the module's docstring.
+
+    Args:
+        config: sizes.
+        tokenizer: whose ids are rendered; not part of the renderer's weights.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(self, config: RendererConfig, tokenizer: Tokenizer) -> None:
+        facts = tokenizer.config
+        sizes = config.decoder or facts.decoder
+        super().__init__(
+            sizes, facts.tokens, facts.code_dim, facts.latent_channels, facts.patch, config.tokens_see_canvas
+        )
+        object.__setattr__(self, "tokenizer", tokenizer)  # frozen, and saved by itself
+        self.config = config
+        self.side = facts.latent_size // facts.patch
+        self.canvas = nn.Parameter(sizes.width**-0.5 * torch.randn(1, 1, sizes.width))
+        self.positions = nn.Parameter(sizes.width**-0.5 * torch.randn(self.side**2, sizes.width))
+
+    @torch.no_grad()
+    def start_from(self, decoder: Decoder, head: str) -> None:
+        """Take a decoder's weights: the canvas is what it sees of empty latents, the output its estimate of x0.
+
+        Args:
+            decoder: of the same sizes.
+            head: what the decoder outputs. At t=1 the velocity is noise - x0, whose mean over noise is -x0.
+        """
+        own = {name for name in self.state_dict() if name not in ("canvas", "positions")}
+        self.load_state_dict({name: value for name, value in decoder.state_dict().items() if name in own}, strict=False)
+        empty = torch.zeros(1, self.tokenizer.config.latent_channels, *[self.side * self.patch] * 2)
+        bias = decoder.pos_embed.proj.bias
+        self.positions.copy_(decoder.pos_embed(empty.to(bias))[0] - bias)
+        self.canvas.copy_(bias.expand_as(self.canvas))
+        if head == "velocity":
+            for parameter in self.proj_out.parameters():
+                parameter.neg_()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Vectors of all tokens `[B, K, code_dim]` to latents `[B, c, h, w]`."""
+        image = (self.canvas + self.positions).expand(len(tokens), -1, -1)
+        patches = self.transform(image, tokens.new_ones(len(tokens)), tokens, None, None)
+        return unpatchify(patches, self.side, self.side, self.patch)
+
+    @torch.no_grad()
+    def decode(self, ids: Tensor) -> Tensor:
+        """Ids `[B, K]` to latents `[B, c, h, w]`.
+
+        Raises:
+            ValueError: not all K ids are given; the renderer was trained on whole images only.
+        """
+        if ids.shape[1] != self.tokenizer.config.tokens:
+            raise ValueError(f"The renderer needs all {self.tokenizer.config.tokens} ids, not {ids.shape[1]}.")
+        return self(self.tokenizer.embed(ids))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, which names the tokenizer, and `model.safetensors`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        facts = {"kind": "renderer", "tokenizer": self.tokenizer.fingerprint(), **asdict(self.config)}
+        (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, tokenizer: Tokenizer) -> Self:
+        """Load a folder written by `save_pretrained`, strictly, in eval mode.
+
+        Args:
+            folder: the renderer's.
+            tokenizer: the one it was trained for.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: no renderer, another tokenizer's, or weights that do not fit.
+        """
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"No renderer in {folder}: {name} is missing.")
+        values = json.loads((folder / "config.json").read_text())
+        if values.get("kind") != "renderer":
+            raise ValueError(f"{folder}/config.json describes a {values.get('kind')!r}, not a 'renderer'.")
+        if values["tokenizer"] != tokenizer.fingerprint():
+            raise ValueError(
+                f"{folder} renders the ids of tokenizer {values['tokenizer']}, but this is {tokenizer.fingerprint()}."
+            )
+        sizes = values["decoder"] and DecoderConfig(**values["decoder"])
+        renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"]), tokenizer)
+        try:
+            renderer.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
+        return renderer.to(next(tokenizer.parameters()).device).eval()
