@@ -33,7 +33,7 @@ GROUPS = {
     "Captions": "caption/",
     "Tokenizer": "tokenizer/",
 }
-NO_SHARE = ("psnr", "perplexity", "_l1")  # not between 0 and 1 with 1 the best: no bar
+NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error")  # not between 0 and 1 with 1 the best: no bar
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
     "edit/exact_match": ("edit/ceiling_tokenizer",),
