@@ -6,22 +6,15 @@ steps is the one it finished with; a killed call goes on where it was.
 """
 
 import argparse
-import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddt_lightning.cli import shipped
 from ddt_lightning.commands.cards import flat
-
-PACKAGE = Path(__file__).parent
-LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "webdataset")
+from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
 
 
 @dataclass(frozen=True)
@@ -60,27 +53,6 @@ MODES = {
     "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (12_000, 7_000, 4_000), 4, 200,
                  (150, 4400, 280, 1500, 1000, 200, 5)),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the plan.
-
-    Args:
-        name: what `--until` takes.
-        about: what a person reads while it runs.
-        commands: command lines: Python module and arguments.
-        code: parts of the package whose source belongs to the fingerprint.
-        seconds: expected duration.
-        folder: what is removed before the step starts with another fingerprint.
-    """
-
-    name: str
-    about: str
-    commands: list[list[str]]
-    code: tuple[str, ...]
-    seconds: int
-    folder: Path
 
 
 def fit(stage: str, *args: str) -> list[str]:
@@ -138,84 +110,6 @@ def plan(mode: Mode) -> list[Step]:
     ]  # fmt: skip
 
 
-def digest_files(paths: list[Path]) -> str:
-    """Hash of names and bytes."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(paths):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def fingerprint(step: Step, before: str) -> str:
-    """What a step's result depends on: its commands and their YAML, its code, the libraries, and the steps before."""
-    sources: list[Path] = []
-    for part in step.code:
-        path = PACKAGE / part
-        sources += [path] if path.is_file() else list(path.glob("*.py"))
-    words = [word for command in step.commands for word in command]
-    yaml = [Path(shipped(word)) for word in words if word.endswith(".yaml")]
-    versions = [importlib.metadata.version(name) for name in LIBRARIES]
-    parts = [step.name, before, *words, *versions, digest_files(sources), digest_files(yaml)]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
-
-
-class Record:
-    """What is known of a step on disk: its fingerprint, the seconds spent on it, and whether it is done."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / "steps" / f"{name}.json"
-        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        self.fingerprint: str = known.get("fingerprint", "")
-        self.seconds: float = known.get("seconds", 0.0)
-        self.done: bool = known.get("done", False)
-
-    def write(self) -> None:
-        """Save, in one step."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({k: v for k, v in vars(self).items() if k != "path"}) + "\n")
-        os.replace(temporary, self.path)
-
-
-def say(text: str) -> None:
-    """One line for the person who waits."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def minutes(seconds: float) -> str:
-    """A duration in words."""
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
-
-
-def run_step(step: Step, record: Record, log: Path) -> None:
-    """Run a step's commands, adding the time spent to its record as it goes.
-
-    Raises:
-        RuntimeError: a command failed; the message ends with the last lines of its output.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    environment["PYTHONWARNINGS"] = "ignore"
-    spent, started = record.seconds, time.monotonic()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
-        for command in step.commands:
-            process = subprocess.Popen([sys.executable, "-m", *command], stdout=output, stderr=output, env=environment)
-            try:
-                while process.poll() is None:
-                    time.sleep(0.2)
-                    record.seconds = spent + time.monotonic() - started
-                    record.write()
-            except BaseException:
-                process.terminate()
-                raise
-            if process.returncode:
-                output.flush()
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-                raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
-    record.seconds = spent + time.monotonic() - started
-
-
 def assemble_model(run: Path) -> None:
     """`model/`: tokenizer, language model and vocabulary side by side, as `Pipeline.from_pretrained` reads them."""
     folder = run / "model"
@@ -245,18 +139,12 @@ def demo(mode: Mode, until: str) -> None:
     steps = steps[: [step.name for step in steps].index(until) + 1]
     before, pace, times = "", 1.0, {}
     for number, step in enumerate(steps):
-        record, mark = Record(run, step.name), fingerprint(step, before)
-        before = mark
-        if record.fingerprint != mark:
-            remove = shutil.rmtree if step.folder.is_dir() else Path.unlink
-            if step.folder.exists():
-                remove(step.folder)
-            record.fingerprint, record.seconds, record.done = mark, 0.0, False
+        before = fingerprint(step, before)
+        record = open_record(run, step, before)
         left = pace * sum(later.seconds for later in steps[number:] if not Record(run, later.name).done)
-        if record.done and step.folder.exists():
+        if record.done:
             say(f"[{number + 1}/{len(steps)}] {step.name}: done before, in {minutes(record.seconds)}")
         else:
-            record.done = False
             record.write()
             expected = minutes(pace * step.seconds)
             say(

@@ -407,6 +407,7 @@ def test_eval_writes_the_keys_of_the_design(evaluated):
     assert keys == {
         *(f"tokenizer/{name}" for name in ("psnr", "psnr@0", "psnr@3", "psnr@6", "ssim")),
         *(f"tokenizer/codebook_{name}" for name in ("usage", "perplexity")),
+        *(f"tokenizer/x0_error_{band}_noise" for band in ("low", "mid", "high")),
         *(f"t2i/shapes_geneval/{tag}" for tag in tags),
         *(f"t2i/{name}" for name in ("ceiling_render", "ceiling_tokenizer", "floor_shuffled", "floor_circles")),
         *(f"t2i/colour_layout/{name}" for name in ("overall", "floor_shuffled")),

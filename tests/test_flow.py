@@ -1,5 +1,8 @@
 """Rectified flow against closed forms."""
 
+import math
+from statistics import NormalDist
+
 import pytest
 import torch
 
@@ -80,6 +83,24 @@ def test_training_times_lean_to_noise_and_less_so_later():
         assert t.min() == 0 and t.max() == 1
         assert t.mean().item() == pytest.approx(power / (power + 1), abs=1e-3)  # integral of 1 - (1-u)^p
     assert torch.allclose(training_times(u, TimesConfig(power=1.0, fall_steps=0), 0), u, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.7, 0.4)])
+def test_logit_normal_times_have_the_quantiles_of_their_law(mean, std):
+    law = NormalDist(mean, std)
+    config = TimesConfig(power=1.0, fall_steps=0, law="logit_normal", logit_mean=mean, logit_std=std)
+    shares = (0.001, 0.1, 0.25, 0.5, 0.9, 0.999)
+    wanted = [1 / (1 + math.exp(-law.inv_cdf(share))) for share in shares]
+    assert training_times(torch.tensor(shares), config, 0).tolist() == pytest.approx(wanted, rel=1e-4)
+    drawn = training_times(torch.rand(200_000, generator=torch.Generator().manual_seed(0)), config, 0)
+    assert 0 <= drawn.min() and drawn.max() <= 1
+    assert torch.quantile(drawn, torch.tensor(shares)).tolist() == pytest.approx(wanted, abs=0.01)
+    leaning = TimesConfig(power=3.0, first_power=9.0, fall_steps=10, law="logit_normal", logit_mean=mean, logit_std=std)
+    for step, power in ((0, 9.0), (5, 6.0), (10, 3.0)):  # the start near noise works for any law
+        middle = 1 / (1 + math.exp(-law.inv_cdf(1 - 0.5**power)))
+        assert training_times(torch.tensor([0.5]), leaning, step).item() == pytest.approx(middle, rel=1e-4)
+    with pytest.raises(ValueError, match=r"times.logit_std. \(0\)"):
+        TimesConfig(law="logit_normal", logit_std=0)
 
 
 def test_grid_is_fp32_and_needs_a_step():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
+from ddt_lightning.tokens.bands import band_errors
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
 from ddt_lightning.tokens.flow import TimesConfig
@@ -53,6 +54,22 @@ def test_faces():
     assert tokenizer.decode(ids, steps=3).shape == (3, 3, 16, 16)
     features = tokenizer.features(latents())
     assert torch.allclose(features.norm(dim=-1), torch.ones(3, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"head": "velocity"}, {"head": "x0", "loss": "x0", "data_variance": 0.3}])
+def test_band_errors_are_those_of_the_line_through_x_t(options):
+    tokenizer, x0 = build(**options), latents()
+    ids, noise = tokenizer.encode(x0), torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    found, tokens = band_errors(tokenizer, x0, ids, noise), tokenizer.embed(ids)
+    for name, (low, high) in {"low": (0.0, 0.35), "mid": (0.35, 0.7), "high": (0.7, 1.0)}.items():
+        errors = []
+        for part in (0.125, 0.375, 0.625, 0.875):
+            t = torch.full((3,), low + part * (high - low))
+            x_t = t[0] * noise + (1 - t[0]) * x0
+            with torch.no_grad():
+                velocity = tokenizer.velocity(x_t, t, tokens, visible_mask(ScheduleConfig(), 8, t))
+            errors.append((x_t - t[0] * velocity - x0).pow(2).mean((1, 2, 3)))
+        assert torch.allclose(found[name], torch.stack(errors).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_permuting_images_permutes_ids():

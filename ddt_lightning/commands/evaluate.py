@@ -13,7 +13,7 @@ from typing import Any
 from ddt_lightning.commands.cards import Card, card, mean_card
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.options import Decoding, Drawing, Loading
-from ddt_lightning.commands.scoring import Session, read_pictures, say
+from ddt_lightning.commands.scoring import Session, held_out, say
 from ddt_lightning.commands.staging import staged, write_json
 
 LOADING, DRAWING, DECODING = Loading(), Drawing(), Decoding()
@@ -31,7 +31,7 @@ def reconstruction(
     loading: Loading = LOADING,
     decoding: Decoding = DECODING,
 ) -> None:
-    """Measure the tokenizer: PSNR and SSIM, PSNR by number of first tokens, codebook usage.
+    """Measure the tokenizer: PSNR and SSIM, PSNR by number of first tokens, error by noise level, codebook usage.
 
     Args:
         out: folder for reconstruction.json, reconstruction.png and samples.
@@ -46,15 +46,10 @@ def reconstruction(
     """
     session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False)
     from ddt_lightning.commands import gallery
-    from ddt_lightning.scenes.suite import val_scene
-    from ddt_lightning.seeding import numpy_rng
 
-    number = positive("images", images)
     patterns = [shards] if isinstance(shards, str) else shards or []
-    if not patterns:
-        sources: list[Any] = [val_scene(numpy_rng("eval image", seed, n), unseen=True) for n in range(number)]
-    else:
-        sources = read_pictures(patterns, number, session.facts["model"]["image_size"])
+    side = session.facts["model"]["image_size"] if patterns else 0
+    sources = held_out(patterns, positive("images", images), side, seed)
     total, codes = (session.facts["model"][name] for name in ("tokens", "codebook_size"))
     counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
     if any(not 0 <= count <= total for count in counts):
@@ -75,6 +70,9 @@ def reconstruction(
         text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
     cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
+    for band in found[0]["errors"]:
+        text = f"squared error of the x0 seen in one step from held-out x_t at {band} noise, in units of the latents"
+        cards[f"tokenizer/x0_error_{band}_noise"] = mean_card([r["errors"][band] for r in found], text)
     usage = gallery.codebook([r["ids"] for r in found], codes)
     cards["tokenizer/codebook_usage"] = card(usage["usage"], len(found), "share of the codes that the images' ids use")
     text = f"exp(entropy) of the code frequencies, of {codes} codes"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddt_lightning.commands.files import load_pipeline
 from ddt_lightning.commands.options import Loading, Setup
+from ddt_lightning.latents.pixels import to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr, ssim
 from ddt_lightning.pipeline import Pipeline
@@ -21,6 +22,8 @@ from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
+from ddt_lightning.seeding import normal
+from ddt_lightning.tokens.bands import band_errors
 
 
 @lru_cache(maxsize=1)
@@ -150,7 +153,7 @@ def reconstruct_images(
         counts: numbers of first tokens to decode beside all of them.
 
     Returns:
-        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`.
+        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`, `errors` {band of noise: squared error of x0}.
     """
     pipeline = loaded(setup.loading, False)
     originals = [x if isinstance(x, np.ndarray) else render(x, pipeline.image_size) for x, _ in items]
@@ -162,6 +165,9 @@ def reconstruct_images(
     }
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
     likeness = ssim(made[ids.shape[1]], truth).tolist()
+    latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
+    noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
+    errors = {band: values.tolist() for band, values in band_errors(pipeline.tokenizer, latents, ids, noise).items()}
     arrays = {n: unstack(images) for n, images in made.items()}
     return [
         {
@@ -170,6 +176,7 @@ def reconstruct_images(
             "psnr": {n: values[i] for n, values in distances.items()},
             "ssim": likeness[i],
             "ids": ids[i].tolist(),
+            "errors": {band: values[i] for band, values in errors.items()},
         }
         for i in range(len(items))
     ]

@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "eval edit": "evaluate:edit",
     "eval vqa": "evaluate:vqa",
     "eval caption": "evaluate:caption",
+    "study schedule": "study:schedule",
     "import-selftok": "convert:import_selftok",
     "report": "report:report",
     "doctor": "doctor:doctor",

@@ -88,6 +88,23 @@ def read_pictures(shards: Sequence[str], number: int, side: int) -> list[Any]:
     return pictures
 
 
+def held_out(shards: Sequence[str], number: int, side: int, seed: int) -> list[Any]:
+    """The images that a tokenizer is measured on: the first of some shards, or held-out scenes of the seed.
+
+    Args:
+        shards: as in `read_pictures`; none for scenes.
+        number: how many.
+        side: of images from shards, in pixels.
+        seed: of the scenes.
+    """
+    from ddt_lightning.scenes.suite import val_scene
+    from ddt_lightning.seeding import numpy_rng
+
+    if shards:
+        return read_pictures(shards, number, side)
+    return [val_scene(numpy_rng("eval image", seed, n), unseen=True) for n in range(number)]
+
+
 def say(out: str, cards: dict[str, Card], *keys: str) -> None:
     """The main scores, and where all of them are."""
     scores = ", ".join(f"{key} {cards[key]['value']:.3f}" for key in keys)

@@ -51,7 +51,8 @@ td.n { text-align: right; white-space: nowrap; } td.wide { width: 38%; }
 table.narrow { width: auto; min-width: 24rem; } tr.head td { color: var(--soft); padding-top: 1rem; }
 tr.bound td, tr.bound code { color: var(--soft); } tr.bound .bar i { opacity: .35; }
 h3 small { font-weight: 400; color: var(--soft); margin-left: .5rem; }
-figure { margin: 0; } figcaption { font-size: .82rem; line-height: 1.4; margin-top: .35rem; }
+figure { margin: 0; } figure > img { width: 100%; display: block; border-radius: 8px; margin: 0 0 1.2rem; }
+figcaption { font-size: .82rem; line-height: 1.4; margin-top: .35rem; }
 .strip { display: flex; gap: 4px; } .strip div { flex: 1 1 0; min-width: 0; font-size: .7rem; color: var(--soft);
   text-align: center; }
 .strip img { width: 100%; display: block; border-radius: 4px; image-rendering: pixelated; background: var(--track);

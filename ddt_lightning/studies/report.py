@@ -1,8 +1,9 @@
 """The report of a run: one HTML page without other files, the first thing a stranger opens.
 
 In: a run folder with what is there of `metrics.json`, `eval/*.json` (cards), `eval/samples/*.json` (indexes of sample
-images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly). Out: the page. What a run does
-not have is named as missing; samples are those the evaluation chose before it knew anything about them.
+images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), and `study.json` of a study (in
+the folder or one below). Out: the page. What a run does not have is named as missing; samples are those the evaluation
+chose before it knew anything about them.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
-from ddt_lightning.studies import page, samples
+from ddt_lightning.studies import ablation_figures, page, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.samples import read_json
 
@@ -33,7 +34,7 @@ GROUPS = {
     "Captions": "caption/",
     "Tokenizer": "tokenizer/",
 }
-NO_SHARE = ("psnr", "perplexity", "_l1")  # not between 0 and 1 with 1 the best: no bar
+NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error")  # not between 0 and 1 with 1 the best: no bar
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
     "edit/exact_match": ("edit/ceiling_tokenizer",),
@@ -65,8 +66,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     cards = read_cards(run / "eval")
     metrics = read_json(run / "metrics.json") or {key: card["value"] for key, card in cards.items()}
     stages = _stages(run)
-    if not metrics and not stages:
-        raise ValueError(f"{run} holds neither metrics.json nor a stage's metrics.csv: there is nothing to report.")
+    studies = [path.parent for path in (run / "study.json", *sorted(run.glob("*/study.json"))) if path.is_file()]
+    if not metrics and not stages and not studies:
+        raise ValueError(
+            f"{run} holds neither metrics.json nor a stage's metrics.csv nor a study.json: there is nothing to report."
+        )
+    shown = ("studies", "Studies", lambda: "".join(ablation_figures.section(folder) for folder in studies))
     parts: list[tuple[str, str, Callable[[], str]]] = [
         ("scores", "Scores", lambda: _scores(cards, metrics)),
         ("reconstruction", "Reconstruction by number of tokens", lambda: samples.reconstruction(run, cards)),
@@ -78,6 +83,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         ("curves", "Training", lambda: _curves(stages)),
         ("settings", "What ran", lambda: _settings(run, cards, metrics, stages)),
     ]
+    if studies:
+        parts = [shown, *parts] if metrics or stages else [shown]
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in parts)
     body = _header(run, cards, metrics) + f"<nav>{links}</nav>"
     body += "".join(page.section(anchor, title, build()) for anchor, title, build in parts)

@@ -8,6 +8,7 @@ Source: rectified flow as used by SD3, DDT-LLaMA (loss on x0) and Selftok (loss 
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,36 +16,50 @@ from torch import Tensor
 SMALLEST_TIME = 0.2
 """Times below this count as this in the velocity loss of an x0 head: its weight 1/t^2 would let them drown the rest."""
 
+BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.7), "high": (0.7, 1.0)}
+"""Thirds of the noise that errors are reported by: times above the first number, up to the second."""
+
 
 @dataclass(frozen=True)
 class TimesConfig:
-    """How training times are drawn: `t = 1 - (1-u)^power`, more weight on noise for a larger power.
+    """How training times are drawn: the quantile `1 - (1-u)^power` of a law, more weight on noise for a larger power.
 
     Near pure noise a picture can only come from the tokens, so a start there teaches the encoder to say something
     before the decoder learns to manage without it.
 
     Args:
-        power: after the start; 1 is uniform.
+        power: after the start; 1 is the law as it is.
         first_power: at the first step.
         fall_steps: training steps over which the power falls from `first_power` to `power`, linearly.
+        law: uniform, or logit_normal: the logit of t is normal (SD3; the sampler that Selftok's ablation compares).
+        logit_mean: mean of the logit; above 0 leans to noise.
+        logit_std: standard deviation of the logit.
     """
 
     power: float = 2.0
     first_power: float = 12.0
     fall_steps: int = 500
+    law: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("power", "first_power"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"`times.{name}` ({getattr(self, name)}) must be positive; 1 draws uniform times.")
+                raise ValueError(f"`times.{name}` ({getattr(self, name)}) must be positive; 1 draws by the law.")
         if self.fall_steps < 0:
             raise ValueError(f"`times.fall_steps` ({self.fall_steps}) must not be negative.")
+        if self.logit_std <= 0:
+            raise ValueError(f"`times.logit_std` ({self.logit_std}) must be positive; `times.law: uniform` has none.")
 
 
 def training_times(u: Tensor, config: TimesConfig, step: int) -> Tensor:
-    """Times `[B]` in [0, 1) of a training step, from u `[B]` uniform in [0, 1)."""
+    """Times `[B]` in [0, 1] of a training step, from u `[B]` uniform in [0, 1)."""
     start = max(0.0, 1 - step / config.fall_steps) if config.fall_steps else 0.0
-    return 1 - (1 - u) ** (config.power + start * (config.first_power - config.power))
+    v = 1 - (1 - u) ** (config.power + start * (config.first_power - config.power))
+    if config.law == "uniform":
+        return v
+    return torch.sigmoid(config.logit_mean + config.logit_std * torch.special.ndtri(v))
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:

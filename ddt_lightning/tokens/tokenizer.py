@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, Modulation
 from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
 from ddt_lightning.tokens.flow import (
+    BANDS,
     TimesConfig,
     euler,
     expand,
@@ -236,7 +237,7 @@ class Tokenizer(nn.Module):
         errors = flow_error(output, x_t, latents, draws.noise, t, config.head, config.loss)
         flow = errors.mean()
         kept, logs = errors.detach()[~dropped], quantized.logs
-        for name, low, high in (("low", 0.0, 0.35), ("mid", 0.35, 0.7), ("high", 0.7, 1.0)):
+        for name, (low, high) in BANDS.items():
             band = kept[(t[~dropped] > low) & (t[~dropped] <= high)]
             logs[f"flow_{name}_noise"] = band.mean()  # nan when this batch has none; Lightning's csv leaves it so
         return flow + quantized.loss, {"flow": flow.detach(), **logs}

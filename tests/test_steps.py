@@ -1,0 +1,54 @@
+"""Steps as processes: a stopped plan stops what it runs, and lets it save what it has."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHILD = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(number, frame):
+    time.sleep(0.3)
+    (folder / "saved").write_text("all of it")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+(folder / "started").touch()
+time.sleep(60)
+"""
+CALLER = """
+import pathlib, sys
+from ddt_lightning.commands.steps import Record, Step, run_step
+folder = pathlib.Path(sys.argv[1])
+step = Step("s", "wait", [["waiting_child", str(folder)]], (), 1, folder / "s")
+run_step(step, Record(folder, "s"), folder / "logs" / "s.log")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_caller_stops_its_command(number, tmp_path):
+    (tmp_path / "waiting_child.py").write_text(CHILD)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    until(lambda: (tmp_path / "started").exists() and (tmp_path / "steps" / "s.json").exists())
+    caller.send_signal(number)
+    caller.communicate()
+    if number != signal.SIGKILL:
+        assert (tmp_path / "saved").exists()  # it was waited for
+    until(lambda: (tmp_path / "saved").exists() and (tmp_path / "saved").read_text() == "all of it")
+    known = json.loads((tmp_path / "steps" / "s.json").read_text())
+    assert not known["done"] and known["seconds"] > 0
+
+
+def until(happened) -> None:
+    for _ in range(3000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
