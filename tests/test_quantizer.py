@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from vector_quantize_pytorch import VectorQuantize
 
-from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig, position_groups
-from ddt_lightning.tokens.usage import SoftUsage, entropy
+from ddt_lightning.tokens.diversity import mixed_entropy, position_groups
+from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig, nearest_codes
+from ddt_lightning.tokens.usage import dead_codes, entropy, perplexity_by_position
 
 K, C, D, WIDTH = 16, 40, 6, 24
 
@@ -92,6 +95,31 @@ def test_moving_averages_follow_their_formulas():
         assert torch.allclose(quantizer.codebook, F.normalize(sums, dim=-1), atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [C, 600])
+def test_codes_and_codebook_are_those_of_another_library(size):
+    torch.manual_seed(0)
+    config = QuantizerConfig(warmup_steps=0, commit_weight=0.7, diversity_weight=0.0, dead_threshold=0.0)
+    ours = Quantizer(config, K, size, D, WIDTH).train()
+    theirs = VectorQuantize(
+        WIDTH, size, codebook_dim=D, decay=0.99, use_cosine_sim=True, commitment_weight=0.7, rotation_trick=False
+    ).train()
+    theirs.project_out = nn.Identity()
+    theirs.project_in.load_state_dict(ours.project_in.state_dict())
+    theirs.codebook = ours.codebook
+    theirs._codebook.embed_avg.copy_(ours.codebook * (5 * K / size))  # as ours starts, at the weight of uniform use
+    for seed in range(6):
+        q, same = (queries(seed=seed).requires_grad_() for _ in range(2))
+        out = ours(q, draws())
+        codes, ids, loss = theirs(same)
+        assert torch.equal(out.ids, ids)
+        assert torch.allclose(out.codes, codes, atol=1e-6)
+        assert torch.allclose(out.loss, loss, rtol=1e-5)
+        (out.codes.square().sum() + out.loss).backward()
+        (codes.square().sum() + loss).backward()
+        assert torch.allclose(q.grad, same.grad, atol=1e-6)
+        assert torch.allclose(ours.codebook, theirs.codebook, atol=1e-6)
+
+
 def test_usage_table_starts_fast_and_sums_to_one():
     quantizer = build()
     out = quantizer(queries(), draws())
@@ -151,6 +179,32 @@ def test_dead_codes_become_features_of_the_batch_with_all_statistics_reset():
     assert quantizer.code_hits.min() >= threshold - 1e-6
 
 
+def test_revival_leaves_the_usage_table_a_count_of_ids():
+    quantizer = build(dead_threshold=0.9)
+    usage, revived = torch.full((K, C), 1 / C), 0
+    for seed in range(40):
+        out = quantizer(queries(seed=seed), draws(seed))
+        kept = 0.99 if seed else 0.3
+        usage = kept * usage + (1 - kept) * F.one_hot(out.ids, C).float().mean(0)
+        revived += out.logs["revived_codes"].item()
+    assert revived > C
+    assert torch.allclose(quantizer.usage, usage, atol=1e-6)
+
+
+def test_dead_codes_are_those_not_hit_for_long():
+    table = torch.tensor([[0.5, 0.44, 0.06, 0.0], [0.5, 0.4, 0.1, 0.0]])  # means over uniform: 2, 1.68, 0.32, 0
+    assert [dead_codes(table, t).item() for t in (0.0, 0.2, 0.5, 1.9)] == [0, 1, 2, 3]
+    quantizer = build(dead_threshold=0.2)
+    for step in range(20):
+        out = quantizer(queries(batch=20, seed=step), draws(step))
+    assert out.logs["dead_codes"].item() == 0
+    with torch.no_grad():  # a collapse: every feature is the same
+        quantizer.project_in.weight.zero_()
+        quantizer.project_in.bias.fill_(1.0)
+    dead = [quantizer(queries(), draws(step)).logs["dead_codes"].item() for step in range(300)]
+    assert dead[0] == 0 and dead[-1] >= 0.9 * C  # revived codes equal the one in use, and take turns
+
+
 def test_revival_depends_on_its_generator_alone():
     results = []
     for seed in (1, 1, 2):
@@ -170,15 +224,23 @@ def test_eval_changes_nothing():
     assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
 
 
-def test_bf16_autocast_does_not_reach_the_codebook():
-    quantizer = build()
-    q = queries()
-    plain = quantizer.nearest(quantizer.features(q))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(quantizer.nearest(quantizer.features(q)), plain)
-        out = quantizer(q, draws())
-    assert out.codes.dtype == torch.float32
-    assert torch.equal(out.ids, plain)
+def test_bf16_autocast_changes_nothing():
+    plain, mixed = build(), build()
+    for seed in range(3):
+        q, same = (queries(seed=seed).requires_grad_() for _ in range(2))
+        out = plain(q, draws(seed))
+        (out.codes.square().sum() + out.loss).backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(mixed.nearest(mixed.features(same)), out.ids)
+            again = mixed(same, draws(seed))
+        (again.codes.square().sum() + again.loss).backward()
+        assert again.codes.dtype == again.loss.dtype == torch.float32
+        assert torch.equal(again.ids, out.ids)
+        assert torch.allclose(q.grad, same.grad, atol=1e-7)
+        assert out.logs.keys() == again.logs.keys()
+        assert all(torch.equal(out.logs[name], again.logs[name]) for name in out.logs)
+    states = plain.state_dict(), mixed.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_groups_of_eight():
@@ -197,16 +259,30 @@ def test_bad_options_are_named():
 
 
 @pytest.mark.parametrize("slice_size", [1, 300, 2**22])
-def test_soft_usage_and_its_gradient_in_slices(monkeypatch, slice_size):
-    monkeypatch.setattr("ddt_lightning.tokens.usage.SLICE", slice_size)
+def test_the_entropy_and_its_gradient_in_slices(monkeypatch, slice_size):
+    monkeypatch.setattr("ddt_lightning.tokens.usage.CACHED", slice_size)
     u = F.normalize(torch.randn(5, K, D, generator=draws(3)), dim=-1).requires_grad_()
     codebook = F.normalize(torch.randn(C, D, generator=draws(4)), dim=-1)
-    weights = torch.randn(K, C, generator=draws(5))
-    whole = (u @ codebook.T / 0.1).softmax(-1).mean(0)
-    sliced = SoftUsage.apply(u, codebook, 0.1)
-    assert torch.allclose(sliced, whole, atol=1e-6)
-    by_torch = torch.autograd.grad((whole * weights).sum(), u)[0]
-    assert torch.allclose(torch.autograd.grad((sliced * weights).sum(), u)[0], by_torch, atol=1e-5)
+    usage = torch.rand(K, C, generator=draws(5)).softmax(-1)
+    mixed = 0.8 * usage + 0.2 * (u @ codebook.T / 0.1).softmax(-1).mean(0)
+    whole = 0.5 * (entropy(mixed).mean() + entropy(mixed.view(K // 8, 8, C).mean(1)).mean())
+    sliced = mixed_entropy(u, codebook, usage, 0.8, 0.1)
+    assert sliced.item() == pytest.approx(whole.item(), rel=1e-6)
+    expected = torch.autograd.grad(3 * whole, u)[0]
+    codebook.zero_()  # the codebook moves before backward
+    gradient = torch.autograd.grad(3 * sliced, u)[0]
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()
     quantizer = build()
-    features = quantizer.features(queries())
-    assert torch.equal(quantizer.nearest(features), (features @ quantizer.codebook.T).argmax(-1))
+    quantizer(queries(), draws())
+    each = perplexity_by_position(quantizer.usage)
+    assert torch.allclose(each, entropy(quantizer.usage).exp(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("slice_size", [1, 300, 2**22])
+@pytest.mark.parametrize("size", [1, 7, 40, 512, 768])
+def test_nearest_codes_are_the_first_of_the_largest_products(monkeypatch, slice_size, size):
+    monkeypatch.setattr("ddt_lightning.tokens.usage.CACHED", slice_size)
+    rows = torch.randint(-2, 3, (50, 3), generator=draws(1)).float()  # whole numbers: exact products, many ties
+    codebook = torch.randint(-2, 3, (size, 3), generator=draws(2)).float()
+    products = (rows @ codebook.T).tolist()
+    assert nearest_codes(rows, codebook).tolist() == [line.index(max(line)) for line in products]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.quantizer import Quantized, QuantizerConfig
-from ddt_lightning.tokens.usage import entropy, fold_usage, perplexities
+from ddt_lightning.tokens.usage import dead_codes, entropy, fold_usage, perplexities, perplexity_by_position
 
 MARGIN = 1e-3
 """How far inside the outermost half step the bound keeps its values."""
@@ -91,5 +91,9 @@ class FiniteScalarQuantizer(nn.Module):
             if self.training:
                 fold_usage(self.usage, ids, self.steps, self.config.decay)
                 self.steps += 1
-        logs = {**perplexities(entropy(self.usage).exp()), "perplexity": entropy(self.usage.mean(0)).exp()}
+        logs = {
+            **perplexities(perplexity_by_position(self.usage)),
+            "perplexity": entropy(self.usage.mean(0)).exp(),
+            "dead_codes": dead_codes(self.usage, self.config.dead_threshold),
+        }
         return Quantized(codes, ids, codes.new_zeros(()), logs)

@@ -3,16 +3,16 @@
 All counts are summed over processes, so every process holds the same table. Source: Selftok's per-position statistics.
 """
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 SPANS = 4
 """Quarters of the positions whose code usage is logged apart."""
-SLICE = 2**22
-"""Cosines that are held at a time."""
+CACHED = 2**19
+"""Numbers that a slice of a large table holds on a CPU: passes over it then stay in the cache."""
+HELD = 2**26
+"""The same on an accelerator, which needs large slices to be busy."""
 FIRST_DECAY = 0.3
 """The very first batch outweighs the uniform start."""
 TINY = 1e-10
@@ -22,6 +22,12 @@ TINY = 1e-10
 def entropy(p: Tensor) -> Tensor:
     """Entropy in nats over the last axis."""
     return -(p * (p + TINY).log()).sum(-1)
+
+
+def slices(rows: int, width: int, device: torch.device) -> list[slice]:
+    """Slices of the rows of a table that is `width` wide, each small enough to pass over several times."""
+    step = max(1, (CACHED if device.type == "cpu" else HELD) // width)
+    return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
 
 
 def summed(x: Tensor) -> Tensor:
@@ -40,39 +46,6 @@ def gathered(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(processes)]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
-
-
-class SoftUsage(torch.autograd.Function):
-    """How often each code would be used by a batch, softly: `mean over B of softmax(u . codebook / temperature)`.
-
-    `[B, K, d]` and `[C, d]` to `[K, C]`, a slice of positions at a time and again in backward: the `[B, K, C]` of a
-    real codebook would be gigabytes.
-    """
-
-    @staticmethod
-    def slices(u: Tensor, codebook: Tensor) -> list[slice]:
-        """Slices of positions whose cosines are at most `SLICE` numbers."""
-        step = max(1, SLICE // (len(u) * len(codebook)))
-        return [slice(start, start + step) for start in range(0, u.shape[1], step)]
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, codebook: Tensor, temperature: float) -> Tensor:  # noqa: ANN401 - torch's protocol
-        """See the class."""
-        ctx.save_for_backward(u, codebook)
-        ctx.temperature = temperature
-        parts = SoftUsage.slices(u, codebook)
-        return torch.cat([(u[:, part] @ (codebook.T / temperature)).softmax(-1).mean(0) for part in parts])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        """Gradient of u; the codebook is not trained by gradient."""
-        u, codebook = ctx.saved_tensors
-        result = torch.empty_like(u)
-        for part in SoftUsage.slices(u, codebook):
-            p = (u[:, part] @ (codebook.T / ctx.temperature)).softmax(-1)
-            towards = p * (grad[part] - (p * grad[part]).sum(-1, keepdim=True))
-            result[:, part] = towards @ codebook / (len(u) * ctx.temperature)
-        return result, None, None
 
 
 def world() -> tuple[int, int]:
@@ -99,6 +72,13 @@ def fold_usage(usage: Tensor, ids: Tensor, steps: Tensor, decay: float) -> None:
     usage.mul_(kept).view(-1).index_add_(0, flat, ((1 - kept) / len(ids)).to(usage).expand(len(flat)))
 
 
+@torch.no_grad()
+def perplexity_by_position(usage: Tensor) -> Tensor:
+    """Perplexity `[K]` of every row of the table `[K, C]`."""
+    parts = slices(len(usage), usage.shape[1], usage.device)
+    return torch.cat([entropy(usage[part]) for part in parts]).exp()
+
+
 def perplexities(each: Tensor) -> dict[str, Tensor]:
     """Means of the perplexity of every position `[K]`, over all of them and in each quarter, `_1` the finest.
 
@@ -107,3 +87,16 @@ def perplexities(each: Tensor) -> dict[str, Tensor]:
     spans = each.tensor_split(min(SPANS, len(each)))
     named = {f"position_perplexity_{number}": span.mean() for number, span in enumerate(spans, 1)}
     return {"position_perplexity": each.mean(), **named}
+
+
+@torch.no_grad()
+def dead_codes(usage: Tensor, threshold: float) -> Tensor:
+    """How many codes are hardly used by any position, over the memory of the table.
+
+    Codes that were replaced count until they are used: the table does not know of replacements.
+
+    Args:
+        usage: the table `[K, C]`.
+        threshold: share of uniform use below which a code is dead.
+    """
+    return (usage.mean(0) * usage.shape[1] < threshold).sum().float()

@@ -4,25 +4,22 @@ The reference's way computes all K tokens under a mask and keeps one-hots and so
 in a process of its own, whose peak memory is read.
 """
 
-import resource
-import statistics
-import subprocess
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
 from sizes import benchmark_config
+from timing import each_alone, measure
 from torch import Tensor
 
+from ddt_lightning.tokens.diversity import position_groups
 from ddt_lightning.tokens.flow import flow_error, interpolate
-from ddt_lightning.tokens.quantizer import position_groups
 from ddt_lightning.tokens.schedule import visible_mask
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.tokens.usage import entropy
 
-BATCH, ROUNDS = 8, 5
-WAYS = ("dense", "ours")
+BATCH = 8
+WAYS = {"dense": "all tokens masked, dense one-hots", "ours": "prefix groups, codes by index"}
 
 
 def dense_quantizer(tokenizer: Tokenizer, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,41 +64,24 @@ def step(way: str, tokenizer: Tokenizer, queries: Tensor, latents: Tensor, numbe
     loss.backward()
 
 
-def measure(way: str) -> None:
-    """Print median seconds of a step and the process's peak memory in GiB above what it had before."""
+def main() -> None:
+    """Print the table."""
+    each_alone(f"training step of decoder and quantizer, batch {BATCH}", __file__, WAYS)
+
+
+def run(way: str) -> None:
+    """Measure one of the ways in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     tokenizer = Tokenizer(benchmark_config(4 if way == "ours" else 1)).train()
     config = tokenizer.config
     queries = torch.randn(BATCH, config.tokens, config.encoder.query_width)
     latents = torch.randn(BATCH, config.latent_channels, config.latent_size, config.latent_size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
-    for number in range(ROUNDS + 1):
-        start = time.perf_counter()
-        step(way, tokenizer, queries, latents, number)
-        seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(statistics.median(seconds[1:]), peak / 2**20)
-
-
-def main() -> None:
-    """Print the table."""
-    found = {}
-    for way in WAYS:
-        command = [sys.executable, __file__, way]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[way] = [float(number) for number in done.stdout.split()]
-    print(f"\ntraining step of decoder and quantizer, batch {BATCH} (medians of {ROUNDS}, one process each)")
-    print(f"{'':<44}{'seconds':>10}{'speed':>8}{'GiB':>8}{'memory':>8}")
-    for way, name in zip(WAYS, ("all tokens masked, dense one-hots", "prefix groups, codes by index"), strict=True):
-        seconds, peak = found[way]
-        speed, memory = found[WAYS[0]][0] / seconds, peak / found[WAYS[0]][1]
-        print(f"{name:<44}{seconds:>10.3f}{speed:>7.2f}x{peak:>8.2f}{memory:>7.2f}x")
+    measure(lambda number: step(way, tokenizer, queries, latents, number))
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        measure(sys.argv[1])
+        run(sys.argv[1])
     else:
         main()
