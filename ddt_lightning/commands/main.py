@@ -36,6 +36,8 @@ VERBS: dict[str, str] = {
     "eval edit": "evaluate:edit",
     "eval vqa": "evaluate:vqa",
     "eval caption": "evaluate:caption",
+    "export": "release:export",
+    "import": "release:import_lm",
     "import-selftok": "convert:import_selftok",
     "report": "report:report",
     "doctor": "doctor:doctor",
