@@ -66,7 +66,7 @@ def encode(
             done.pop(name, None)
             tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), layout, views, facts))
     fields = {name: model[name] for name in ("K", "codebook_size")}
-    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
+    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform, "kind": "ddt"}
     if tasks:
         (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
     count, problems = 0, {}

@@ -22,6 +22,7 @@ from jsonargparse import ArgumentParser
 PACKAGE = "ddt_lightning.commands"
 VERBS: dict[str, str] = {
     "data scenes": "data:scenes",
+    "data chat": "data:chat",
     "data check": "data:check",
     "data stats": "data:stats",
     "encode": "encode:encode",

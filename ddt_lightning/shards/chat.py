@@ -40,11 +40,13 @@ def exchange(request: list[Any], answer: list[Any]) -> Turns:
 
 
 def to_turns(sample: ImageSample) -> list[Turns]:
-    """The conversations that an edit or question sample stands for: one for an edit, one for each question.
+    """The conversations that a sample stands for: one for an edit or a chat, one for each question.
 
     Image 0 is the (source) image, image 1 the target. A question's answer is `answer`, or the most frequent of
     `answers`. A captioned image gives none: it stays a token sample.
     """
+    if isinstance(sample.data, dict) and "turns" in sample.data:
+        return [sample.data["turns"]]
     if len(sample.images) == 2:
         return [exchange([{"image": 0}, text], [{"image": 1}]) for text in sample.texts[:1]]
     return [
