@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-Order = Literal["fine_to_coarse", "coarse_to_fine"]
+Order = Literal["fine_to_coarse", "coarse_to_fine", "raster"]  # raster: a grid's ids, for comparison
 Ids = Sequence[int] | np.ndarray | Tensor
 Images = Sequence[Ids] | np.ndarray | Tensor
 Turn = Mapping[str, Any]
@@ -107,7 +107,7 @@ class Vocab:
         text: fast text tokenizer with BOS, EOS and PAD; refused if it parses special strings inside a text.
         codebook_size: number of image codes.
         image_tokens: K, ids per image.
-        order: the order in which the model sees an image's ids: as they are, or reversed.
+        order: the order in which the model sees an image's ids: `coarse_to_fine` reverses them, the others do not.
         tokenizer: fingerprint of the image tokenizer that the ids come from, where known.
     """
 
@@ -160,17 +160,17 @@ class Vocab:
 
     def reorder(self, ids: Tensor) -> Tensor:
         """Image ids `[..., K]` from codebook order to the model's order, and back (its own inverse)."""
-        return ids if self.order == "fine_to_coarse" else ids.flip(-1)
+        return ids.flip(-1) if self.order == "coarse_to_fine" else ids
 
     def image_to_lm(self, ids: Ids) -> list[int]:
         """LM ids `[K]` of an image's ids `[K]`: reordered and offset, without [BOV] and [EOV]."""
         lm = self._image_array(ids, 0) + self.image_start
-        return (lm if self.order == "fine_to_coarse" else lm[::-1]).tolist()
+        return (lm[::-1] if self.order == "coarse_to_fine" else lm).tolist()
 
     def lm_to_image(self, ids: Ids) -> list[int]:
         """Inverse of `image_to_lm`."""
         image = self._image_array(ids, self.image_start) - self.image_start
-        return (image if self.order == "fine_to_coarse" else image[::-1]).tolist()
+        return (image[::-1] if self.order == "coarse_to_fine" else image).tolist()
 
     # Formats of pretraining. `max_length` cuts the text, never the image.
 

@@ -9,7 +9,7 @@ import pytest
 from ddt_lightning.shards.chat import ChatDecoder, ChatShards, to_turns
 from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.rows import DESCRIBE
-from ddt_lightning.shards.write import write_shards, write_tokens_json
+from ddt_lightning.shards.write import to_bytes, write_shards, write_tokens_json
 from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
 
 K, CODES = 5, 30
@@ -143,3 +143,37 @@ def test_wrong_shards_are_named(tmp_path, vocab, shards):
     Vocab(vocab.text, CODES + 1, K).save(tmp_path / "other")
     with pytest.raises(ValueError, match=rf"codebook_size={CODES}.*{CODES + 1}"):
         ChatShards(str(tmp_path / "other"), **shards).setup("fit")
+
+
+def test_sources_of_one_kind_come_by_their_weights(tmp_path, vocab, shards):
+    for name in ("a", "b"):
+        turns = to_turns(sample(1, [], [{"question": "which?", "answers": [name]}]))[0]
+        ids = np.zeros((1, K), np.uint16)
+        write_shards(
+            tmp_path, name, [{"__key__": f"{n}", "ids.npy": ids, "json": {"turns": turns}} for n in range(9)], 9
+        )
+    data = ChatShards(
+        str(tmp_path / "vocab"), images=shards["images"], conversations=[f"{tmp_path}/a-*.tar", f"{tmp_path}/b-*.tar"],
+        weights={"conversations": [3, 1]}, draw=0.5, describe=0.0, converse=0.5, workers=0, batch_size=16,
+    )  # fmt: skip
+    data.setup("fit")
+    found = Counter(
+        kind(turns) if kind(turns) == "draw" else turns[1]["content"][0]
+        for turns, *_ in conversations(vocab, islice(data.train_dataloader(), 50))
+    )
+    assert found == {"draw": 400, "a": 300, "b": 100}
+    with pytest.raises(ValueError, match=r"data\.weights\.conversations.*2 weights"):
+        ChatShards("v", conversations=["a", "b"], weights={"conversations": [1]})
+
+
+def test_views_of_a_captioned_image_are_drawn(tmp_path, vocab):
+    views = np.arange(3 * K, dtype=np.uint16).reshape(3, K)
+    decode = ChatDecoder(vocab, 100, 0.0, seed=0)
+    record = {"ids.npy": to_bytes("ids.npy", views), "txt": b"circle"}
+    for label in ("draw", "describe"):
+        found = Counter()
+        for number in range(60):
+            _, images = vocab.parse_chat(decode(record, label, number)["ids"])
+            assert len(images) == 1
+            found[tuple(images[0])] += 1
+        assert set(found) == {tuple(view) for view in views.tolist()} and min(found.values()) > 8

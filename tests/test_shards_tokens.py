@@ -261,3 +261,104 @@ def test_all_texts_of_a_sample_reach_the_text_tokenizer():
     assert texts_of(record, Columns()) == ["one", "two", "q?", "a"]
     mixed = list(with_wordings(str(i) for i in range(100)))
     assert [text for text in mixed if text.isdigit()] == [str(i) for i in range(100)] and len(mixed) > 110
+
+
+def test_views_are_all_used_and_belong_to_the_sample(tmp_path, vocab):
+    views = np.stack([image(0), image(11), image(23)])
+    samples = [{"__key__": f"{n:03d}", "ids.npy": views.astype(np.uint16), "txt": "picture 0"} for n in range(20)]
+    write_shards(tmp_path / "views", "t", samples, 10)
+    write_tokens_json(tmp_path / "views", **FIELDS, transform="none", source="here")
+
+    def firsts(**options):
+        data = TokenShards(
+            [str(tmp_path / "views" / "*.tar")], vocab=str(tmp_path / "vocab"), workers=0, batch_size=20, **options
+        )
+        data.setup("fit")
+        found = rows(islice(data.train_dataloader(), 15))
+        return {n: vocab.lm_to_image(ids[ids.index(vocab.bov) + 1 :][:K])[0] for n, (ids, _) in found.items()}
+
+    settings = {"t2i": 0.5, "i2t": 0.5, "text_only": 0.0}
+    first = firsts(**settings)
+    assert all(60 < count < 140 for count in Counter(first.values()).values())
+    assert set(first.values()) == {0, 11, 23}
+    assert firsts(**settings) == first != firsts(**settings, seed=1)
+
+
+@pytest.fixture
+def mixed(tmp_path, vocab):
+    """Two sources whose images and lines tell where they come from: codes below 20 and from 20 on."""
+
+    def sources(weights, **options):
+        for name, first, count in (("small", 0, 13), ("large", 20, 60)):
+            ids = [(np.arange(K) + first + n % 10).astype(np.uint16) for n in range(count)]
+            samples = [{"__key__": f"{n:03d}", "ids.npy": ids[n], "txt": name} for n in range(count)]
+            write_shards(tmp_path / name, "t", samples, 5)
+            write_shards(tmp_path / name, "line", [{"__key__": f"{n}", "txt": f"line {name}"} for n in range(8)], 4)
+            write_tokens_json(tmp_path / name, **FIELDS, transform="none", source="here")
+        folders = [tmp_path / "small", tmp_path / "large"]
+        data = TokenShards(
+            [str(folder / "t-*.tar") for folder in folders],
+            text_shards=[str(folder / "line-*.tar") for folder in folders],
+            vocab=str(tmp_path / "vocab"),
+            weights=weights,
+            caption_drop=0.0,
+            **{"workers": 0, "batch_size": 20, "lanes": 4, **options},
+        )
+        data.setup("fit")
+        return data
+
+    return sources
+
+
+def origin(vocab, ids):
+    text = vocab.read_text([i for i in ids if i < vocab.text_size])
+    if vocab.bov in ids:
+        code = vocab.lm_to_image(ids[ids.index(vocab.bov) + 1 :][:K])[0]
+        assert text == ("small" if code < 20 else "large")
+        return text
+    return text
+
+
+def test_weighted_sources_come_in_exact_shares_in_every_format(vocab, mixed):
+    data = mixed({"shards": [0.3, 0.7], "text_shards": [3, 1]}, t2i=0.5, i2t=0.3, text_only=0.2)
+    found = rows(islice(data.train_dataloader(), 100))
+    kinds = Counter((kind(vocab, ids), origin(vocab, ids)) for ids, _ in found.values())
+    assert kinds == {
+        ("t2i", "small"): 300, ("t2i", "large"): 700, ("i2t", "small"): 180, ("i2t", "large"): 420,
+        ("text_only", "line small"): 300, ("text_only", "line large"): 100,
+    }  # fmt: skip
+    for begin in (0, 7, 33):  # not in the long run alone
+        part = Counter(origin(vocab, found[n][0]) for n in range(20 * begin, 20 * begin + 200))
+        assert abs(part["small"] - 48) <= 8 and abs(part["line small"] - 30) <= 8
+
+
+def test_weighted_sources_resume_and_do_not_depend_on_the_ranks(mixed, monkeypatch):
+    data = mixed({"shards": [1, 2]})
+    whole = rows(islice(data.train_dataloader(), 12))
+    parts = {}
+    for rank in range(2):
+        monkeypatch.setattr(data, "ranks", lambda rank=rank: (rank, 2))
+        parts |= rows(islice(data.train_dataloader(), 12))
+    assert parts == whole
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "start", lambda: 5 * 20)
+    assert rows(islice(data.train_dataloader(), 7)) == {n: row for n, row in whole.items() if n >= 100}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"shards": [1]}, "must be 2 weights"),
+        ({"shards": [1, -1]}, "must not be negative"),
+        ({"shards": [0, 0]}, "nor all be 0"),
+        ({"images": [1]}, "must name one of shards, text_shards"),
+    ],
+)
+def test_impossible_weights_are_refused(mixed, weights, message):
+    with pytest.raises(ValueError, match=rf"data\.weights.*{message}"):
+        mixed(weights)
+
+
+def test_a_pattern_of_weight_0_is_left_out(vocab, mixed):
+    found = rows(islice(mixed({"shards": [0, 1]}, text_only=0.0).train_dataloader(), 5))
+    assert {origin(vocab, ids) for ids, _ in found.values()} == {"large"}

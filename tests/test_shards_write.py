@@ -78,7 +78,7 @@ def test_nothing_to_write_is_an_error(tmp_path):
 
 def test_tokens_json_round_trip_and_errors(tmp_path):
     write_tokens_json(tmp_path, **FIELDS)
-    assert read_tokens_json(tmp_path) == FIELDS
+    assert read_tokens_json(tmp_path) == {**FIELDS, "kind": "ddt"}
     (tmp_path / "b").mkdir()
     with pytest.raises(FileNotFoundError, match=r"b/tokens\.json"):
         common_fields([str(tmp_path / "b" / "x.tar")], "data.shards")
@@ -89,7 +89,10 @@ def test_tokens_json_round_trip_and_errors(tmp_path):
     with pytest.raises(ValueError, match=r"`data\.shards`: .*/b/tokens\.json has K=5, .*K=4"):
         common_fields([str(tmp_path / "x.tar"), str(tmp_path / "b" / "x.tar")], "data.shards")
     write_tokens_json(tmp_path / "b", **{**FIELDS, "source": "other"})
-    assert common_fields([str(tmp_path / "x.tar"), str(tmp_path / "b" / "x.tar")], "data.shards")[0] == FIELDS
+    assert common_fields([str(tmp_path / "x.tar"), str(tmp_path / "b" / "x.tar")], "data.shards")[0] == {
+        **FIELDS,
+        "kind": "ddt",
+    }
 
 
 def test_ids_take_the_smallest_type():

@@ -29,6 +29,8 @@ OVERLAYS = {
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],
+    "data/instructpix2pix.yaml": ["tokenizer"],
+    "data/laion.yaml": ["tokenizer"],
 }
 PAPER = [f"stages/paper/tok-{name}.yaml" for name in ("ddt", "selftok512", "selftok1024")]
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))

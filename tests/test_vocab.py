@@ -25,7 +25,7 @@ def text():
     return train_text_tokenizer(TEXTS * 5, 500)
 
 
-@pytest.fixture(params=["fine_to_coarse", "coarse_to_fine"])
+@pytest.fixture(params=["fine_to_coarse", "coarse_to_fine", "raster"])
 def vocab(request, text):
     return Vocab(text, CODES, K, request.param)
 

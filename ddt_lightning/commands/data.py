@@ -1,12 +1,13 @@
-"""`ddt data scenes|check|stats`: make the embedded world's shards; look through any shards.
+"""`ddt data scenes|chat|check|stats`: make the embedded world's shards, or shards of chats; look through any shards.
 
-In: numbers of samples, or shards. Out: shard files (`data/README.md` says what is in them), or lines about them.
+In: numbers of samples, JSON Lines, or shards. Out: shard files (`data/README.md` says what is in them), or lines about
+them.
 """
 
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,57 @@ def scenes(
         if old.name not in written and old.name.rpartition("-")[0] in kinds:
             old.unlink()
     print(f"{len(written)} shards in {out}: {sum(counts.values())} training samples, {val} for validation of each kind")
+
+
+def chat(lines: str, *, images: str, out: str, name: str = "chats", per_shard: int = 1_000) -> None:
+    """Pack conversations about image files into chat shards, for `ddt encode`.
+
+    Args:
+        lines: JSON Lines file, `{"turns": [{"role": "user", "content": ["what is this?", {"image": "a.jpg"}]}, ...]}`.
+        images: folder of the image files; what lies outside is never read.
+        out: folder of the shards.
+        name: beginning of the shards' names.
+        per_shard: samples in a shard at most.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: no conversation can be used.
+    """
+    from ddt_lightning.shards.conversations import read_lines
+
+    for option, path in {"lines": Path(lines), "images": Path(images)}.items():
+        if not (path.is_file() if option == "lines" else path.is_dir()):
+            raise FileNotFoundError(f"`{option}` ({path}) does not exist.")
+    problems: dict[str, str] = {}
+    write_chats(read_lines(lines, problems), images, out, name, per_shard, problems)
+
+
+def write_chats(
+    chats: Iterable[tuple[str, list[dict[str, Any]]]],
+    images: str,
+    out: str,
+    name: str,
+    per_shard: int,
+    problems: dict[str, str],
+) -> None:
+    """Write chat shards and say what was left out; the converters in `data/` end here, too."""
+    from ddt_lightning.commands.encode import report
+    from ddt_lightning.shards.conversations import chat_samples
+    from ddt_lightning.shards.write import write_shards
+
+    made = 0
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal made
+        for sample in chat_samples(chats, images, problems):
+            made += 1
+            yield sample
+
+    try:
+        shards = write_shards(out, name, counted(), per_shard)
+    finally:
+        report(problems)
+    print(f"{made} conversations in {len(shards)} shards in {out}")
 
 
 def write_scenes(path: str, kind: str, split: str, numbers: range, side: int, seed: int) -> str:
@@ -242,13 +294,17 @@ def scan_sample(record: dict[str, Any], facts: Facts) -> None:
     """
     import numpy as np
 
-    from ddt_lightning.shards.images import decode_image
+    from ddt_lightning.shards.conversations import check_turns
+    from ddt_lightning.shards.images import decode_image, numbered
     from ddt_lightning.shards.read import Columns, image_member, read_json
     from ddt_lightning.shards.rows import read_ids, texts_of
 
     columns = Columns()
     found = [image_member(record, columns, role) for role in ("image", "source", "target")]
-    for member in filter(None, found):
+    shots = numbered(record)
+    if shots:
+        check_turns((read_json(record) or {}).get("turns"), len(shots))
+    for member in filter(None, [*found, *shots]):
         height, width = decode_image(record[member]).shape[:2]
         facts.sizes[f"{width}x{height}"] += 1
     if (found[1] is None) != (found[2] is None):

@@ -26,27 +26,32 @@ def encode(
     shards: list[str] | str,
     out: str,
     order: Literal["fine_to_coarse", "coarse_to_fine"] = "fine_to_coarse",
-    columns: dict[str, str] | None = None,
+    columns: dict[str, str] | str | None = None,
+    views: int = 1,
     coding: Coding = CODING,
 ) -> None:
-    """Turn image, edit and question shards into token shards.
+    """Turn image, edit, question and chat shards into token shards.
 
     Args:
         tokenizer: tokenizer folder, or a run or model folder that holds one.
         shards: paths or patterns such as 'data/shards/images-*.tar'; quote them.
         out: folder of the token shards, named like the shards they come from.
         order: order in which a language model will see an image's ids; the files keep codebook order.
-        columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}'.
+        columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}', or the
+            overlay file that has them under data.columns, such as data/instructpix2pix.yaml.
+        views: ids of this many crops of each captioned image: the centre, then random ones; training draws one.
         coding: how to run the tokenizer.
     """
+    layout = read_columns(columns) if isinstance(columns, str) else columns or {}
+    positive("views", views)
     folder, sources, model = begin(tokenizer, shards, coding)
     target = Path(out)
     names = token_names(sources)
     record = target / "encoded.json"
     done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     done = {name: facts for name, facts in done.items() if (target / name).is_file()}
-    transform = f"{model['image_size']} px, centre"
-    wanted = {"tokenizer": model["fingerprint"], "transform": transform, "columns": columns or {}}
+    transform = f"{model['image_size']} px, centre" + (f" and {views - 1} random crops" if views > 1 else "")
+    wanted = {"tokenizer": model["fingerprint"], "transform": transform, "columns": layout}
     foreign = [name for name, facts in done.items() if facts["tokenizer"] != wanted["tokenizer"] and name not in names]
     if foreign:
         raise ValueError(
@@ -59,9 +64,9 @@ def encode(
         facts = {**wanted, "source": source_hash(url)}
         if done.get(name) != facts:
             done.pop(name, None)
-            tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), columns or {}, facts))
+            tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), layout, views, facts))
     fields = {name: model[name] for name in ("K", "codebook_size")}
-    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
+    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform, "kind": "ddt"}
     if tasks:
         (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
     count, problems = 0, {}
@@ -138,6 +143,24 @@ def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path
     patterns = [shards] if isinstance(shards, str) else list(shards)
     sources = expand(patterns, "--shards")
     return folder, sources, described.result() if described else call("encoding:facts", str(folder), coding)
+
+
+def read_columns(path: str) -> dict[str, str]:
+    """`data.columns` of an overlay.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not YAML, or has no `data.columns`.
+    """
+    import yaml
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`--columns` ({path}) is neither a mapping nor a file.")
+    try:
+        found = yaml.safe_load(Path(path).read_text())["data"]["columns"]
+        return {str(part): str(member) for part, member in found.items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"`--columns` ({path}) has no mapping `data: columns:`: {error}") from None
 
 
 def token_names(sources: list[str]) -> dict[str, str]:

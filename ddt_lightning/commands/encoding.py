@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,9 @@ from PIL import Image
 from ddt_lightning.commands.files import pick_device
 from ddt_lightning.commands.options import Coding, Decoding
 from ddt_lightning.pipeline import Pipeline
-from ddt_lightning.seeding import key_bits
-from ddt_lightning.shards.chat import to_turns
-from ddt_lightning.shards.images import ImageSample, read_images
+from ddt_lightning.seeding import key_bits, numpy_rng
+from ddt_lightning.shards.chat import has_turns, to_turns
+from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images, square
 from ddt_lightning.shards.read import UNREADABLE, Columns, Record, name, read_json, read_shard
 from ddt_lightning.shards.rows import read_ids
 from ddt_lightning.shards.write import pack_ids, write_tar
@@ -55,7 +56,13 @@ def facts(folder: str, coding: Coding) -> dict[str, Any]:
 
 
 def encode_shard(
-    folder: str, coding: Coding, url: str, target: str, columns: dict[str, str], made_from: dict[str, Any]
+    folder: str,
+    coding: Coding,
+    url: str,
+    target: str,
+    columns: dict[str, str],
+    views: int,
+    made_from: dict[str, Any],
 ) -> tuple[str, dict[str, Any], int, Problems]:
     """Encode one shard into the file `target`.
 
@@ -63,13 +70,16 @@ def encode_shard(
         Name of the new shard, `made_from` as it is, number of samples, and samples left out with the reason.
 
     Raises:
-        ValueError: where no sample can be encoded.
+        ValueError: where no sample can be encoded, or several views are asked of something else than captioned images.
     """
     pipeline = loaded(folder, coding)
     problems: Problems = {}
 
     def samples() -> Iterator[dict[str, Any]]:
-        read = read_images([url], image_size=pipeline.image_size, columns=Columns(**columns), problems=problems)
+        side = pipeline.image_size if views == 1 else None
+        read = read_images([url], image_size=side, columns=Columns(**columns), problems=problems)
+        if views > 1:
+            read = (cropped(sample, pipeline.image_size, views) for sample in read)
         for part in groups(read, coding.batch):
             images = torch.from_numpy(np.stack([image for sample in part for image in sample.images]))
             ids = pipeline.encode(images.permute(0, 3, 1, 2).contiguous()).cpu().numpy()
@@ -77,7 +87,7 @@ def encode_shard(
             for sample in part:
                 own = packed[start : start + len(sample.images)]
                 start += len(sample.images)
-                found = list(token_samples(sample, own))
+                found = list(view_samples(sample, own) if views > 1 else token_samples(sample, own))
                 if not found:
                     problems[f"{Path(url).name}:{sample.key}"] = "is an edit without an instruction"
                 yield from found
@@ -87,6 +97,30 @@ def encode_shard(
         reason = next(iter(problems.items()), ("nothing", "it is empty"))
         raise ValueError(f"`--shards`: no sample of {url} can be encoded, {reason[0]}: {reason[1]}.")
     return Path(target).name, made_from, count, problems
+
+
+def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:
+    """A captioned image as its views: the centre, then random crops that its key decides.
+
+    Raises:
+        ValueError: it is an edit, a chat, or has questions.
+    """
+    if len(sample.images) > 1 or to_turns(sample):
+        raise ValueError(
+            f"`--views` ({views}) is for captioned images, {sample.shard}:{sample.key} is none: encode it without."
+        )
+    image = Image.fromarray(sample.images[0])
+    crops = [np.asarray(square(image, side))]
+    for number in range(1, views):
+        left, top = numpy_rng("view", sample.key, number).random(2)
+        crops.append(np.asarray(square(image, side, (left, top), CROP_MARGIN)))
+    return replace(sample, images=tuple(crops))
+
+
+def view_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The token sample of a captioned image's views: `ids.npy` is `[views, K]`."""
+    for plain in token_samples(replace(sample, images=sample.images[:1]), ids):
+        yield {**plain, "ids.npy": ids}
 
 
 def token_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -117,7 +151,8 @@ def decode_shard(
     def readable() -> Iterator[tuple[Record, np.ndarray]]:
         for record in read_shard(url, problems):
             try:
-                yield record, read_ids(record)
+                ids = read_ids(record)
+                yield record, ids if has_turns(record) else ids[:1]  # of several views the first is the whole image
             except UNREADABLE as error:
                 problems[name(record)] = f"{type(error).__name__}: {error}"
 

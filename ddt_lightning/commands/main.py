@@ -22,6 +22,7 @@ from jsonargparse import ArgumentParser
 PACKAGE = "ddt_lightning.commands"
 VERBS: dict[str, str] = {
     "data scenes": "data:scenes",
+    "data chat": "data:chat",
     "data check": "data:check",
     "data stats": "data:stats",
     "encode": "encode:encode",
@@ -37,6 +38,8 @@ VERBS: dict[str, str] = {
     "eval vqa": "evaluate:vqa",
     "eval caption": "evaluate:caption",
     "study schedule": "study:schedule",
+    "export": "release:export",
+    "import": "release:import_lm",
     "import-selftok": "convert:import_selftok",
     "report": "report:report",
     "doctor": "doctor:doctor",

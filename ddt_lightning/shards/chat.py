@@ -7,6 +7,7 @@ conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), amon
 
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.images import ImageSample
-from ddt_lightning.shards.module import Loader, ShardModule
-from ddt_lightning.shards.order import Slot
-from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_json
-from ddt_lightning.shards.rows import DESCRIBE, DRAW, pad_rows, read_ids, word
+from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
+from ddt_lightning.shards.order import Slot, exact
+from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_json
+from ddt_lightning.shards.rows import DESCRIBE, DRAW, pad_rows, pick_view, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.tokens import check_length, has_both, has_ids, load_vocab
 from ddt_lightning.vocab import Vocab
@@ -39,11 +40,13 @@ def exchange(request: list[Any], answer: list[Any]) -> Turns:
 
 
 def to_turns(sample: ImageSample) -> list[Turns]:
-    """The conversations that an edit or question sample stands for: one for an edit, one for each question.
+    """The conversations that a sample stands for: one for an edit or a chat, one for each question.
 
     Image 0 is the (source) image, image 1 the target. A question's answer is `answer`, or the most frequent of
     `answers`. A captioned image gives none: it stays a token sample.
     """
+    if isinstance(sample.data, dict) and "turns" in sample.data:
+        return [sample.data["turns"]]
     if len(sample.images) == 2:
         return [exchange([{"image": 0}, text], [{"image": 1}]) for text in sample.texts[:1]]
     return [
@@ -78,6 +81,7 @@ class ChatDecoder:
         if label in ("draw", "describe"):
             texts = captions(record, Columns(), data)
             text = texts[int(rng.integers(len(texts)))]
+            images = pick_view(images, self.seed, sample)[None]
             if label == "draw":
                 turns = exchange([word(rng, DRAW, text)], [{"image": 0}])
             else:
@@ -129,6 +133,8 @@ class ChatShards(ShardModule):
         val_edits: held-out shards of the same kind.
         val_questions: held-out shards of the same kind.
         val_conversations: held-out shards of the same kind.
+        weights: `images`, `edits`, `questions` or `conversations` -> a weight for each of its patterns, which then are
+            sources of their own with exact shares, e.g. `{conversations: [3, 1]}`; null takes all samples alike.
         draw: share of captions to draw.
         describe: share of images to describe.
         edit: share of edits.
@@ -157,6 +163,7 @@ class ChatShards(ShardModule):
         val_edits: list[str] | None = None,
         val_questions: list[str] | None = None,
         val_conversations: list[str] | None = None,
+        weights: dict[str, list[float]] | None = None,
         draw: float = 0.4,
         describe: float = 0.15,
         edit: float = 0.25,
@@ -191,6 +198,8 @@ class ChatShards(ShardModule):
         }
         if not any(self.train_shards.values()):
             raise ValueError("`data.images`, `data.edits`, `data.questions`, `data.conversations`: give at least one.")
+        self.weights = weights or {}
+        check_weights(self.weights, self.train_shards)
         # label -> (number of its source, share)
         self.shares = {
             "draw": (0, draw),
@@ -208,9 +217,9 @@ class ChatShards(ShardModule):
             ValueError: shards that disagree with each other or with the vocabulary, or that lack ids or turns.
         """
         self.ranks()
-        train = {key: expand(patterns, f"data.{key}") for key, patterns in self.train_shards.items() if patterns}
-        val = {key: expand(patterns, f"data.{key}") for key, patterns in self.val_shards.items() if patterns}
-        every = [url for urls in (*train.values(), *val.values()) for url in urls]
+        train = {key: weighted(patterns, key, self.weights) for key, patterns in self.train_shards.items() if patterns}
+        val = {key: weighted(patterns, key, {}) for key, patterns in self.val_shards.items() if patterns}
+        every = [url for parts in (*train.values(), *val.values()) for urls, _ in parts for url in urls]
         self.vocab = load_vocab(self.vocab_folder, every, "data")
         check_length(self.max_length, self.vocab.image_tokens)
         if stage == "fit":
@@ -218,17 +227,17 @@ class ChatShards(ShardModule):
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
 
     def sources(
-        self, found: dict[str, list[str]], options: list[str], *, train: bool
+        self, found: dict[str, list[tuple[list[str], Fraction]]], options: list[str], *, train: bool
     ) -> tuple[list[Reader], list[Slot]]:
         """Checked readers of the shards that are given, and the shares of what they hold."""
         readers, slots = [], []
         for number, option in enumerate(options):
-            if option in found:
-                usable, wanted = (has_both, CAPTIONED) if number == 0 else (has_turns, TURNS)
-                readers.append(self.reader(found[option], usable, f"data.{option}", wanted, train=train))
+            usable, wanted = (has_both, CAPTIONED) if number == 0 else (has_turns, TURNS)
+            for urls, part in found.get(option, []):
+                readers.append(self.reader(urls, usable, f"data.{option}", wanted, train=train))
                 for label, (source, share) in self.shares.items():
                     if source == number:
-                        slots.append(Slot(len(readers) - 1, share, label))
+                        slots.append(Slot(len(readers) - 1, exact(share) * part, label))
         return readers, slots
 
     def train_dataloader(self) -> Loader:

@@ -7,6 +7,7 @@ with its images as uint8 `[H,W,3]` and its texts.
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch.utils.data import IterableDataset
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import train_scene, val_scene
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.shards.conversations import check_turns
 from ddt_lightning.shards.module import Loader, ShardModule
 from ddt_lightning.shards.order import Order, Slot, rank_batches
 from ddt_lightning.shards.read import (
+    IMAGE_TYPES,
     UNREADABLE,
     Columns,
     Problems,
@@ -236,7 +239,7 @@ class ImageSample:
     Args:
         shard: the shard it comes from.
         key: its name there.
-        images: uint8 `[H, W, 3]`: one image, or source and target of an edit.
+        images: uint8 `[H, W, 3]`: one image, source and target of an edit, or the images of a chat.
         texts: captions, or the instruction of an edit, the best one first.
         questions: `{"question", "answers"}` about the image.
         data: the json member as it is, or None.
@@ -281,18 +284,27 @@ def read_images(
                 yield sample
 
 
+def numbered(record: Record) -> list[str | None]:
+    """The members of a chat's images: `0.jpg`, `1.png`, ... as far as they go without a gap."""
+    endings = {member.partition(".")[0]: member for member in record if member.partition(".")[2] in IMAGE_TYPES}
+    return [endings[str(number)] for number in takewhile(lambda n: str(n) in endings, count())]
+
+
 def read_sample(record: Record, columns: Columns, image_size: int | None = None) -> ImageSample:
     """Decode one raw sample.
 
     Raises:
-        ValueError: it has no image.
+        ValueError: it has no image, or turns that are no conversation about its images.
     """
+    data = read_json(record)
+    chat = isinstance(data, dict) and "turns" in data
     pair = [image_member(record, columns, role) for role in ("source", "target")]
-    found = pair if all(pair) else [image_member(record, columns)]
+    found = (numbered(record) if chat else []) or (pair if all(pair) else [image_member(record, columns)])
     images = tuple(decode_image(record[member], image_size) for member in found if member)
     if not images:
         raise ValueError("has no image")
-    data = read_json(record)
+    if chat:
+        check_turns(data["turns"], len(images))
     texts = captions(record, columns, data)
     asked = questions(data, columns)
     # The `txt` of a question sample repeats its first question and answer.

@@ -2,18 +2,59 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, IterableDataset
 
-from ddt_lightning.shards.order import Mixture, Order, Slot
-from ddt_lightning.shards.read import Problems, Reader, Usable, check_shards
+from ddt_lightning.shards.order import Mixture, Order, Slot, exact
+from ddt_lightning.shards.read import Problems, Reader, Usable, check_shards, expand
 from ddt_lightning.shards.stream import Decoder, Example, TrainBatches, ValBatches
 
 log = logging.getLogger(__name__)
 
 NAMED = 20  # skipped samples that the report names
+
+
+Weights = dict[str, list[float]]
+
+
+def check_weights(weights: Weights, patterns: Mapping[str, list[str] | None]) -> None:
+    """Refuse weights that do not belong to the patterns of an option.
+
+    Args:
+        weights: option (without `data.`) -> one weight for each of its patterns.
+        patterns: option -> its patterns; only these options can be weighted.
+
+    Raises:
+        ValueError: another option, another number of weights, a negative one, or all of an option's are 0.
+    """
+    for option, values in weights.items():
+        if option not in patterns:
+            raise ValueError(f"`data.weights` ({option}) must name one of {', '.join(patterns)}.")
+        found = patterns[option] or []
+        if len(values) != len(found):
+            raise ValueError(f"`data.weights.{option}` {values} must be {len(found)} weights: one for each pattern.")
+        if min(values) < 0 or not any(values):
+            raise ValueError(f"`data.weights.{option}` {values} must not be negative nor all be 0.")
+
+
+def weighted(patterns: list[str], option: str, weights: Weights) -> list[tuple[list[str], Fraction]]:
+    """The shards of an option as sources with their shares of it, which add up to 1.
+
+    Without weights they are one source; with weights each pattern is one, whatever its size. A weight of 0 leaves its
+    pattern out.
+    """
+    values = weights.get(option)
+    if values is None:
+        return [(expand(patterns, f"data.{option}"), Fraction(1))]
+    shares = [exact(value) for value in values]
+    return [
+        (expand([pattern], f"data.{option}"), share / sum(shares))
+        for pattern, share in zip(patterns, shares, strict=True)
+        if share
+    ]
 
 
 class Loader:

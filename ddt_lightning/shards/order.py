@@ -4,17 +4,18 @@ In: a seed, a global batch size, shares. Out: for each position of each lane the
 sample from, and for each rank and worker the global sample numbers of its batches.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from fractions import Fraction
+from itertools import accumulate
+from math import lcm, sqrt
 
 from torch.utils.data import get_worker_info
 
 from ddt_lightning.seeding import key_bits
 
-BLOCK = 100  # positions of a lane that hold the exact shares: a share is a whole number of per cent
+CYCLE = 10_000  # longest cycle of a mixture: shares are exact if they are whole numbers of 1 in some number up to it
+GOLDEN = (sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Slot:
     """
 
     source: int
-    weight: float
+    weight: float | Fraction
     label: str = ""
 
 
@@ -56,56 +57,91 @@ class Order:
 
 
 class Mixture:
-    """Which slot each position of a lane belongs to.
+    """Which slot each position of a lane belongs to: exact shares over every stretch.
+
+    The slots come in a cycle as long as the shares' common denominator, spread evenly (`spread`): of any n positions in
+    a row a slot of share w has between w n - 2 and w n + 2, of a whole cycle exactly its share. Each lane begins at
+    another place of the cycle, so that the lanes' samples of one moment are spread evenly, too.
 
     Args:
         slots: the shares; slots of weight 0 are left out.
-        seed: of the order within a block.
+        seed: of where the lanes begin.
 
     Raises:
-        ValueError: no slot with a weight, a negative weight, or a share that is less than half a per cent.
+        ValueError: no slot with a weight, a negative weight, or a share below half of 1 in `CYCLE`.
     """
 
     def __init__(self, slots: Sequence[Slot], seed: int) -> None:
-        total = sum(slot.weight for slot in slots)
-        if total <= 0 or any(slot.weight < 0 for slot in slots):
-            raise ValueError(f"shares {[slot.weight for slot in slots]} must not be negative nor all be 0.")
+        if any(slot.weight < 0 for slot in slots) or not any(slot.weight for slot in slots):
+            raise ValueError(f"shares {[float(slot.weight) for slot in slots]} must not be negative nor all be 0.")
         self.slots = [slot for slot in slots if slot.weight]
-        self.seed = seed
-        quotas = [BLOCK * slot.weight / total for slot in self.slots]
-        counts = [int(quota) for quota in quotas]
-        by_remainder = sorted(range(len(quotas)), key=lambda i: (counts[i] - quotas[i], i))
-        for i in by_remainder[: BLOCK - sum(counts)]:
-            counts[i] += 1
-        if 0 in counts:
-            slot = self.slots[counts.index(0)]
-            raise ValueError(f"the share {slot.weight} of {total} is below 1 in {BLOCK}: raise it, or set it to 0.")
-        self.counts = counts
-        self.block = lru_cache(maxsize=256)(self._block)
+        self.first = key_bits("mix", seed)
+        self.counts = whole_counts([exact(slot.weight) for slot in self.slots])
+        if 0 in self.counts:
+            slot = self.slots[self.counts.index(0)]
+            raise ValueError(f"the share of {float(slot.weight)} is below 1 in {CYCLE}: raise it, or set it to 0.")
+        self.cycle = spread(self.counts)
+        # before[s][p]: how many of the first p positions of the cycle take their sample from source s
+        self.before = {
+            source: [0, *accumulate(int(self.slots[i].source == source) for i in self.cycle)]
+            for source in {slot.source for slot in self.slots}
+        }
 
-    def _block(self, lane: int, block: int) -> list[int]:
-        """Slot numbers of one block of one lane."""
-        order = [i for i, count in enumerate(self.counts) for _ in range(count)]
-        random.Random(key_bits("mix", self.seed, lane, block)).shuffle(order)
-        return order
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A worker process makes its own cache."""
-        return {key: value for key, value in self.__dict__.items() if key != "block"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.block = lru_cache(maxsize=256)(self._block)
+    def phase(self, lane: int) -> int:
+        """Where in the cycle a lane begins: steps of the golden ratio, which keep any number of lanes apart."""
+        return (self.first + int(lane * GOLDEN * len(self.cycle))) % len(self.cycle)
 
     def slot(self, lane: int, position: int) -> Slot:
         """The slot of position 0, 1, ... of a lane."""
-        return self.slots[self.block(lane, position // BLOCK)[position % BLOCK]]
+        return self.slots[self.cycle[(self.phase(lane) + position) % len(self.cycle)]]
 
     def taken(self, lane: int, position: int, source: int) -> int:
         """How many samples of a source the positions of a lane before `position` take."""
-        whole = sum(count for slot, count in zip(self.slots, self.counts, strict=True) if slot.source == source)
-        rest = self.block(lane, position // BLOCK)[: position % BLOCK]
-        return position // BLOCK * whole + sum(self.slots[i].source == source for i in rest)
+        before, length, phase = self.before.get(source, [0] * (len(self.cycle) + 1)), len(self.cycle), self.phase(lane)
+        rounds, rest = divmod(phase + position, length)
+        return rounds * before[length] + before[rest] - before[phase]
+
+
+def exact(weight: float | Fraction) -> Fraction:
+    """A weight as it was written: 0.1 is a tenth."""
+    return weight if isinstance(weight, Fraction) else Fraction(str(weight))
+
+
+def whole_counts(weights: Sequence[Fraction]) -> list[int]:
+    """Smallest whole numbers in the ratio of the weights; where their sum exceeds `CYCLE`, the nearest that do not.
+
+    The nearest are found by largest remainders: their sum is `CYCLE`, and each is off by less than 1.
+    """
+    total = sum(weights)
+    length = lcm(*((weight / total).denominator for weight in weights))
+    if length > CYCLE:
+        length = CYCLE
+    quotas = [length * weight / total for weight in weights]
+    counts = [int(quota) for quota in quotas]
+    by_remainder = sorted(range(len(quotas)), key=lambda i: (counts[i] - quotas[i], i))
+    for i in by_remainder[: length - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def spread(counts: Sequence[int]) -> list[int]:
+    """A sequence with `counts[i]` times the number i, as evenly as there is one.
+
+    Of its first n members, |number of i - n counts[i] / sum| <= 1 - 1 / (2k - 2) for k numbers, at every n. Source:
+    Tijdeman, The chairman assignment problem, Discrete Mathematics 32 (1980): of those that are behind by at least
+    1 / (2k - 2) the one is next that would have to be next the soonest.
+    """
+    total, parts = sum(counts), max(2 * len(counts) - 2, 1)
+    given = [0] * len(counts)
+    sequence = []
+    for n in range(1, total + 1):
+        # all numbers times total * parts, to stay whole
+        behind = [parts * (count * n - total * had) for count, had in zip(counts, given, strict=True)]
+        ready = [i for i, lag in enumerate(behind) if lag >= total]
+        chosen = min(ready, key=lambda i: (Fraction((parts - 1) * total - behind[i], counts[i]), i))
+        given[chosen] += 1
+        sequence.append(chosen)
+    return sequence
 
 
 def lane_position(start: int, lane: int, lanes: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.read import Columns, Record, captions, questions, read_json, read_npy
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import IGNORE
@@ -56,7 +57,7 @@ def pad_rows(examples: Sequence[Example], pad: int) -> Example:
 
 
 def read_ids(record: Record) -> NDArray[np.int64]:
-    """Image ids of a token sample, `[n, K]`; one image has n = 1.
+    """Image ids of a token sample, `[n, K]`: n images of a conversation, or n views of a captioned image, mostly 1.
 
     Raises:
         ValueError: the array has another shape.
@@ -65,6 +66,11 @@ def read_ids(record: Record) -> NDArray[np.int64]:
     if ids.ndim not in (1, 2):
         raise ValueError(f"ids.npy must be [K] or [n, K], not {list(ids.shape)}")
     return ids.reshape(-1, ids.shape[-1])
+
+
+def pick_view(ids: NDArray[np.int64], seed: int, sample: int) -> NDArray[np.int64]:
+    """The ids `[K]` of one of an image's views `[n, K]`, drawn for the sample with this number."""
+    return ids[int(numpy_rng("view", seed, sample).integers(len(ids))) if len(ids) > 1 else 0]
 
 
 def word(rng: np.random.Generator, wordings: Sequence[str], text: str = "") -> str:

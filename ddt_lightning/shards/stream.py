@@ -2,10 +2,10 @@
 
 Training order. Global sample n (n = 0, 1, 2, ... without end) belongs to lane `n % lanes`; rank r of W owns the lanes l
 with `l % W == r`, so a global batch of G samples is the same set of samples whatever W is. A lane is mixed from its
-sources by blocks of `BLOCK` positions that hold every source's exact share in a seeded order. What a lane takes from a
-source is a seeded permutation per epoch over shards, read through a seeded shuffle buffer that is drained at the
-epoch's end. With many shards each lane has its own (lane l: shards l, l + lanes, ...); otherwise the lanes deal out one
-common sequence, so that samples n = 0 .. N-1 are exactly the N samples of the set.
+sources in a cycle that holds every source's exact share, spread evenly (`Mixture`). What a lane takes from a source is
+a seeded permutation per epoch over shards, read through a seeded shuffle buffer that is drained at the epoch's end.
+With many shards each lane has its own (lane l: shards l, l + lanes, ...); otherwise the lanes deal out one common
+sequence, so that samples n = 0 .. N-1 are exactly the N samples of the set.
 
 A worker makes every `workers`-th batch of its rank and only steps over the raw samples of the others: the number of
 workers changes nothing. Nothing is stored for a resume: `start`, the global sample to begin with, is reached by going

@@ -13,14 +13,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 from ddt_lightning.seeding import numpy_rng
-from ddt_lightning.shards.module import Loader, ShardModule
-from ddt_lightning.shards.order import Slot
-from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_shard
-from ddt_lightning.shards.rows import pad_rows, read_ids, texts_of, with_wordings
+from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
+from ddt_lightning.shards.order import Slot, exact
+from ddt_lightning.shards.read import Columns, Record, captions, expand, read_shard
+from ddt_lightning.shards.rows import pad_rows, pick_view, read_ids, texts_of, with_wordings
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
@@ -57,7 +58,7 @@ class RowDecoder:
         if label == "text_only":
             ids, labels = self.vocab.text_only(text or "", self.max_length)
             return {"ids": ids, "labels": labels}
-        (image,) = read_ids(record)
+        image = pick_view(read_ids(record), self.seed, sample)
         if label == "i2t":
             ids, labels = self.vocab.i2t(image, text or "", self.max_length)
         elif label == "image_only" or rng.random() < self.caption_drop:
@@ -98,6 +99,8 @@ class TokenShards(ShardModule):
         text_tokenizer: folder of a text tokenizer for that, e.g. of a Llama; null trains one.
         text_vocab_size: the most pieces of a trained text tokenizer.
         columns: where the texts lie in shards of another layout.
+        weights: `shards` or `text_shards` -> a weight for each of its patterns, which then are sources of their own
+            with exact shares, e.g. `{shards: [0.7, 0.3]}`; null takes all their samples alike.
         t2i: share of rows caption -> image.
         i2t: share of rows image -> caption.
         image_only: share of rows without a caption, besides what `caption_drop` adds.
@@ -126,6 +129,7 @@ class TokenShards(ShardModule):
         text_tokenizer: str | None = None,
         text_vocab_size: int = 1024,
         columns: Columns | None = None,
+        weights: dict[str, list[float]] | None = None,
         t2i: float = 0.6,
         i2t: float = 0.3,
         image_only: float = 0.0,
@@ -151,7 +155,8 @@ class TokenShards(ShardModule):
             )
         self.shards, self.val_shards, self.text_shards, self.texts = shards, val_shards, text_shards, texts
         self.vocab_folder, self.text_tokenizer, self.text_vocab_size = vocab, text_tokenizer, text_vocab_size
-        self.columns = columns or Columns()
+        self.columns, self.weights = columns or Columns(), weights or {}
+        check_weights(self.weights, {"shards": shards, "text_shards": text_shards})
         self.shares, self.caption_drop, self.max_length = shares, caption_drop, max_length
 
     def prepare_data(self) -> None:
@@ -197,29 +202,37 @@ class TokenShards(ShardModule):
         else:
             usable, wanted = has_ids, "image ids (ids.npy)"
         if stage == "fit":
-            self.train_readers = [self.reader(urls, usable, "data.shards", wanted, train=True)]
+            sources = weighted(self.shards, "shards", self.weights)
+            self.train_readers = [self.reader(part, usable, "data.shards", wanted, train=True) for part, _ in sources]
+            lines = []
             if self.text_shards is not None and self.shares["text_only"]:
-                lines = expand(self.text_shards, "data.text_shards")
-                self.train_readers += [self.reader(lines, has_text, "data.text_shards", "a text (txt)", train=True)]
+                lines = weighted(self.text_shards, "text_shards", self.weights)
+            for part, _ in lines:
+                self.train_readers.append(self.reader(part, has_text, "data.text_shards", "a text (txt)", train=True))
+            self.train_slots = self.slots([share for _, share in sources], [share for _, share in lines])
         if val_urls:
             self.val_reader = self.reader(val_urls, usable, "data.val_shards", wanted, train=False)
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
         decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed)
-        return self.train_loader(self.train_readers, self.slots(self.train_readers), decoder)
+        return self.train_loader(self.train_readers, self.train_slots, decoder)
 
     def val_dataloader(self) -> Loader | list:
         """Held-out batches of this process in the same shares, with every caption; nothing without `val_shards`."""
         if self.val_shards is None:
             return []
         decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0)
-        return self.val_loader([self.val_reader], self.slots([self.val_reader]), decoder)
+        return self.val_loader([self.val_reader], self.slots([Fraction(1)], []), decoder)
 
-    def slots(self, readers: list[Reader]) -> list[Slot]:
-        """The formats' shares; text alone comes from the last source."""
+    def slots(self, images: list[Fraction], texts: list[Fraction]) -> list[Slot]:
+        """The formats' shares over the sources of images and then those of text alone, if any."""
+        sources = list(enumerate(images))
+        lines = list(enumerate(texts, len(images))) or sources
         return [
-            Slot(len(readers) - 1 if label == "text_only" else 0, share, label) for label, share in self.shares.items()
+            Slot(source, exact(share) * part, label)
+            for label, share in self.shares.items()
+            for source, part in (lines if label == "text_only" else sources)
         ]
 
     def run_vocab(self) -> Path:

@@ -116,6 +116,7 @@ def write_tokens_json(
     order: str,
     transform: str,
     source: str,
+    kind: str = "ddt",
 ) -> None:
     """Write `tokens.json`, which says what made the token shards of a folder.
 
@@ -124,11 +125,19 @@ def write_tokens_json(
         tokenizer: the tokenizer's fingerprint.
         K: ids per image.
         codebook_size: number of image codes.
-        order: order of the ids in a language model (`fine_to_coarse`, `coarse_to_fine`); the files keep codebook order.
+        order: order of the ids in a language model (`fine_to_coarse`, `coarse_to_fine`, or `raster` for a grid's); the
+            files keep codebook order.
         transform: what was done to the images, e.g. `64 px, centre`.
         source: the image shards.
+        kind: of the tokenizer: `ddt`, or the name of another one, e.g. `vqgan`.
+
+    Raises:
+        ValueError: `raster` for the ids of a DDT tokenizer, which lie on no grid.
     """
-    fields = dict(zip(TOKEN_FIELDS, (tokenizer, K, codebook_size, order, transform, source), strict=True))
+    if kind == "ddt" and order == "raster":
+        raise ValueError(f"`order` ({order}) is of a grid's ids: use fine_to_coarse or coarse_to_fine for kind=ddt.")
+    values = (tokenizer, K, codebook_size, order, transform, source)
+    fields = {**dict(zip(TOKEN_FIELDS, values, strict=True)), "kind": kind}
     part = Path(folder) / ".tokens.json.partial"
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(fields, indent=2) + "\n")
@@ -149,7 +158,7 @@ def read_tokens_json(folder: str | Path) -> dict[str, Any]:
     missing = [field for field in TOKEN_FIELDS if field not in fields]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: make the token shards again with `ddt encode`.")
-    return fields
+    return {"kind": "ddt", **fields}
 
 
 def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str]:
@@ -166,7 +175,7 @@ def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str
     found = {folder: read_tokens_json(folder) for folder in folders}
     (first, fields), *others = found.items()
     for folder, other in others:
-        for field in TOKEN_FIELDS[:4]:
+        for field in ("kind", *TOKEN_FIELDS[:4]):
             if other[field] != fields[field]:
                 raise ValueError(
                     f"`{option}`: {folder}/tokens.json has {field}={other[field]}, {first}/tokens.json "

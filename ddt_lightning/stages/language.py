@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ddt_lightning.lm.export import text_fingerprint
 from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
-from ddt_lightning.training.checkpoint import load_strictly, read_weights
+from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import ParallelConfig, shard, whole_state_dict
@@ -57,6 +58,7 @@ class LanguageModule(pl.LightningModule):
         special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
         self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size)
         if self.init_from:
+            check_exported(vocab, self.init_from)
             load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
         shard(self.llm, self.llm.model.layers, self.parallel, mesh)
@@ -97,3 +99,19 @@ class LanguageModule(pl.LightningModule):
         if state:
             self.llm.save_pretrained(folder / "lm", state_dict=state)
             self.vocab.save(folder / "vocab")
+
+
+def check_exported(vocab: Vocab, source: str) -> None:
+    """Refuses weights of an exported folder that were trained on other ids than the data's.
+
+    Raises:
+        ValueError: naming the image or text tokenizer, K, codebook size or order of both.
+    """
+    facts = exported_facts(source)
+    vocab.check(facts, f"`init_from` ({source})")
+    text = text_fingerprint(vocab.text)
+    if facts.get("text_tokenizer") not in (None, text):
+        raise ValueError(
+            f"`init_from` ({source}) has the text tokenizer {facts['text_tokenizer']}, the vocabulary {text}: "
+            "`ddt import` writes the one that fits, for `data.vocab`."
+        )

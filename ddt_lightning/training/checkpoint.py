@@ -4,7 +4,9 @@ A run folder holds `config.yaml`, `metrics.csv`, `checkpoints/last.ckpt` (to con
 ended, `release/` (plain safetensors folders, to start others from).
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -57,6 +59,16 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
             raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")
         return weights
     return load_file(released(path, part) / "model.safetensors")
+
+
+def exported_facts(path: str | Path) -> dict[str, Any]:
+    """What the config.json of an exported language model says about its ids (`ddt`); nothing for other weights."""
+    path = Path(path)
+    if path.is_file():
+        return {}
+    config = released(path, "lm") / "config.json"
+    found: dict[str, Any] = json.loads(config.read_text()).get("ddt") or {}
+    return found
 
 
 def load_strictly(net: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:

@@ -1,0 +1,88 @@
+r"""LLaVA-style conversations to chat shards: a JSON list (or JSON Lines) and the folder of its images in.
+
+    python data/llava.py llava_instruct_150k.json --images coco/train2017 --out shards/llava
+    ddt encode --tokenizer runs/tokenizer --shards 'shards/llava/*.tar' --out tokens/llava
+
+An entry is `{"image": FILE or [FILE, ...], "conversations": [{"from": "human"|"gpt", "value": "<image>\n..."}]}`; each
+`<image>` in a value is the next of the entry's images. Entries without an image, or with more or fewer images than
+places for them, are left out and named.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddt_lightning.commands.data import write_chats
+from ddt_lightning.shards.conversations import Chat
+
+PLACE = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+
+def turns_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Turns whose images are file names.
+
+    Raises:
+        ValueError: another speaker, or images that do not match their places.
+        KeyError: a field is missing.
+    """
+    named = entry.get("image") or []
+    images = [named] if isinstance(named, str) else list(named)
+    turns, used = [], 0
+    for said in entry["conversations"]:
+        if said["from"] not in ROLES:
+            raise ValueError(f"speaker {said['from']!r} must be human or gpt")
+        content: list[Any] = []
+        for number, text in enumerate(said["value"].split(PLACE)):
+            if number:
+                if used == len(images):
+                    raise ValueError(f"has {len(images)} images, fewer than {PLACE}")
+                content.append({"image": images[used]})
+                used += 1
+            if text.strip():
+                content.append(text.strip())
+        turns.append({"role": ROLES[said["from"]], "content": content})
+    if used < len(images):
+        raise ValueError(f"has {len(images)} images, but {used} {PLACE}")
+    return turns
+
+
+def entries(path: Path) -> Iterator[Any]:
+    """The entries of a JSON list or a JSON Lines file."""
+    with open(path, encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            yield from (json.loads(line) for line in file if line.strip())
+        else:
+            yield from json.load(file)
+
+
+def chats(path: Path, problems: dict[str, str]) -> Iterator[Chat]:
+    """Names and turns; entries that cannot be used are added to `problems`."""
+    for number, entry in enumerate(entries(path)):
+        name = f"{path.name}:{number}"
+        try:
+            yield name, turns_of(entry)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problems[name] = f"{type(error).__name__}: {error}"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="JSON list, or JSON Lines")
+    parser.add_argument("--images", required=True, help="folder of the images")
+    parser.add_argument("--out", required=True, help="folder of the shards")
+    parser.add_argument("--name", default="llava", help="start of the shards' names")
+    parser.add_argument("--per_shard", type=int, default=1000, help="samples per shard")
+    args = parser.parse_args()
+    problems: dict[str, str] = {}
+    try:
+        write_chats(chats(args.file, problems), args.images, args.out, args.name, args.per_shard, problems)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
