@@ -141,7 +141,7 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
     for variant in plan(one):
         steps_of(one, variant, 0, tmp_path)
         check(one, variant, tmp_path)
-    # the reference is what the configurations say without any variant
+    # the reference is what the configurations and the settings of all runs say without any variant
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     module, data = (cli.locate(target) for target in cli.STAGES["tokenizer"])
 
@@ -149,7 +149,9 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
         args = [word for config in configs for word in ("--config", config)]
         return StageCLI(module, data, args=args, stage="tokenizer").config.model
 
-    assert model(*study.configs) == model(*study.configs, str(tmp_path / "variants" / "reference.yaml"))
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(study.settings))
+    reference = model(*study.configs, str(tmp_path / "variants" / "reference.yaml"))
+    assert reference == model(*study.configs, str(tmp_path / "settings.yaml"))
     names = {variant.name for variant in plan(study)}
     assert len(names) == math.prod(len(variants) for variants in study.axes.values())
 

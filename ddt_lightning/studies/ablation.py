@@ -51,7 +51,7 @@ class Study:
     configs: list[str]
     axes: dict[str, dict[str, Overlay]]
     settings: Overlay = field(default_factory=dict)
-    steps: int = 800
+    steps: int = 600
     seeds: list[int] = field(default_factory=lambda: [0])
     grid: Literal["one", "full"] = "one"
     evaluation: dict[str, Any] = field(default_factory=dict)
