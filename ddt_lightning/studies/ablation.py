@@ -29,7 +29,7 @@ REFERENCE = "reference"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 TRAINING = ("tokens", "latents", "training", "stages", "shards", "scenes", "seeding.py")
 MEASURING = ("tokens", "latents", "metrics", "scenes", "shards", "pipeline.py", "commands/jobs.py",
-             "commands/evaluate.py", "commands/scoring.py")  # fmt: skip
+             "commands/evaluate.py", "commands/scoring.py", "commands/gallery.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
