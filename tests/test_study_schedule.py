@@ -141,7 +141,7 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
     for variant in plan(one):
         steps_of(one, variant, 0, tmp_path)
         check(one, variant, tmp_path)
-    # the reference is what the configurations say without any variant
+    # the reference is what the configurations and the settings of all runs say without any variant
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     module, data = (cli.locate(target) for target in cli.STAGES["tokenizer"])
 
@@ -149,7 +149,9 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
         args = [word for config in configs for word in ("--config", config)]
         return StageCLI(module, data, args=args, stage="tokenizer").config.model
 
-    assert model(*study.configs) == model(*study.configs, str(tmp_path / "variants" / "reference.yaml"))
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(study.settings))
+    reference = model(*study.configs, str(tmp_path / "variants" / "reference.yaml"))
+    assert reference == model(*study.configs, str(tmp_path / "settings.yaml"))
     names = {variant.name for variant in plan(study)}
     assert len(names) == math.prod(len(variants) for variants in study.axes.values())
 
@@ -267,6 +269,15 @@ def test_an_interrupted_run_is_continued(done, tmp_path, monkeypatch):
     assert one.seconds == 3.0  # of both parts of the training, and of the evaluation
 
 
+def command_lines() -> list[str]:
+    """Those of all processes, on Linux."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_study_goes_on_inside_the_run(tmp_path):
     """Killed by SIGTERM and by SIGKILL; the finished run equals the one that was never stopped."""
@@ -288,7 +299,8 @@ def test_a_killed_study_goes_on_inside_the_run(tmp_path):
         output, _ = process.communicate()
         assert process.returncode == (143 if number == signal.SIGTERM else -9), output
         assert not json.loads(record.read_text())["done"] and not (run / "release").exists()
-        time.sleep(1.0)  # what was training ends with its caller
+        while any(str(run) in line for line in command_lines()):  # what was training ends with its caller
+            time.sleep(0.1)
     logged = [int(row["step"]) for row in csv.DictReader((run / "metrics.before.csv").open()) if row.get("train/loss")]
     assert logged  # the second call went on from a checkpoint
     for folder in (out, tmp_path / "whole"):

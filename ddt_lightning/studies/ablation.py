@@ -29,7 +29,7 @@ REFERENCE = "reference"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 TRAINING = ("tokens", "latents", "training", "stages", "shards", "scenes", "seeding.py")
 MEASURING = ("tokens", "latents", "metrics", "scenes", "shards", "pipeline.py", "commands/jobs.py",
-             "commands/evaluate.py", "commands/scoring.py")  # fmt: skip
+             "commands/evaluate.py", "commands/scoring.py", "commands/gallery.py")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Study:
     configs: list[str]
     axes: dict[str, dict[str, Overlay]]
     settings: Overlay = field(default_factory=dict)
-    steps: int = 800
+    steps: int = 600
     seeds: list[int] = field(default_factory=lambda: [0])
     grid: Literal["one", "full"] = "one"
     evaluation: dict[str, Any] = field(default_factory=dict)
