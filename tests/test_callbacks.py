@@ -17,12 +17,13 @@ from ddt_lightning.callbacks.codebook import CodebookMonitor
 from ddt_lightning.callbacks.geneval import ShapesGenEval, read_metadata
 from ddt_lightning.callbacks.samples import ReconstructionGrid, tile
 from ddt_lightning.latents.pixels import Pixels, to_uint8
-from ddt_lightning.metrics.codebook import code_counts, perplexity, usage
+from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
 from ddt_lightning.metrics.geneval import score, summary
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.suite import suite
 from ddt_lightning.studies.curves import read_curves
+from ddt_lightning.studies.health import CHARTS
 
 ROOT = Path(__file__).parents[1]
 SIDE = 32
@@ -111,14 +112,41 @@ def test_codebook_monitor_counts_the_whole_validation_set(model, tmp_path):
     logged = read_curves(tmp_path / "metrics.csv")
     assert logged["val/codebook_usage"][1] == pytest.approx([usage(counts)] * 2)
     assert logged["val/codebook_perplexity"][1] == pytest.approx([perplexity(counts)] * 2, rel=1e-5)
+    quarters = perplexity_by_position(parts.tokenizer.encode(images()), 24)
+    for number, quarter in enumerate(quarters, 1):
+        assert logged[f"val/codebook_perplexity_{number}"][1] == pytest.approx([quarter] * 2, rel=1e-5)
+
+
+def collapsed(model: Path) -> Pipeline:
+    """A warmed-up tokenizer whose codes are all the same: only the first is ever chosen."""
+    parts = Pipeline.from_pretrained(model)
+    quantizer = parts.tokenizer.quantizer
+    with torch.no_grad():
+        quantizer.codebook[:] = quantizer.codebook[0].clone()
+        quantizer.steps.fill_(quantizer.config.warmup_steps)
+    return parts
 
 
 def test_codebook_monitor_warns_of_a_collapse(model, tmp_path):
-    parts = Pipeline.from_pretrained(model)
-    with torch.no_grad():
-        parts.tokenizer.quantizer.codebook[:] = parts.tokenizer.quantizer.codebook[0].clone()
-    with pytest.warns(UserWarning, match="collapsing"):
+    parts = collapsed(model)
+    with pytest.warns(UserWarning, match=r"Only 4\.2 % .* step [12]: .*collapsing"):  # one of 24
         run(tmp_path, Still(parts, language=False), [CodebookMonitor(alarm=0.5, max_batches=1)])
+
+
+def test_codebook_monitor_stops_a_collapse_where_asked(model, tmp_path):
+    with pytest.raises(ValueError, match=r"collapsing.*diversity_weight"):
+        run(tmp_path, Still(collapsed(model), language=False), [CodebookMonitor(alarm=0.1, stop=True)])
+
+
+def test_codebook_monitor_is_silent_while_codes_are_used_or_the_quantizer_warms_up(model, tmp_path, recwarn):
+    healthy = Pipeline.from_pretrained(model)
+    healthy.tokenizer.quantizer.steps.fill_(healthy.tokenizer.quantizer.config.warmup_steps)
+    run(tmp_path / "healthy", Still(healthy, language=False), [CodebookMonitor(alarm=0.1, stop=True)])
+    warming = collapsed(model)
+    warming.tokenizer.quantizer.steps -= 1
+    run(tmp_path / "warming", Still(warming, language=False), [CodebookMonitor(alarm=0.1, stop=True)])
+    run(tmp_path / "off", Still(collapsed(model), language=False), [CodebookMonitor(alarm=0, stop=True)])
+    assert not [w for w in recwarn if "collapsing" in str(w.message)]
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -175,7 +203,8 @@ def test_callbacks_in_the_yaml_of_a_real_stage(tmp_path, monkeypatch):
     cli.fit("tokenizer", [*args, "--run_dir", str(tmp_path / "run")])
     assert Image.open(tmp_path / "run" / "samples" / "step-000004.png").size == (5 * 16, 8 * 16)
     curves = read_curves(tmp_path / "run" / "metrics.csv")
-    assert {"val/psnr", "val/codebook_usage", "val/codebook_perplexity"} <= set(curves)
+    assert "val/psnr" in curves
+    assert {column for columns in CHARTS.values() for column in columns} <= set(curves)  # all that the report draws
 
 
 def test_wrong_options_are_named(tmp_path, model, prompts):

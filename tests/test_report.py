@@ -183,3 +183,42 @@ def test_curves_scale(tmp_path):
     assert curves("x", {"a": ([], [])}) == ""
     for constant_line in ([3.0, 3.0], [0.0, 0.0], [-1.0, 1.0]):
         assert "nan" not in curves("x", {"a": ([0, 1], constant_line)})
+
+
+def health_rows(folder: Path) -> None:
+    """A tokenizer's log whose codebook shrinks: training every ten steps, validation every fifty."""
+    columns = [f"train/position_perplexity_{n}" for n in (1, 2, 3, 4)]
+    columns += [f"val/codebook_perplexity_{n}" for n in (1, 2, 3, 4)]
+    columns += ["train/perplexity", "train/dead_codes", "train/revived_codes", "train/commit", "val/codebook_usage"]
+    columns += ["val/codebook_perplexity"]
+    rows = []
+    for step in range(0, 200, 10):
+        value = {name: 100 - step / 4 for name in columns if name.startswith("train/") or step % 50 == 0}
+        rows.append(f"{step}," + ",".join(str(value.get(name, "")) for name in columns))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.csv").write_text("step,train/loss," + ",".join(columns) + "\n")
+    with (folder / "metrics.csv").open("a") as file:
+        file.writelines(row.replace(",", ",1.0,", 1) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", ""])
+def test_quantizer_health_is_drawn_with_a_reading(tmp_path, stage):
+    run = tmp_path / "mine"
+    health_rows(run / stage)
+    text, _ = parsed(write_report(run))
+    codebook = text.partition('id="codebook"')[2].partition("</section>")[0]
+    charts = re.findall(r'<div class="curve"><small>(.*?)</small><svg.*?</svg>', codebook)
+    assert len(charts) == 6
+    lines = [len(re.findall("<span", chart)) for chart in charts]
+    assert lines == [1, 2, 4, 4, 2, 1]
+    assert codebook.count("<polyline") == sum(lines) and codebook.count("Healthy:") == 1
+    for chart in charts:  # every line in a colour of its own
+        colours = re.findall(r"var\(--(\w+)\)", chart)
+        assert len(set(colours)) == len(colours)
+    training = text.partition('id="curves"')[2].partition("</section>")[0]
+    assert "loss" in training and "perplexity" not in training and "dead_codes" not in training  # drawn once
+
+
+def test_no_health_panel_without_a_quantizer(run):
+    text, _ = parsed(write_report(run))
+    assert "Healthy:" not in text

@@ -1,7 +1,8 @@
 """Codebook health at every validation: usage and perplexity over all validation images, not over one batch.
 
 In: a module with `tokenizer` and `latents`, validation batches `{"image": [B, 3, H, W]}`. Out: `val/codebook_usage`,
-`val/codebook_perplexity` in the log, and a warning where most codes have fallen out of use.
+`val/codebook_perplexity` and, as `val/codebook_perplexity_1` and so on, that of each quarter of the positions in the
+log; a warning, or the end of the run, where most codes have fallen out of use.
 """
 
 import lightning.pytorch as pl
@@ -11,26 +12,31 @@ from torch import Tensor
 
 from ddt_lightning.metrics.codebook import code_counts, perplexity, usage
 
+SPANS = 4
+"""Quarters of the positions."""
+
 
 class CodebookMonitor(pl.Callback):
     """See the module's docstring.
 
     Args:
         max_batches: validation batches to count on each process; 0 for all.
-        alarm: warn where the share of used codes falls below this; 0 never warns.
+        alarm: warn where the share of used codes falls below this, once the quantizer has warmed up; 0 never warns.
+        stop: end the run instead of warning.
     """
 
-    def __init__(self, max_batches: int = 0, alarm: float = 0.25) -> None:
+    def __init__(self, max_batches: int = 0, alarm: float = 0.25, stop: bool = False) -> None:
         if max_batches < 0:
             raise ValueError(f"`max_batches` ({max_batches}) of CodebookMonitor must be 0 (all) or more.")
         if not 0 <= alarm <= 1:
             raise ValueError(f"`alarm` ({alarm}) of CodebookMonitor must lie in [0, 1].")
-        self.max_batches, self.alarm = max_batches, alarm
-        self.counts = torch.zeros(0, dtype=torch.int64)
+        self.max_batches, self.alarm, self.stop = max_batches, alarm, stop
+        self.counts = torch.zeros(0, 0, dtype=torch.int64)  # [quarters, C]
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting from nothing."""
-        size = pl_module.tokenizer.config.codebook_size
+        config = pl_module.tokenizer.config
+        size = (min(SPANS, config.tokens), config.codebook_size)
         self.counts = torch.zeros(size, dtype=torch.int64, device=pl_module.device)
 
     @torch.no_grad()
@@ -47,14 +53,30 @@ class CodebookMonitor(pl.Callback):
         if self.max_batches and batch_idx >= self.max_batches:
             return
         ids = pl_module.tokenizer.encode(pl_module.latents.encode(batch["image"]))
-        self.counts += code_counts(ids, len(self.counts))
+        spans, size = self.counts.shape
+        self.counts += torch.stack([code_counts(span, size) for span in ids.tensor_split(spans, dim=1)])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the counts of all processes up and log."""
-        counts = trainer.strategy.reduce(self.counts, reduce_op="sum")
+        """Add the counts of all processes up, log, and look whether the codebook is in use.
+
+        Raises:
+            ValueError: it is not, and the run is to stop.
+        """
+        by_span = trainer.strategy.reduce(self.counts, reduce_op="sum")
+        counts = by_span.sum(0)
         used = usage(counts)
         values = {"val/codebook_usage": used, "val/codebook_perplexity": perplexity(counts)}
+        values |= {f"val/codebook_perplexity_{n}": perplexity(span) for n, span in enumerate(by_span, 1)}
         pl_module.log_dict(values, batch_size=1)  # the same on every process
+        quantizer = pl_module.tokenizer.quantizer
+        if int(quantizer.steps) < quantizer.config.warmup_steps:  # features do not follow the codes yet
+            return
         # A set with fewer ids than codes cannot use them all.
         if used < self.alarm * min(1.0, float(counts.sum()) / len(counts)):
-            rank_zero_warn(f"Only {100 * used:.1f} % of the codes are in use: the codebook is collapsing.")
+            message = (
+                f"Only {100 * used:.1f} % of the codes are in use after step {trainer.global_step}: the codebook is "
+                "collapsing."
+            )
+            if self.stop:
+                raise ValueError(f"{message} A higher `quantizer.diversity_weight` may help.")
+            rank_zero_warn(message)

@@ -26,6 +26,8 @@ class TokenizerModule(pl.LightningModule):
         sd3: folder of a diffusers SD3-medium transformer that a new run's decoder starts from.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the noise, times and dropout.
+        compile: run encoder and decoder through torch.compile; a prefix of another length compiles once more and then
+            serves all lengths. Pays on a GPU.
     """
 
     tokenizer: Tokenizer
@@ -38,6 +40,7 @@ class TokenizerModule(pl.LightningModule):
         sd3: str | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if sd3 and init_from:
@@ -53,6 +56,7 @@ class TokenizerModule(pl.LightningModule):
         self.latents: Pixels | FrozenVae = Pixels()
         self.vae = vae
         self.sd3 = sd3
+        self.compiled = compile
 
     def configure_model(self) -> None:
         """Build the network once, and load `init_from` or `sd3`.
@@ -77,6 +81,9 @@ class TokenizerModule(pl.LightningModule):
         if self.vae:
             # kept out of the module tree: a frozen net is not part of this run's weights
             object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.trainer.strategy.root_device))
+        if self.compiled:
+            for net in (self.tokenizer.encoder, self.tokenizer.decoder):
+                net.compile()  # in place: names in the state stay
 
     def draws(self, latents: Tensor, samples: Tensor, step: str) -> Draws:
         """The random numbers of these samples; `step` tells training from validation.

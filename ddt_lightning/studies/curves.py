@@ -14,6 +14,7 @@ Line = tuple[Sequence[float], Sequence[float]]
 
 CURVE_POINTS = 160
 NOT_CURVES = ("epoch", "step", "lr", "time")
+COLOURS = ("accent", "second", "good", "bad")
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
@@ -49,7 +50,7 @@ def thin(steps: list[float], values: list[float]) -> tuple[list[float], list[flo
 
 
 def curves(title: str, lines: Mapping[str, Line]) -> str:
-    """A chart of one or two lines {name: (x, y)}; the y axis is logarithmic where values span a factor of 20."""
+    """A chart of up to four lines {name: (x, y)}; the y axis is logarithmic where values span a factor of 20."""
     lines = {name: line for name, line in lines.items() if len(line[0]) > 0}
     if not lines:
         return ""
@@ -78,7 +79,7 @@ def curves(title: str, lines: Mapping[str, Line]) -> str:
         at = left if anchor == "start" else width - 10
         parts.append(f'<text x="{at}" y="{height - 6}" text-anchor="{anchor}">{x:.0f}</text>')
     for number, (name, (xs, ys)) in enumerate(lines.items()):
-        colour = "var(--accent)" if number == 0 else "var(--second)"
+        colour = f"var(--{COLOURS[number]})"
         if len(xs) == 1:
             across, down = place(xs[0], ys[0]).split(",")
             parts.append(f'<circle cx="{across}" cy="{down}" r="2.5" style="fill:{colour}"/>')

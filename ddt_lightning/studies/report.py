@@ -15,6 +15,7 @@ from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
 from ddt_lightning.studies import ablation_figures, page, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
+from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
 
 STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
@@ -34,6 +35,7 @@ GROUPS = {
     "Captions": "caption/",
     "Tokenizer": "tokenizer/",
 }
+SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
 NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error")  # not between 0 and 1 with 1 the best: no bar
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
@@ -79,7 +81,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         ("editing", "Editing", lambda: samples.editing(run, metrics)),
         ("questions", "Questions and answers", lambda: samples.questions(run, cards)),
         ("captions", "Captions", lambda: samples.captions(run)),
-        ("codebook", "Codebook", lambda: _codebook(run, metrics)),
+        ("codebook", "Codebook", lambda: _codebook(run, stages)),
         ("curves", "Training", lambda: _curves(stages)),
         ("settings", "What ran", lambda: _settings(run, cards, metrics, stages)),
     ]
@@ -171,11 +173,15 @@ def bounds(of: dict[str, tuple[str, ...]], key: str, metrics: dict[str, float]) 
     return [metrics[name] for name in names if name in metrics]
 
 
-def _codebook(run: Path, metrics: dict[str, float]) -> str:
-    """How evenly the codes are used."""
+def _codebook(run: Path, stages: dict[str, Path]) -> str:
+    """How evenly the codes are used, at the end and over the training of the tokenizer."""
+    over_steps = ""
+    for name, folder in stages.items():  # a run of one stage has any name
+        if name == "tokenizer" or len(stages) == 1:
+            over_steps += health(_lines(folder))
     counts = read_json(run / "eval" / "samples" / "codebook.json")
     if not counts:
-        return page.missing("code counts", "Run `ddt eval reconstruction`.")
+        return page.missing("code counts", "Run `ddt eval reconstruction`.") + over_steps
     used = sum(count > 0 for count in counts["counts"])
     spans = " &middot; ".join(f"{value:.0f}" for value in counts["perplexity_by_position"])
     text = (
@@ -183,7 +189,13 @@ def _codebook(run: Path, metrics: dict[str, float]) -> str:
         f"{counts['perplexity']:.0f} (all codes equally often would be {len(counts['counts'])}). "
         f"<span class='soft'>Perplexity by span of token positions, fine to coarse: {spans}.</span></p>"
     )
-    return text + f"<div class='grid wide'>{steps_chart('Uses of each code, most used first', counts['counts'])}</div>"
+    chart = steps_chart("Uses of each code, most used first", counts["counts"])
+    return text + f"<div class='grid wide'>{chart}</div>" + over_steps
+
+
+def _lines(stage: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """The curves of a stage; none where it has no metrics.csv."""
+    return read_curves(stage / "metrics.csv") if (stage / "metrics.csv").is_file() else {}
 
 
 def _curves(stages: dict[str, Path]) -> str:
@@ -192,7 +204,7 @@ def _curves(stages: dict[str, Path]) -> str:
     for name, folder in stages.items():
         title = STAGES.get(name, name)
         html += f"<h3>{escape(title)}</h3>"
-        lines = read_curves(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
+        lines = {name: line for name, line in _lines(folder).items() if name not in SHOWN_ABOVE}
         charts: dict[str, dict[str, Line]] = {}
         for column, line in lines.items():
             part, _, quantity = column.rpartition("/")

@@ -11,7 +11,7 @@ SPANS = 4
 """Quarters of the positions whose code usage is logged apart."""
 CACHED = 2**19
 """Numbers that a slice of a large table holds on a CPU: passes over it then stay in the cache."""
-HELD = 2**26
+HELD = 2**25
 """The same on an accelerator, which needs large slices to be busy."""
 FIRST_DECAY = 0.3
 """The very first batch outweighs the uniform start."""
