@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 FAMILIES = ("llama", "gemma", "gemma2", "gemma3_text")
@@ -104,6 +104,22 @@ def build_llm(
     for ids in (model.config, model.generation_config):
         ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = bos, eos, pad
     return model
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What the head is applied to, `[B, T, D]`.
+
+    Args:
+        model: the language model.
+        ids: int64 `[B, T]`.
+        positions: int64 `[B, T]`; each 0 begins a document that sees nothing before it. None: one document a row.
+    """
+    return model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+
+
+def softcap(model: PreTrainedModel) -> float | None:
+    """The c of `c tanh(logits / c)` at the head of Gemma 2."""
+    return getattr(model.config, "final_logit_softcapping", None)
 
 
 def _random_llama(config: LlmConfig, vocab_size: int) -> LlamaForCausalLM:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ddt_lightning.lm.llm import LlmConfig, build_llm
+from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training.parallel import ParallelConfig, shard, whole_state_dict
+from ddt_lightning.training.parallel import ParallelConfig, forward_method, shard, whole_state_dict
 from ddt_lightning.vocab import Vocab
 
 
@@ -26,6 +26,7 @@ class LanguageModule(pl.LightningModule):
         parallel: checkpointing, compilation and precision of the blocks.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the fresh weights.
+        z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
     """
 
     llm: PreTrainedModel
@@ -39,14 +40,18 @@ class LanguageModule(pl.LightningModule):
         parallel: ParallelConfig | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        z_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        if z_weight < 0:
+            raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
         self.network = network
         self.optim = optim
         self.folder = llm
         self.parallel = parallel or ParallelConfig()
         self.init_from = init_from
         self.seed = seed
+        self.z_weight = z_weight
 
     def configure_model(self) -> None:
         """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
@@ -60,11 +65,14 @@ class LanguageModule(pl.LightningModule):
             load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
         shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+        self.hidden_states = forward_method(self.llm, hidden_states)
 
     def sums(self, batch: dict[str, Tensor]) -> LossSums:
         """Summed losses of a batch, in all and apart for text and image ids."""
-        logits = self.llm(input_ids=batch["ids"]).logits
-        return split_loss(logits, batch["labels"], self.vocab.image_start, self.vocab.image_end)
+        hidden, head = self.hidden_states(batch["ids"]), self.llm.get_output_embeddings().weight
+        z_weight = self.z_weight if self.training else 0.0
+        image = self.vocab.image_start, self.vocab.image_end
+        return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Cross-entropy per scored token of the global batch."""

@@ -4,8 +4,9 @@ Order: activation checkpointing, then compile, then `fully_shard` (FSDP2), block
 block's weights are gathered only while it runs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import MethodType
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -13,7 +14,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,15 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(net, mesh=mesh, mp_policy=policy)
+        # the root's weights stay whole until the backward pass: the loss multiplies with the head after the forward pass
+        fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A function `f(net, ...)` as another forward pass of a network: a sharded one gathers its weights for it."""
+    setattr(net, function.__name__, MethodType(function, net))
+    register_fsdp_forward_method(net, function.__name__)
+    return getattr(net, function.__name__)
 
 
 def whole_state_dict(net: nn.Module) -> dict[str, torch.Tensor]:
