@@ -58,7 +58,8 @@ def test_two_tokenizer_processes_equal_one(tmp_path):
 def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F811
     one, two = tmp_path / "one", tmp_path / "two"
     ddt_fit("pretrain", *arguments("pretrain", one, world), "--model.optim.name=adamw")
-    sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2"]
+    # packed, too, so that rows of several documents on two processes meet a row each on one
+    sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2", "--data.packing=true"]
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded)
     assert losses(one) == pytest.approx(losses(two), rel=2e-3)
     for name in ("val/loss", "val/text_loss", "val/image_loss"):  # over the rows of both processes

@@ -143,6 +143,23 @@ def test_stop_and_resume_equals_uninterrupted_and_config_reruns(stage, tmp_path,
     assert losses[whole] == losses[parts]
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "instruct"])
+def test_packed_rows_train_as_padded_ones_and_resume(stage, tmp_path, world, pretrained):
+    packed = ["--data.packing=true", "--data.row_length=256"]
+    losses = {}
+    for name, more in (
+        ("padded", []),
+        ("whole", packed),
+        ("parts", [*packed, "--trainer.max_steps=2"]),
+        ("parts", packed),
+    ):
+        run = tmp_path / name
+        cli.fit(stage, [*arguments(stage, run, world, pretrained), *more])
+        losses[name] = [float(r["train/loss"]) for r in csv_rows(run / "metrics.csv") if r["train/loss"]]
+    assert losses["whole"] == losses["parts"] and len(losses["whole"]) == 4
+    assert losses["whole"] == pytest.approx(losses["padded"], rel=1e-4)
+
+
 def csv_rows(path: Path) -> list[dict[str, str]]:
     import csv
 

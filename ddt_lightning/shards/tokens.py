@@ -19,8 +19,9 @@ from pathlib import Path
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.module import Loader, ShardModule
 from ddt_lightning.shards.order import Slot
+from ddt_lightning.shards.packing import check_row_length, make_rows
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_shard
-from ddt_lightning.shards.rows import pad_rows, read_ids, texts_of, with_wordings
+from ddt_lightning.shards.rows import read_ids, texts_of, with_wordings
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
@@ -39,6 +40,7 @@ class RowDecoder:
         caption_drop: how often a `t2i` sample loses its caption and becomes `image_only`; 0 in validation.
         columns: layout of the shards.
         seed: of the choice of captions.
+        row_length: see `shards/packing.py`.
     """
 
     vocab: Vocab
@@ -46,6 +48,7 @@ class RowDecoder:
     caption_drop: float
     columns: Columns
     seed: int
+    row_length: int | None = None
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample in the format `label`."""
@@ -67,8 +70,8 @@ class RowDecoder:
         return {"ids": ids, "labels": labels}
 
     def collate(self, examples: list[Example]) -> Example:
-        """Padded ids and labels."""
-        return pad_rows(examples, self.vocab.pad)
+        """Padded or packed ids and labels."""
+        return make_rows(examples, self.vocab.pad, self.row_length)
 
 
 def has_ids(record: Record) -> bool:
@@ -103,8 +106,10 @@ class TokenShards(ShardModule):
         image_only: share of rows without a caption, besides what `caption_drop` adds.
         text_only: share of rows without an image.
         caption_drop: how often a t2i row loses its caption, which is what makes guidance possible.
-        max_length: longest row; longer texts are cut, images never.
-        batch_size: global batch size, over all processes.
+        max_length: longest document; longer texts are cut, images never.
+        packing: several documents a row instead of one and padding.
+        row_length: longest row of several documents.
+        batch_size: global batch size in documents, over all processes.
         lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
         buffer: raw samples in the shuffle buffer of each sequence of shards.
         workers: worker processes of each training process.
@@ -132,6 +137,8 @@ class TokenShards(ShardModule):
         text_only: float = 0.1,
         caption_drop: float = 0.1,
         max_length: int = 256,
+        packing: bool = False,
+        row_length: int = 512,
         batch_size: int = 64,
         lanes: int = 4,
         buffer: int = 2000,
@@ -144,6 +151,9 @@ class TokenShards(ShardModule):
         super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
         if not 0 <= caption_drop <= 1:
             raise ValueError(f"`data.caption_drop` ({caption_drop}) must be between 0 and 1.")
+        if packing:
+            check_row_length(row_length, max_length)
+        self.row_length = row_length if packing else None
         shares = {"t2i": t2i, "i2t": i2t, "image_only": image_only, "text_only": text_only}
         if min(shares.values()) < 0 or sum(shares.values()) <= 0:
             raise ValueError(
@@ -206,14 +216,14 @@ class TokenShards(ShardModule):
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
-        decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed)
+        decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed, self.row_length)
         return self.train_loader(self.train_readers, self.slots(self.train_readers), decoder)
 
     def val_dataloader(self) -> Loader | list:
         """Held-out batches of this process in the same shares, with every caption; nothing without `val_shards`."""
         if self.val_shards is None:
             return []
-        decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0)
+        decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0, self.row_length)
         return self.val_loader([self.val_reader], self.slots([self.val_reader]), decoder)
 
     def slots(self, readers: list[Reader]) -> list[Slot]:

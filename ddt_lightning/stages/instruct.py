@@ -21,10 +21,11 @@ class InstructModule(LanguageModule):
         parallel: ParallelConfig | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        codebook: str | None = None,
         z_weight: float = 0.0,
     ) -> None:
         if not init_from and not llm:
             raise ValueError(
                 "`init_from` is needed: instruction tuning starts from a pretrain run, e.g. runs/pretrain."
             )
-        super().__init__(network, optim, llm, parallel, init_from, seed, z_weight)
+        super().__init__(network, optim, llm, parallel, init_from, seed, codebook, z_weight)

@@ -1,5 +1,6 @@
 """What pretraining and instruction tuning share: a causal language model over rows of text and image ids."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -9,15 +10,19 @@ from transformers import PreTrainedModel
 
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
-from ddt_lightning.training.checkpoint import load_strictly, read_weights
+from ddt_lightning.lm.weights import FolderWeights
+from ddt_lightning.tokens.tokenizer import Tokenizer
+from ddt_lightning.training.checkpoint import load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training.parallel import ParallelConfig, forward_method, shard, whole_state_dict
+from ddt_lightning.training.parallel import ParallelConfig, forward_method, materialise, plain, shard, whole_state_dict
 from ddt_lightning.vocab import Vocab
 
 
 class LanguageModule(pl.LightningModule):
     """Trains a causal transformer on rows `{"ids": [B,T], "labels": [B,T]}`; label -100 is not scored.
+
+    Packed rows also have `positions` `[B,T]`, which restart at 0 with every document.
 
     Args:
         network: sizes of a fresh small Llama; unused when `llm` names a folder.
@@ -26,6 +31,8 @@ class LanguageModule(pl.LightningModule):
         parallel: checkpointing, compilation and precision of the blocks.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the fresh weights.
+        codebook: start the rows of the image ids from the code vectors of this image tokenizer, a run or a release
+            folder; null starts them from noise.
         z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
     """
 
@@ -40,6 +47,7 @@ class LanguageModule(pl.LightningModule):
         parallel: ParallelConfig | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        codebook: str | None = None,
         z_weight: float = 0.0,
     ) -> None:
         super().__init__()
@@ -51,25 +59,53 @@ class LanguageModule(pl.LightningModule):
         self.parallel = parallel or ParallelConfig()
         self.init_from = init_from
         self.seed = seed
+        self.codebook = codebook
         self.z_weight = z_weight
 
     def configure_model(self) -> None:
-        """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
+        """Build the language model once for the data's vocabulary, load `init_from`, and shard.
+
+        A model from a folder is built on the meta device where it is to be sharded: no process ever holds all of it.
+        """
         if hasattr(self, "llm"):
             return
         torch.manual_seed(self.seed)
         self.vocab = vocab = self.trainer.datamodule.vocab
-        special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
-        self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size)
-        if self.init_from:
-            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
+        codes = self.codes() if self.codebook else None
+        special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
+        parts = self.folder is not None and mesh is not None
+        with torch.device("meta") if parts else nullcontext():
+            self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size,
+                                 codes=codes)  # fmt: skip
+        if self.init_from and not parts:
+            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+        if self.folder is not None and parts:
+            source = released(self.init_from, "lm") if self.init_from else self.folder
+            weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
+            weights.check({plain(name) for name, _ in self.llm.named_parameters()})
+            materialise(self.llm, self.trainer.strategy.root_device, weights.read)
         self.hidden_states = forward_method(self.llm, hidden_states)
+
+    def codes(self) -> Tensor:
+        """Code vectors `[C, d]` of the image tokenizer that made the data's ids.
+
+        Raises:
+            ValueError: `codebook` is another tokenizer.
+        """
+        tokenizer = Tokenizer.from_pretrained(released(str(self.codebook), "tokenizer"))
+        if tokenizer.fingerprint() != self.vocab.tokenizer:
+            raise ValueError(
+                f"`model.codebook` ({self.codebook}) is tokenizer {tokenizer.fingerprint()}: name the one that made "
+                f"the ids, {self.vocab.tokenizer}."
+            )
+        return tokenizer.quantizer.lookup(torch.arange(self.vocab.codebook_size))
 
     def sums(self, batch: dict[str, Tensor]) -> LossSums:
         """Summed losses of a batch, in all and apart for text and image ids."""
-        hidden, head = self.hidden_states(batch["ids"]), self.llm.get_output_embeddings().weight
+        hidden = self.hidden_states(batch["ids"], batch.get("positions"))
+        head = self.llm.get_output_embeddings().weight
         z_weight = self.z_weight if self.training else 0.0
         image = self.vocab.image_start, self.vocab.image_end
         return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight)

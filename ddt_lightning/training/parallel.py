@@ -15,6 +15,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        # the root's weights stay whole until the backward pass: the loss multiplies with the head after the forward pass
+        # the root's weights stay whole until the backward pass: the loss multiplies with the head behind the network
         fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
@@ -86,6 +88,32 @@ def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Cal
     setattr(net, function.__name__, MethodType(function, net))
     register_fsdp_forward_method(net, function.__name__)
     return getattr(net, function.__name__)
+
+
+@torch.no_grad()
+def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str, int, int], torch.Tensor]) -> None:
+    """Give a network that was sharded on the meta device memory for its own rows, and fill them.
+
+    Buffers that no checkpoint holds (rotary frequencies, the scale of embeddings) are computed anew by the network's
+    own `_init_weights`, which leaves weights marked as initialised alone.
+
+    Args:
+        net: a sharded transformers model.
+        device: of this process.
+        read: `(name, start, end)` to rows of a whole weight.
+    """
+    net.to_empty(device=device)
+    for name, parameter in net.named_parameters():
+        parameter._is_hf_initialized = True
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        start = 0
+        if isinstance(parameter, DTensor):  # `fully_shard` deals out rows in equal chunks, the last ones may be short
+            mesh = parameter.device_mesh
+            start = min(mesh.get_local_rank() * -(-len(parameter) // mesh.size()), len(parameter))
+        local.copy_(read(plain(name), start, start + len(local)))
+    for module in net.modules():
+        if module._non_persistent_buffers_set:
+            net._init_weights(module)
 
 
 def whole_state_dict(net: nn.Module) -> dict[str, torch.Tensor]:
