@@ -98,7 +98,7 @@ def build_llm(
             _start_rows(model, text_size, codes)
     else:
         model = _load(Path(folder), config.dropout, vocab_size)
-        rows = _tables(model)[0].shape[0]
+        rows = tables(model)[0].shape[0]
         if rows != vocab_size:
             text_size = rows if text_size is None else text_size
             check_rows(folder, rows, text_size, vocab_size)
@@ -176,7 +176,7 @@ def _load(folder: Path, dropout: float, vocab_size: int) -> PreTrainedModel:
     return model
 
 
-def _tables(model: PreTrainedModel) -> list[nn.Parameter]:
+def tables(model: PreTrainedModel) -> list[nn.Parameter]:
     """Embedding, and head where it is a matrix of its own."""
     tables = [model.get_input_embeddings().weight]
     if not model.config.tie_word_embeddings:
@@ -187,5 +187,5 @@ def _tables(model: PreTrainedModel) -> list[nn.Parameter]:
 @torch.no_grad()
 def _start_rows(model: PreTrainedModel, text_size: int, codes: Tensor | None) -> None:
     """Start every row from `text_size` on."""
-    for number, table in enumerate(_tables(model)):
+    for number, table in enumerate(tables(model)):
         table[text_size:] = new_rows(table[:text_size], len(table) - text_size, number, codes).to(table)

@@ -20,7 +20,7 @@ from ddt_lightning.shards.packing import check_row_length, make_rows
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_json
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, read_ids, word
 from ddt_lightning.shards.stream import Example
-from ddt_lightning.shards.tokens import check_length, has_both, has_ids, load_vocab
+from ddt_lightning.shards.tokens import RowDecoder, check_length, has_both, has_ids, load_vocab, text_reader
 from ddt_lightning.vocab import Vocab
 
 Turns = list[dict[str, Any]]
@@ -132,6 +132,7 @@ class ChatShards(ShardModule):
         val_edits: held-out shards of the same kind.
         val_questions: held-out shards of the same kind.
         val_conversations: held-out shards of the same kind.
+        val_text_shards: held-out shards with texts (`KEY.txt`), for the perplexity of text alone.
         draw: share of captions to draw.
         describe: share of images to describe.
         edit: share of edits.
@@ -162,6 +163,7 @@ class ChatShards(ShardModule):
         val_edits: list[str] | None = None,
         val_questions: list[str] | None = None,
         val_conversations: list[str] | None = None,
+        val_text_shards: list[str] | None = None,
         draw: float = 0.4,
         describe: float = 0.15,
         edit: float = 0.25,
@@ -187,6 +189,7 @@ class ChatShards(ShardModule):
             check_row_length(row_length, max_length)
         self.row_length = row_length if packing else None
         self.vocab_folder, self.caption_drop, self.max_length = vocab, caption_drop, max_length
+        self.val_text_shards = val_text_shards
         self.train_shards = {
             "images": images,
             "edits": edits,
@@ -226,6 +229,8 @@ class ChatShards(ShardModule):
         if stage == "fit":
             self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
+        if self.val_text_shards is not None:
+            self.text_reader = text_reader(self, self.val_text_shards)
 
     def sources(
         self, found: dict[str, list[str]], options: list[str], *, train: bool
@@ -246,9 +251,14 @@ class ChatShards(ShardModule):
         decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed, self.row_length)
         return self.train_loader(self.train_readers, self.train_slots, decoder)
 
-    def val_dataloader(self) -> Loader | list:
-        """Held-out batches of this process in the same shares; nothing without held-out shards."""
-        if not self.val_readers:
-            return []
-        decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
-        return self.val_loader(self.val_readers, self.val_slots, decoder)
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Held-out batches of this process in the same shares; then those of text alone, as in pretraining."""
+        loaders: list[Loader] = []
+        if self.val_readers:
+            decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
+            loaders.append(self.val_loader(self.val_readers, self.val_slots, decoder))
+        if self.val_text_shards is not None:
+            self.text_loader = len(loaders)
+            rows = RowDecoder(self.vocab, self.max_length, 0.0, Columns(), 0, self.row_length)
+            loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], rows))
+        return loaders[0] if len(loaders) == 1 else loaders

@@ -95,6 +95,7 @@ class TokenShards(ShardModule):
     Args:
         shards: token shards, paths with braces, globs and `${DDT_DATA}`.
         val_shards: held-out token shards; null does not validate.
+        val_text_shards: held-out shards with texts (`KEY.txt`), for the perplexity of text alone.
         text_shards: shards with texts alone (`KEY.txt`) for the share `text_only`; null takes the captions.
         texts: more shards whose texts the text tokenizer is trained on, e.g. edits and questions.
         vocab: folder of a saved vocabulary; null makes one and saves it in the run's folder.
@@ -125,6 +126,7 @@ class TokenShards(ShardModule):
         self,
         shards: list[str],
         val_shards: list[str] | None = None,
+        val_text_shards: list[str] | None = None,
         text_shards: list[str] | None = None,
         texts: list[str] | None = None,
         vocab: str | None = None,
@@ -162,6 +164,7 @@ class TokenShards(ShardModule):
         self.shards, self.val_shards, self.text_shards, self.texts = shards, val_shards, text_shards, texts
         self.vocab_folder, self.text_tokenizer, self.text_vocab_size = vocab, text_tokenizer, text_vocab_size
         self.columns = columns or Columns()
+        self.val_text_shards = val_text_shards
         self.shares, self.caption_drop, self.max_length = shares, caption_drop, max_length
 
     def prepare_data(self) -> None:
@@ -213,18 +216,24 @@ class TokenShards(ShardModule):
                 self.train_readers += [self.reader(lines, has_text, "data.text_shards", "a text (txt)", train=True)]
         if val_urls:
             self.val_reader = self.reader(val_urls, usable, "data.val_shards", wanted, train=False)
+        if self.val_text_shards is not None:
+            self.text_reader = text_reader(self, self.val_text_shards)
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
         decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed, self.row_length)
         return self.train_loader(self.train_readers, self.slots(self.train_readers), decoder)
 
-    def val_dataloader(self) -> Loader | list:
-        """Held-out batches of this process in the same shares, with every caption; nothing without `val_shards`."""
-        if self.val_shards is None:
-            return []
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Held-out batches of this process in the same shares, with every caption; then those of text alone."""
+        loaders: list[Loader] = []
         decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0, self.row_length)
-        return self.val_loader([self.val_reader], self.slots([self.val_reader]), decoder)
+        if self.val_shards is not None:
+            loaders.append(self.val_loader([self.val_reader], self.slots([self.val_reader]), decoder))
+        if self.val_text_shards is not None:
+            self.text_loader = len(loaders)
+            loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], decoder))
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def slots(self, readers: list[Reader]) -> list[Slot]:
         """The formats' shares; text alone comes from the last source."""
@@ -246,6 +255,12 @@ class TokenShards(ShardModule):
         for url in urls:
             for record in read_shard(url, {}):
                 yield from texts_of(record, self.columns)
+
+
+def text_reader(module: ShardModule, patterns: list[str]) -> Reader:
+    """Held-out texts."""
+    option = "data.val_text_shards"
+    return module.reader(expand(patterns, option), has_text, option, "a text (txt)", train=False)
 
 
 def load_vocab(folder: str | Path, urls: list[str], option: str) -> Vocab:

@@ -5,17 +5,28 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap
+from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
+from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.lm.weights import FolderWeights
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.training.checkpoint import load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training.parallel import ParallelConfig, forward_method, materialise, plain, shard, whole_state_dict
+from ddt_lightning.training.parallel import (
+    ParallelConfig,
+    forward_method,
+    materialise,
+    plain,
+    shard,
+    whole_state_dict,
+    zero_gradient,
+)
 from ddt_lightning.vocab import Vocab
 
 
@@ -31,6 +42,9 @@ class LanguageModule(pl.LightningModule):
         parallel: checkpointing, compilation and precision of the blocks.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the fresh weights.
+        lora: train low-rank adapters in place of the weights; they are merged on release.
+        freeze_text_embeddings: leave the text ids' rows of embedding and head as they are; the others then have no
+            weight decay either.
         codebook: start the rows of the image ids from the code vectors of this image tokenizer, a run or a release
             folder; null starts them from noise.
         z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
@@ -47,18 +61,24 @@ class LanguageModule(pl.LightningModule):
         parallel: ParallelConfig | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        lora: LoraConfig | None = None,
+        freeze_text_embeddings: bool = False,
         codebook: str | None = None,
         z_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if z_weight < 0:
             raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
+        if lora is not None and not lora.tables and not init_from:
+            raise ValueError("`model.lora.tables` (false) leaves the new rows untrained: set it, or give `init_from`.")
         self.network = network
         self.optim = optim
         self.folder = llm
         self.parallel = parallel or ParallelConfig()
         self.init_from = init_from
         self.seed = seed
+        self.lora = lora
+        self.freeze_text_embeddings = freeze_text_embeddings
         self.codebook = codebook
         self.z_weight = z_weight
 
@@ -80,12 +100,16 @@ class LanguageModule(pl.LightningModule):
                                  codes=codes)  # fmt: skip
         if self.init_from and not parts:
             load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
+        if self.lora is not None:
+            add_lora(self.llm, self.lora)
+        adapted = reader(self.llm, lambda name, start, end: weights.read(name, start, end))
         shard(self.llm, self.llm.model.layers, self.parallel, mesh)
         if self.folder is not None and parts:
             source = released(self.init_from, "lm") if self.init_from else self.folder
             weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
-            weights.check({plain(name) for name, _ in self.llm.named_parameters()})
-            materialise(self.llm, self.trainer.strategy.root_device, weights.read)
+            names = {base_name(plain(name)) for name, _ in self.llm.named_parameters()}
+            weights.check({name for name in names if name is not None})
+            materialise(self.llm, self.trainer.strategy.root_device, adapted)
         self.hidden_states = forward_method(self.llm, hidden_states)
 
     def codes(self) -> Tensor:
@@ -118,10 +142,16 @@ class LanguageModule(pl.LightningModule):
         log_means(self, {"loss": loss, **parts}, self.trainer.log_every_n_steps)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def on_validation_epoch_start(self) -> None:
+        """Held-out text begins anew."""
+        self.text_nats = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Tensor], _: int, dataloader_idx: int = 0) -> None:
         """The same loss on held-out rows, apart for text and image ids: means over the labels of all processes."""
         sums = self.sums(batch)
-        log_step(self)
+        if dataloader_idx == self.trainer.datamodule.text_loader:
+            self.text_nats += torch.stack([sums.text, sums.text_count])
+            return
         for name, total, count in (
             ("loss", sums.total, sums.count),
             ("text_loss", sums.text, sums.text_count),
@@ -129,15 +159,35 @@ class LanguageModule(pl.LightningModule):
         ):
             # every process logs every name, if with no weight: the sums over processes must meet
             mean = total / count.clamp_min(1)
-            self.log(f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True)
+            self.log(
+                f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True, add_dataloader_idx=False
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Perplexity of the held-out text per piece: what learning images does to it."""
+        log_step(self)
+        if self.trainer.datamodule.text_loader is not None:
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(self.text_nats)
+            self.log("val/text_ppl", (self.text_nats[0] / self.text_nats[1]).exp().float(), rank_zero_only=True)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""
-        return build_optimizer(self.llm, self.optim, self.trainer.max_steps)
+        # a decay would shrink rows that get no gradient
+        undecayed = tables(self.llm) if self.freeze_text_embeddings else []
+        return build_optimizer(self.llm, self.optim, self.trainer.max_steps, undecayed)
+
+    def on_before_optimizer_step(self, _: Optimizer) -> None:
+        """Keep the text rows of embedding and head as they are, if they are frozen."""
+        if self.freeze_text_embeddings:
+            for table in tables(self.llm):
+                zero_gradient(table, self.vocab.text_size)
 
     def release(self, folder: Path) -> None:
         """Write `lm/` as a plain transformers folder and `vocab/`; collective when the weights are sharded."""
         state = whole_state_dict(self.llm)
+        if self.lora is not None:
+            state = merged(state, self.lora)
         if state:
             self.llm.save_pretrained(folder / "lm", state_dict=state)
             self.vocab.save(folder / "vocab")

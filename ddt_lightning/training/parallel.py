@@ -90,6 +90,21 @@ def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Cal
     return getattr(net, function.__name__)
 
 
+def first_row(parameter: torch.Tensor) -> int:
+    """The row of a weight that this process's part begins with: `fully_shard` deals out chunks of equal size."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    mesh = parameter.device_mesh
+    return min(mesh.get_local_rank() * -(-len(parameter) // mesh.size()), len(parameter))
+
+
+def zero_gradient(parameter: nn.Parameter, rows: int) -> None:
+    """Set the gradient of a weight's first rows to zero, on every process those it holds."""
+    if parameter.grad is not None:
+        grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+        grad[: max(rows - first_row(parameter), 0)] = 0
+
+
 @torch.no_grad()
 def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str, int, int], torch.Tensor]) -> None:
     """Give a network that was sharded on the meta device memory for its own rows, and fill them.
@@ -106,10 +121,7 @@ def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str,
     for name, parameter in net.named_parameters():
         parameter._is_hf_initialized = True
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        start = 0
-        if isinstance(parameter, DTensor):  # `fully_shard` deals out rows in equal chunks, the last ones may be short
-            mesh = parameter.device_mesh
-            start = min(mesh.get_local_rank() * -(-len(parameter) // mesh.size()), len(parameter))
+        start = first_row(parameter)
         local.copy_(read(plain(name), start, start + len(local)))
     for module in net.modules():
         if module._non_persistent_buffers_set:
