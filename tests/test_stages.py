@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tiny import tiny_tokenizer
 from transformers import LlamaForCausalLM
 
 from ddt_lightning import cli
@@ -183,6 +184,22 @@ def test_perplexity_of_held_out_text(stage, tmp_path, world, pretrained):
         nats = sum(model(row, labels=row).loss.double() * (row.shape[1] - 1) for row in ids)
     pieces = sum(row.shape[1] - 1 for row in ids)
     assert found[-1] == pytest.approx((nats / pieces).exp().item(), rel=1e-4)
+
+
+def test_image_rows_can_start_from_the_codebook(capsys, tmp_path, world):
+    tokenizer, shards = tiny_tokenizer(), shutil.copytree(world, tmp_path / "shards")
+    tokenizer.quantizer.codebook[1] = tokenizer.quantizer.codebook[0]
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    still = ["--trainer.max_steps=1", "--model.optim.lr=1e-30", f"--model.codebook={tmp_path}"]
+    assert "`model.codebook`" in failure(capsys, "pretrain", *arguments("pretrain", tmp_path / "other", shards), *still)
+    write_tokens_json(
+        shards, tokenizer=tokenizer.fingerprint(), K=K, codebook_size=CODES, order="fine_to_coarse", transform="none",
+        source="test",
+    )  # fmt: skip
+    cli.fit("pretrain", [*arguments("pretrain", tmp_path / "run", shards), *still])
+    rows = weights(tmp_path / "run", "pretrain")["model.embed_tokens.weight"]
+    first = Vocab.load(tmp_path / "run" / "vocab").image_start
+    assert rows[first].allclose(rows[first + 1]) and not rows[first].allclose(rows[first + 2])
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
