@@ -11,6 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
+from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 
@@ -53,6 +54,42 @@ def test_pretrained_parts_learn_slowly():
     attention, mlp, modulation = 4 * (width**2 + width), 8 * width**2 + 5 * width, 6 * width**2 + 6 * width
     assert sizes[1e-5] == 24 * (attention + mlp + modulation) + 64 * width + width
     assert set(sizes) == {1e-5, 5e-5}
+
+
+LLAMA3_8B = {
+    "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
+    "rope_theta": 500000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+}  # fmt: skip
+GEMMA2_2B = {
+    "model_type": "gemma2", "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216,
+    "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "max_position_embeddings": 8192, "sliding_window": 4096, "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("llm", "config", "parameters"),
+    [("llama3-8b", LLAMA3_8B, 8_030_261_248), ("gemma2-2b", GEMMA2_2B, 2_614_341_888)],
+)
+def test_language_models(tmp_path, llm, config, parameters):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    text, codes, tokens = config["vocab_size"], 65536, 480
+    for vocab_size in (text, text + codes + 2):
+        with torch.device("meta"):
+            model = build_llm(LlmConfig(), vocab_size, 1, 2, 3, folder=tmp_path, text_size=text)
+        tables = 1 if config["tie_word_embeddings"] else 2
+        assert count(model) == parameters + tables * (vocab_size - text) * config["hidden_size"]
+    for stage in ("pretrain", "instruct"):
+        settings = yaml.safe_load((ROOT / "stages" / "paper" / f"{stage}-{llm}.yaml").read_text())
+        data, choice = settings["data"], OptimConfig(**settings["model"]["optim"])
+        assert sum(len(g["params"]) for g in build_optimizer(model, choice, 10)["optimizer"].param_groups) == len(
+            list(model.parameters())
+        )
+        assert data["row_length"] >= data["max_length"] >= tokens + 4
+        if stage == "pretrain":
+            assert data["text_only"] == pytest.approx(0.1 * (data["t2i"] + data["i2t"] + data["text_only"]))
 
 
 def test_imagenet_is_packed_by_class(tmp_path):

@@ -11,8 +11,11 @@ from subprocess import PIPE
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_stages import arguments, csv_rows, world  # noqa: F401 - `world` is a fixture
+from test_stages import arguments, csv_rows, pretrained, world  # noqa: F401 - fixtures
 from tiny import tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ddt_lightning.vocab import Vocab
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +75,8 @@ def test_two_renderer_processes_equal_one_discriminator_and_all(tmp_path):
 def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F811
     one, two = tmp_path / "one", tmp_path / "two"
     ddt_fit("pretrain", *arguments("pretrain", one, world), "--model.optim.name=adamw")
-    sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2"]
+    # packed, too, so that rows of several documents on two processes meet a row each on one
+    sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2", "--data.packing=true"]
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded)
     assert losses(one) == pytest.approx(losses(two), rel=2e-3)
     for name in ("val/loss", "val/text_loss", "val/image_loss"):  # over the rows of both processes
@@ -85,6 +89,27 @@ def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F8
     # and the sharded run continues from its distributed checkpoint
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded, "--trainer.max_steps=6")
     assert [int(row["step"]) for row in csv_rows(two / "metrics.csv") if row["train/loss"]] == [0, 1, 2, 3, 4, 5]
+
+
+def test_model_from_a_folder_sharded_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained):  # noqa: F811
+    """Grown, built on the meta device, filled in shards; adapters, and tables whose text rows stay."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text_size = Vocab.load(pretrained / "vocab").text_size
+    LlamaForCausalLM(LlamaConfig(vocab_size=text_size, **sizes)).save_pretrained(tmp_path / "llama")
+    more = [f"--model.llm={tmp_path}/llama", f"--data.text_tokenizer={pretrained}/vocab/text", "--model.optim.lr=1e-2",
+            "--model.lora.tables=true", "--model.freeze_text_embeddings=true"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    ddt_fit("pretrain", *arguments("pretrain", one, world), *more)
+    ddt_fit("pretrain", *arguments("pretrain", two, world), *more, "--config=stages/fsdp.yaml", "--trainer.devices=2")
+    assert losses(one) == pytest.approx(losses(two), rel=1e-4)
+    base = load_file(tmp_path / "llama" / "model.safetensors")
+    whole, gathered = (load_file(run / "release" / "lm" / "model.safetensors") for run in (one, two))
+    assert base.keys() == whole.keys() == gathered.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(gathered[name], value, rtol=1e-2, atol=2e-3)
+        if "embed" in name or "head" in name:
+            assert gathered[name][:text_size].equal(base[name])
+    assert not gathered["model.layers.0.mlp.up_proj.weight"].equal(base["model.layers.0.mlp.up_proj.weight"])
 
 
 @pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])

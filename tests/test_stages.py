@@ -9,10 +9,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny import tiny_tokenizer
+from transformers import LlamaForCausalLM
 
 from ddt_lightning import cli
 from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 from ddt_lightning.training.run import StageCLI
+from ddt_lightning.vocab import Vocab
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -32,7 +34,9 @@ OVERLAYS = {
     "data/instructpix2pix.yaml": ["tokenizer"],
     "data/laion.yaml": ["tokenizer"],
 }
-PAPER = [f"stages/paper/tok-{name}.yaml" for name in ("ddt", "selftok512", "selftok1024")]
+PAPER = {f"stages/paper/tok-{name}.yaml": "tokenizer" for name in ("ddt", "selftok512", "selftok1024")}
+PAPER |= {f"stages/paper/{stage}-{llm}.yaml": stage for stage in ("pretrain", "instruct") for llm in
+          ("llama3-8b", "gemma2-2b")}  # fmt: skip
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 SHIPPED = [path for path in SHIPPED if not path.startswith("stages/study-")]  # read by test_study_schedule.py
 K, CODES = 6, 24
@@ -63,7 +67,7 @@ def parse(stage: str, *configs: str, monkeypatch):
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_every_shipped_yaml_parses(path, monkeypatch):
-    whole = {base: stage for stage, base in BASE.items()} | dict.fromkeys(PAPER, "tokenizer")
+    whole = {base: stage for stage, base in BASE.items()} | PAPER
     for stage in [whole[path]] if path in whole else OVERLAYS[path]:
         configs = [path] if path in whole else [BASE[stage], path]
         config = parse(stage, *configs, monkeypatch=monkeypatch)
@@ -160,6 +164,60 @@ def test_stop_and_resume_equals_uninterrupted_and_config_reruns(stage, tmp_path,
         for run in (whole, parts)
     }
     assert losses[whole] == losses[parts]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "instruct"])
+def test_packed_rows_train_as_padded_ones_and_resume(stage, tmp_path, world, pretrained):
+    packed = ["--data.packing=true", "--data.row_length=256"]
+    losses = {}
+    for name, more in (
+        ("padded", []),
+        ("whole", packed),
+        ("parts", [*packed, "--trainer.max_steps=2"]),
+        ("parts", packed),
+    ):
+        run = tmp_path / name
+        cli.fit(stage, [*arguments(stage, run, world, pretrained), *more])
+        losses[name] = [float(r["train/loss"]) for r in csv_rows(run / "metrics.csv") if r["train/loss"]]
+    assert losses["whole"] == losses["parts"] and len(losses["whole"]) == 4
+    assert losses["whole"] == pytest.approx(losses["padded"], rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "instruct"])
+def test_perplexity_of_held_out_text(stage, tmp_path, world, pretrained):
+    texts = ["a photo of 3 circles", "make it red", "what colour is it?"]
+    write_shards(tmp_path, "texts", [{"__key__": f"{n}", "txt": text} for n, text in enumerate(texts)], 3)
+    more = [f"--data.val_text_shards=[{tmp_path}/texts-*.tar]", "--data.batch_size=4", "--data.val_samples=3"]
+    if stage == "instruct":
+        more += [f"--data.val_images=[{world}/images-*.tar]"]
+    run = tmp_path / "run"
+    cli.fit(stage, [*arguments(stage, run, world, pretrained), *more])
+    rows = csv_rows(run / "metrics.csv")
+    found = [float(row["val/text_ppl"]) for row in rows if row.get("val/text_ppl")]
+    assert len(found) == len([row for row in rows if row.get("val/loss")]) == 2
+    vocab = Vocab.load(pretrained / "vocab")
+    model = LlamaForCausalLM.from_pretrained(run / "release" / "lm").eval()
+    with torch.no_grad():
+        ids = [torch.tensor([vocab.text_only(text)[0]]) for text in texts]
+        nats = sum(model(row, labels=row).loss.double() * (row.shape[1] - 1) for row in ids)
+    pieces = sum(row.shape[1] - 1 for row in ids)
+    assert found[-1] == pytest.approx((nats / pieces).exp().item(), rel=1e-4)
+
+
+def test_image_rows_can_start_from_the_codebook(capsys, tmp_path, world):
+    tokenizer, shards = tiny_tokenizer(), shutil.copytree(world, tmp_path / "shards")
+    tokenizer.quantizer.codebook[1] = tokenizer.quantizer.codebook[0]
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    still = ["--trainer.max_steps=1", "--model.optim.lr=1e-30", f"--model.codebook={tmp_path}"]
+    assert "`model.codebook`" in failure(capsys, "pretrain", *arguments("pretrain", tmp_path / "other", shards), *still)
+    write_tokens_json(
+        shards, tokenizer=tokenizer.fingerprint(), K=K, codebook_size=CODES, order="fine_to_coarse", transform="none",
+        source="test",
+    )  # fmt: skip
+    cli.fit("pretrain", [*arguments("pretrain", tmp_path / "run", shards), *still])
+    rows = weights(tmp_path / "run", "pretrain")["model.embed_tokens.weight"]
+    first = Vocab.load(tmp_path / "run" / "vocab").image_start
+    assert rows[first].allclose(rows[first + 1]) and not rows[first].allclose(rows[first + 2])
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from ddt_lightning.lm.weights import check_rows, new_rows
 
 FAMILIES = ("llama", "gemma", "gemma2", "gemma3_text")
 """Model types with the layout that growing and generation rely on: one head without a bias, on top of one decoder."""
@@ -69,6 +71,7 @@ def build_llm(
     pad: int,
     folder: str | Path | None = None,
     text_size: int | None = None,
+    codes: Tensor | None = None,
 ) -> PreTrainedModel:
     """Builds the model on the default device and in the default dtype.
 
@@ -79,9 +82,11 @@ def build_llm(
         eos: id of EOS.
         pad: id of PAD.
         folder: a transformers folder of a Llama or Gemma. A model with `vocab_size` rows is taken as it is (grown
-            before); otherwise all rows from `text_size` on are new: the mean of the text rows plus noise of their
-            spread, the same in every process. On the meta device only `config.json` is read.
-        text_size: ids of the folder's own text tokenizer; by default all rows of the model.
+            before); otherwise all rows from `text_size` on are new (`weights.new_rows`), the same in every process. On
+            the meta device only `config.json` is read.
+        text_size: ids of the text tokenizer; by default all rows of the folder's model.
+        codes: code vectors `[C, d]` that the rows of the C image ids, which follow the text, start from; None starts
+            them from noise.
 
     Raises:
         FileNotFoundError: no model in `folder`.
@@ -89,21 +94,35 @@ def build_llm(
     """
     if folder is None:
         model: PreTrainedModel = _random_llama(config, vocab_size)
+        if codes is not None and text_size is not None:
+            _start_rows(model, text_size, codes)
     else:
         model = _load(Path(folder), config.dropout, vocab_size)
-        rows = _tables(model)[0].shape[0]
+        rows = tables(model)[0].shape[0]
         if rows != vocab_size:
-            pieces = rows if text_size is None else text_size
-            # Models pad their tables by a few rows; a larger gap is another tokenizer.
-            if not 0.9 * rows <= pieces <= rows or vocab_size < pieces:
-                raise ValueError(
-                    f"`model.llm` ({folder}) has {rows} rows, but the text tokenizer {pieces} pieces: "
-                    "use the text tokenizer of that model."
-                )
-            _grow(model, vocab_size, pieces)
+            text_size = rows if text_size is None else text_size
+            check_rows(folder, rows, text_size, vocab_size)
+            model.resize_token_embeddings(vocab_size, mean_resizing=False)
+            _start_rows(model, text_size, codes)
     for ids in (model.config, model.generation_config):
         ids.bos_token_id, ids.eos_token_id, ids.pad_token_id = bos, eos, pad
     return model
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+    """What the head is applied to, `[B, T, D]`.
+
+    Args:
+        model: the language model.
+        ids: int64 `[B, T]`.
+        positions: int64 `[B, T]`; each 0 begins a document that sees nothing before it. None: one document a row.
+    """
+    return model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+
+
+def softcap(model: PreTrainedModel) -> float | None:
+    """The c of `c tanh(logits / c)` at the head of Gemma 2."""
+    return getattr(model.config, "final_logit_softcapping", None)
 
 
 def _random_llama(config: LlmConfig, vocab_size: int) -> LlamaForCausalLM:
@@ -157,7 +176,7 @@ def _load(folder: Path, dropout: float, vocab_size: int) -> PreTrainedModel:
     return model
 
 
-def _tables(model: PreTrainedModel) -> list[nn.Parameter]:
+def tables(model: PreTrainedModel) -> list[nn.Parameter]:
     """Embedding, and head where it is a matrix of its own."""
     tables = [model.get_input_embeddings().weight]
     if not model.config.tie_word_embeddings:
@@ -166,10 +185,7 @@ def _tables(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def _grow(model: PreTrainedModel, size: int, text_size: int) -> None:
-    generator = torch.Generator("cpu").manual_seed(0)
-    model.resize_token_embeddings(size, mean_resizing=False)
-    for table in _tables(model):
-        text = table[:text_size].float()
-        noise = torch.randn(size - text_size, table.shape[1], generator=generator, device="cpu").to(table.device)
-        table[text_size:] = (text.mean(0) + text.std(0) * noise).to(table.dtype)
+def _start_rows(model: PreTrainedModel, text_size: int, codes: Tensor | None) -> None:
+    """Start every row from `text_size` on."""
+    for number, table in enumerate(tables(model)):
+        table[text_size:] = new_rows(table[:text_size], len(table) - text_size, number, codes).to(table)

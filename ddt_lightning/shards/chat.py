@@ -17,10 +17,11 @@ from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
+from ddt_lightning.shards.packing import check_row_length, make_rows
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_json
-from ddt_lightning.shards.rows import DESCRIBE, DRAW, pad_rows, pick_view, read_ids, word
+from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, read_ids, word
 from ddt_lightning.shards.stream import Example
-from ddt_lightning.shards.tokens import check_length, has_both, has_ids, load_vocab
+from ddt_lightning.shards.tokens import RowDecoder, check_length, has_both, has_ids, load_vocab, text_reader
 from ddt_lightning.vocab import Vocab
 
 Turns = list[dict[str, Any]]
@@ -66,12 +67,14 @@ class ChatDecoder:
         max_length: longest row; longer texts are cut, images never.
         caption_drop: how often what the user wrote is left out where the assistant draws; 0 in validation.
         seed: of wordings, choice of captions, and dropping.
+        row_length: see `shards/packing.py`.
     """
 
     vocab: Vocab
     max_length: int
     caption_drop: float
     seed: int
+    row_length: int | None = None
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample; `label` is `draw`, `describe`, or another name for turns as they are."""
@@ -116,8 +119,8 @@ class ChatDecoder:
             ]
 
     def collate(self, examples: list[Example]) -> Example:
-        """Padded ids and labels."""
-        return pad_rows(examples, self.vocab.pad)
+        """Padded or packed ids and labels."""
+        return make_rows(examples, self.vocab.pad, self.row_length)
 
 
 class ChatShards(ShardModule):
@@ -133,6 +136,7 @@ class ChatShards(ShardModule):
         val_edits: held-out shards of the same kind.
         val_questions: held-out shards of the same kind.
         val_conversations: held-out shards of the same kind.
+        val_text_shards: held-out shards with texts (`KEY.txt`), for the perplexity of text alone.
         weights: `images`, `edits`, `questions` or `conversations` -> a weight for each of its patterns, which then are
             sources of their own with exact shares, e.g. `{conversations: [3, 1]}`; null takes all samples alike.
         draw: share of captions to draw.
@@ -141,8 +145,10 @@ class ChatShards(ShardModule):
         answer: share of questions.
         converse: share of other conversations.
         caption_drop: how often what the user wrote is left out where the assistant draws, for guidance.
-        max_length: longest row; longer texts are cut, images never.
-        batch_size: global batch size, over all processes.
+        max_length: longest document; longer texts are cut, images never.
+        packing: several documents a row instead of one and padding.
+        row_length: longest row of several documents.
+        batch_size: global batch size in documents, over all processes.
         lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
         buffer: raw samples in the shuffle buffer of each sequence of shards.
         workers: worker processes of each training process.
@@ -163,6 +169,7 @@ class ChatShards(ShardModule):
         val_edits: list[str] | None = None,
         val_questions: list[str] | None = None,
         val_conversations: list[str] | None = None,
+        val_text_shards: list[str] | None = None,
         weights: dict[str, list[float]] | None = None,
         draw: float = 0.4,
         describe: float = 0.15,
@@ -171,6 +178,8 @@ class ChatShards(ShardModule):
         converse: float = 0.2,
         caption_drop: float = 0.1,
         max_length: int = 256,
+        packing: bool = False,
+        row_length: int = 512,
         batch_size: int = 64,
         lanes: int = 4,
         buffer: int = 2000,
@@ -183,7 +192,11 @@ class ChatShards(ShardModule):
         super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
         if not 0 <= caption_drop <= 1:
             raise ValueError(f"`data.caption_drop` ({caption_drop}) must be between 0 and 1.")
+        if packing:
+            check_row_length(row_length, max_length)
+        self.row_length = row_length if packing else None
         self.vocab_folder, self.caption_drop, self.max_length = vocab, caption_drop, max_length
+        self.val_text_shards = val_text_shards
         self.train_shards = {
             "images": images,
             "edits": edits,
@@ -225,6 +238,8 @@ class ChatShards(ShardModule):
         if stage == "fit":
             self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
+        if self.val_text_shards is not None:
+            self.text_reader = text_reader(self, self.val_text_shards)
 
     def sources(
         self, found: dict[str, list[tuple[list[str], Fraction]]], options: list[str], *, train: bool
@@ -242,11 +257,17 @@ class ChatShards(ShardModule):
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
-        decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed)
+        decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed, self.row_length)
         return self.train_loader(self.train_readers, self.train_slots, decoder)
 
-    def val_dataloader(self) -> Loader | list:
-        """Held-out batches of this process in the same shares; nothing without held-out shards."""
-        if not self.val_readers:
-            return []
-        return self.val_loader(self.val_readers, self.val_slots, ChatDecoder(self.vocab, self.max_length, 0.0, 0))
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Held-out batches of this process in the same shares; then those of text alone, as in pretraining."""
+        loaders: list[Loader] = []
+        if self.val_readers:
+            decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
+            loaders.append(self.val_loader(self.val_readers, self.val_slots, decoder))
+        if self.val_text_shards is not None:
+            self.text_loader = len(loaders)
+            rows = RowDecoder(self.vocab, self.max_length, 0.0, Columns(), 0, self.row_length)
+            loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], rows))
+        return loaders[0] if len(loaders) == 1 else loaders

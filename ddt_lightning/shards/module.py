@@ -124,6 +124,7 @@ class ShardModule(pl.LightningDataModule):
         self.batch_size, self.lanes, self.buffer, self.workers = batch_size, lanes, buffer, workers
         self.memory, self.resample, self.val_samples, self.seed = memory_mb * 2**20, resample, val_samples, seed
         self.skipped: Problems = {}
+        self.text_loader: int | None = None  # which of the validation loaders gives held-out text alone
 
     def ranks(self) -> tuple[int, int]:
         """This process among those that read different data: `(rank, world)`.

@@ -20,8 +20,9 @@ from pathlib import Path
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
-from ddt_lightning.shards.read import Columns, Record, captions, expand, read_shard
-from ddt_lightning.shards.rows import pad_rows, pick_view, read_ids, texts_of, with_wordings
+from ddt_lightning.shards.packing import check_row_length, make_rows
+from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_shard
+from ddt_lightning.shards.rows import pick_view, read_ids, texts_of, with_wordings
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
@@ -40,6 +41,7 @@ class RowDecoder:
         caption_drop: how often a `t2i` sample loses its caption and becomes `image_only`; 0 in validation.
         columns: layout of the shards.
         seed: of the choice of captions.
+        row_length: see `shards/packing.py`.
     """
 
     vocab: Vocab
@@ -47,6 +49,7 @@ class RowDecoder:
     caption_drop: float
     columns: Columns
     seed: int
+    row_length: int | None = None
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample in the format `label`."""
@@ -68,8 +71,8 @@ class RowDecoder:
         return {"ids": ids, "labels": labels}
 
     def collate(self, examples: list[Example]) -> Example:
-        """Padded ids and labels."""
-        return pad_rows(examples, self.vocab.pad)
+        """Padded or packed ids and labels."""
+        return make_rows(examples, self.vocab.pad, self.row_length)
 
 
 def has_ids(record: Record) -> bool:
@@ -93,6 +96,7 @@ class TokenShards(ShardModule):
     Args:
         shards: token shards, paths with braces, globs and `${DDT_DATA}`.
         val_shards: held-out token shards; null does not validate.
+        val_text_shards: held-out shards with texts (`KEY.txt`), for the perplexity of text alone.
         text_shards: shards with texts alone (`KEY.txt`) for the share `text_only`; null takes the captions.
         texts: more shards whose texts the text tokenizer is trained on, e.g. edits and questions.
         vocab: folder of a saved vocabulary; null makes one and saves it in the run's folder.
@@ -106,8 +110,10 @@ class TokenShards(ShardModule):
         image_only: share of rows without a caption, besides what `caption_drop` adds.
         text_only: share of rows without an image.
         caption_drop: how often a t2i row loses its caption, which is what makes guidance possible.
-        max_length: longest row; longer texts are cut, images never.
-        batch_size: global batch size, over all processes.
+        max_length: longest document; longer texts are cut, images never.
+        packing: several documents a row instead of one and padding.
+        row_length: longest row of several documents.
+        batch_size: global batch size in documents, over all processes.
         lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
         buffer: raw samples in the shuffle buffer of each sequence of shards.
         workers: worker processes of each training process.
@@ -123,6 +129,7 @@ class TokenShards(ShardModule):
         self,
         shards: list[str],
         val_shards: list[str] | None = None,
+        val_text_shards: list[str] | None = None,
         text_shards: list[str] | None = None,
         texts: list[str] | None = None,
         vocab: str | None = None,
@@ -136,6 +143,8 @@ class TokenShards(ShardModule):
         text_only: float = 0.1,
         caption_drop: float = 0.1,
         max_length: int = 256,
+        packing: bool = False,
+        row_length: int = 512,
         batch_size: int = 64,
         lanes: int = 4,
         buffer: int = 2000,
@@ -148,6 +157,9 @@ class TokenShards(ShardModule):
         super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
         if not 0 <= caption_drop <= 1:
             raise ValueError(f"`data.caption_drop` ({caption_drop}) must be between 0 and 1.")
+        if packing:
+            check_row_length(row_length, max_length)
+        self.row_length = row_length if packing else None
         shares = {"t2i": t2i, "i2t": i2t, "image_only": image_only, "text_only": text_only}
         if min(shares.values()) < 0 or sum(shares.values()) <= 0:
             raise ValueError(
@@ -157,6 +169,7 @@ class TokenShards(ShardModule):
         self.vocab_folder, self.text_tokenizer, self.text_vocab_size = vocab, text_tokenizer, text_vocab_size
         self.columns, self.weights = columns or Columns(), weights or {}
         check_weights(self.weights, {"shards": shards, "text_shards": text_shards})
+        self.val_text_shards = val_text_shards
         self.shares, self.caption_drop, self.max_length = shares, caption_drop, max_length
 
     def prepare_data(self) -> None:
@@ -212,18 +225,24 @@ class TokenShards(ShardModule):
             self.train_slots = self.slots([share for _, share in sources], [share for _, share in lines])
         if val_urls:
             self.val_reader = self.reader(val_urls, usable, "data.val_shards", wanted, train=False)
+        if self.val_text_shards is not None:
+            self.text_reader = text_reader(self, self.val_text_shards)
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
-        decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed)
+        decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed, self.row_length)
         return self.train_loader(self.train_readers, self.train_slots, decoder)
 
-    def val_dataloader(self) -> Loader | list:
-        """Held-out batches of this process in the same shares, with every caption; nothing without `val_shards`."""
-        if self.val_shards is None:
-            return []
-        decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0)
-        return self.val_loader([self.val_reader], self.slots([Fraction(1)], []), decoder)
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """Held-out batches of this process in the same shares, with every caption; then those of text alone."""
+        loaders: list[Loader] = []
+        decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0, self.row_length)
+        if self.val_shards is not None:
+            loaders.append(self.val_loader([self.val_reader], self.slots([Fraction(1)], []), decoder))
+        if self.val_text_shards is not None:
+            self.text_loader = len(loaders)
+            loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], decoder))
+        return loaders[0] if len(loaders) == 1 else loaders
 
     def slots(self, images: list[Fraction], texts: list[Fraction]) -> list[Slot]:
         """The formats' shares over the sources of images and then those of text alone, if any."""
@@ -249,6 +268,12 @@ class TokenShards(ShardModule):
         for url in urls:
             for record in read_shard(url, {}):
                 yield from texts_of(record, self.columns)
+
+
+def text_reader(module: ShardModule, patterns: list[str]) -> Reader:
+    """Held-out texts."""
+    option = "data.val_text_shards"
+    return module.reader(expand(patterns, option), has_text, option, "a text (txt)", train=False)
 
 
 def load_vocab(folder: str | Path, urls: list[str], option: str) -> Vocab:

@@ -1,24 +1,40 @@
 """What pretraining and instruction tuning share: a causal language model over rows of text and image ids."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from ddt_lightning.lm.export import text_fingerprint
-from ddt_lightning.lm.llm import LlmConfig, build_llm
+from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
+from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
-from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights
+from ddt_lightning.lm.weights import FolderWeights
+from ddt_lightning.tokens.tokenizer import Tokenizer
+from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training.parallel import ParallelConfig, shard, whole_state_dict
+from ddt_lightning.training.parallel import (
+    ParallelConfig,
+    forward_method,
+    materialise,
+    plain,
+    shard,
+    whole_state_dict,
+    zero_gradient,
+)
 from ddt_lightning.vocab import Vocab
 
 
 class LanguageModule(pl.LightningModule):
     """Trains a causal transformer on rows `{"ids": [B,T], "labels": [B,T]}`; label -100 is not scored.
+
+    Packed rows also have `positions` `[B,T]`, which restart at 0 with every document.
 
     Args:
         network: sizes of a fresh small Llama; unused when `llm` names a folder.
@@ -27,6 +43,12 @@ class LanguageModule(pl.LightningModule):
         parallel: checkpointing, compilation and precision of the blocks.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of the fresh weights.
+        lora: train low-rank adapters in place of the weights; they are merged on release.
+        freeze_text_embeddings: leave the text ids' rows of embedding and head as they are; the others then have no
+            weight decay either.
+        codebook: start the rows of the image ids from the code vectors of this image tokenizer, a run or a release
+            folder; null starts them from noise.
+        z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
     """
 
     llm: PreTrainedModel
@@ -40,33 +62,80 @@ class LanguageModule(pl.LightningModule):
         parallel: ParallelConfig | None = None,
         init_from: str | None = None,
         seed: int = 0,
+        lora: LoraConfig | None = None,
+        freeze_text_embeddings: bool = False,
+        codebook: str | None = None,
+        z_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        if z_weight < 0:
+            raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
+        if lora is not None and not lora.tables and not init_from:
+            raise ValueError("`model.lora.tables` (false) leaves the new rows untrained: set it, or give `init_from`.")
         self.network = network
         self.optim = optim
         self.folder = llm
         self.parallel = parallel or ParallelConfig()
         self.init_from = init_from
         self.seed = seed
+        self.lora = lora
+        self.freeze_text_embeddings = freeze_text_embeddings
+        self.codebook = codebook
+        self.z_weight = z_weight
 
     def configure_model(self) -> None:
-        """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
+        """Build the language model once for the data's vocabulary, load `init_from`, and shard.
+
+        A model from a folder is built on the meta device where it is to be sharded: no process ever holds all of it.
+        """
         if hasattr(self, "llm"):
             return
         torch.manual_seed(self.seed)
         self.vocab = vocab = self.trainer.datamodule.vocab
-        special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
-        self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size)
         if self.init_from:
             check_exported(vocab, self.init_from)
-            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
+        codes = self.codes() if self.codebook else None
+        special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
+        parts = self.folder is not None and mesh is not None
+        with torch.device("meta") if parts else nullcontext():
+            self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size,
+                                 codes=codes)  # fmt: skip
+        if self.init_from and not parts:
+            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
+        if self.lora is not None:
+            add_lora(self.llm, self.lora)
+        adapted = reader(self.llm, lambda name, start, end: weights.read(name, start, end))
         shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+        if self.folder is not None and parts:
+            source = released(self.init_from, "lm") if self.init_from else self.folder
+            weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
+            names = {base_name(plain(name)) for name, _ in self.llm.named_parameters()}
+            weights.check({name for name in names if name is not None})
+            materialise(self.llm, self.trainer.strategy.root_device, adapted)
+        self.hidden_states = forward_method(self.llm, hidden_states)
+
+    def codes(self) -> Tensor:
+        """Code vectors `[C, d]` of the image tokenizer that made the data's ids.
+
+        Raises:
+            ValueError: `codebook` is another tokenizer.
+        """
+        tokenizer = Tokenizer.from_pretrained(released(str(self.codebook), "tokenizer"))
+        if tokenizer.fingerprint() != self.vocab.tokenizer:
+            raise ValueError(
+                f"`model.codebook` ({self.codebook}) is tokenizer {tokenizer.fingerprint()}: name the one that made "
+                f"the ids, {self.vocab.tokenizer}."
+            )
+        return tokenizer.quantizer.lookup(torch.arange(self.vocab.codebook_size))
 
     def sums(self, batch: dict[str, Tensor]) -> LossSums:
         """Summed losses of a batch, in all and apart for text and image ids."""
-        logits = self.llm(input_ids=batch["ids"]).logits
-        return split_loss(logits, batch["labels"], self.vocab.image_start, self.vocab.image_end)
+        hidden = self.hidden_states(batch["ids"], batch.get("positions"))
+        head = self.llm.get_output_embeddings().weight
+        z_weight = self.z_weight if self.training else 0.0
+        image = self.vocab.image_start, self.vocab.image_end
+        return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Cross-entropy per scored token of the global batch."""
@@ -76,10 +145,16 @@ class LanguageModule(pl.LightningModule):
         log_means(self, {"loss": loss, **parts}, self.trainer.log_every_n_steps)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+    def on_validation_epoch_start(self) -> None:
+        """Held-out text begins anew."""
+        self.text_nats = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: dict[str, Tensor], _: int, dataloader_idx: int = 0) -> None:
         """The same loss on held-out rows, apart for text and image ids: means over the labels of all processes."""
         sums = self.sums(batch)
-        log_step(self)
+        if dataloader_idx == self.trainer.datamodule.text_loader:
+            self.text_nats += torch.stack([sums.text, sums.text_count])
+            return
         for name, total, count in (
             ("loss", sums.total, sums.count),
             ("text_loss", sums.text, sums.text_count),
@@ -87,15 +162,35 @@ class LanguageModule(pl.LightningModule):
         ):
             # every process logs every name, if with no weight: the sums over processes must meet
             mean = total / count.clamp_min(1)
-            self.log(f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True)
+            self.log(
+                f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True, add_dataloader_idx=False
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Perplexity of the held-out text per piece: what learning images does to it."""
+        log_step(self)
+        if self.trainer.datamodule.text_loader is not None:
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(self.text_nats)
+            self.log("val/text_ppl", (self.text_nats[0] / self.text_nats[1]).exp().float(), rank_zero_only=True)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""
-        return build_optimizer(self.llm, self.optim, self.trainer.max_steps)
+        # a decay would shrink rows that get no gradient
+        undecayed = tables(self.llm) if self.freeze_text_embeddings else []
+        return build_optimizer(self.llm, self.optim, self.trainer.max_steps, undecayed)
+
+    def on_before_optimizer_step(self, _: Optimizer) -> None:
+        """Keep the text rows of embedding and head as they are, if they are frozen."""
+        if self.freeze_text_embeddings:
+            for table in tables(self.llm):
+                zero_gradient(table, self.vocab.text_size)
 
     def release(self, folder: Path) -> None:
         """Write `lm/` as a plain transformers folder and `vocab/`; collective when the weights are sharded."""
         state = whole_state_dict(self.llm)
+        if self.lora is not None:
+            state = merged(state, self.lora)
         if state:
             self.llm.save_pretrained(folder / "lm", state_dict=state)
             self.vocab.save(folder / "vocab")

@@ -8,7 +8,7 @@ on small models.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -163,13 +163,16 @@ def peak_lr(name: str, config: OptimConfig) -> float:
     return next((lr for pattern, lr in config.lrs.items() if re.search(pattern, name)), config.lr)
 
 
-def build_optimizer(net: nn.Module, config: OptimConfig, total_steps: int) -> dict:
+def build_optimizer(
+    net: nn.Module, config: OptimConfig, total_steps: int, undecayed: Collection[nn.Parameter] = ()
+) -> dict:
     """Optimiser and schedule in the form Lightning's `configure_optimizers` returns.
 
     Args:
         net: the network; parameters without gradient are left out.
         config: the choice.
         total_steps: length of the run, used when `config.total_steps` is 0.
+        undecayed: matrices without weight decay.
 
     Raises:
         ValueError: muon is asked for on sharded parameters; a pattern of `lrs` fits no parameter.
@@ -182,7 +185,8 @@ def build_optimizer(net: nn.Module, config: OptimConfig, total_steps: int) -> di
 
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        matrices, decay = parameter in hidden, config.weight_decay if parameter.dim() >= 2 else 0.0
+        decayed = parameter.dim() >= 2 and not any(parameter is other for other in undecayed)
+        matrices, decay = parameter in hidden, config.weight_decay if decayed else 0.0
         lr = config.matrix_lr if matrices else peak_lr(name, config)
         groups.setdefault((lr, decay, matrices), []).append(parameter)
     unused = [pattern for pattern in config.lrs if not any(re.search(pattern, name) for name in named)]

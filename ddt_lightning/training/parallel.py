@@ -4,8 +4,9 @@ Order: activation checkpointing, then compile, then `fully_shard` (FSDP2), block
 block's weights are gathered only while it runs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import MethodType
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -13,7 +14,9 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,53 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(net, mesh=mesh, mp_policy=policy)
+        # the root's weights stay whole until the backward pass: the loss multiplies with the head behind the network
+        fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A function `f(net, ...)` as another forward pass of a network: a sharded one gathers its weights for it."""
+    setattr(net, function.__name__, MethodType(function, net))
+    register_fsdp_forward_method(net, function.__name__)
+    return getattr(net, function.__name__)
+
+
+def first_row(parameter: torch.Tensor) -> int:
+    """The row of a weight that this process's part begins with: `fully_shard` deals out chunks of equal size."""
+    if not isinstance(parameter, DTensor):
+        return 0
+    mesh = parameter.device_mesh
+    return min(mesh.get_local_rank() * -(-len(parameter) // mesh.size()), len(parameter))
+
+
+def zero_gradient(parameter: nn.Parameter, rows: int) -> None:
+    """Set the gradient of a weight's first rows to zero, on every process those it holds."""
+    if parameter.grad is not None:
+        grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+        grad[: max(rows - first_row(parameter), 0)] = 0
+
+
+@torch.no_grad()
+def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str, int, int], torch.Tensor]) -> None:
+    """Give a network that was sharded on the meta device memory for its own rows, and fill them.
+
+    Buffers that no checkpoint holds (rotary frequencies, the scale of embeddings) are computed anew by the network's
+    own `_init_weights`, which leaves weights marked as initialised alone.
+
+    Args:
+        net: a sharded transformers model.
+        device: of this process.
+        read: `(name, start, end)` to rows of a whole weight.
+    """
+    net.to_empty(device=device)
+    for name, parameter in net.named_parameters():
+        parameter._is_hf_initialized = True
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        start = first_row(parameter)
+        local.copy_(read(plain(name), start, start + len(local)))
+    for module in net.modules():
+        if module._non_persistent_buffers_set:
+            net._init_weights(module)
 
 
 def whole_state_dict(net: nn.Module) -> dict[str, torch.Tensor]:
