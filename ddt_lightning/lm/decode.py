@@ -45,7 +45,7 @@ class Decoder:
         self.model, self.body, self.low, self.high = model, model.base_model, low, high
         kinds = getattr(model.config, "layer_types", None) or ["full_attention"] * len(cache.layers)
         self.window = model.config.sliding_window if "sliding_attention" in kinds else None
-        self.cap = getattr(model.config, "final_logit_softcapping", None)
+        self.norm, self.cap = _Norm(self.body.norm), getattr(model.config, "final_logit_softcapping", None)
         self.blocks = [
             _Block(module, kind, _extend(old.keys, copies, length), _extend(old.values, copies, length))
             for module, kind, old in zip(self.body.layers, kinds, cache.layers, strict=True)
@@ -80,7 +80,7 @@ class Decoder:
                 with gathered(block.module):
                     x = block.step(x, self.slot, *turns[block.kind], masks[block.kind])
             head = self.model.get_output_embeddings().weight[self.low : self.high]
-            logits = F.linear(rms_norm(x, self.body.norm), head)
+            logits = F.linear(self.norm(x), head)
         self.slot += 1
         self.position += 1
         return (logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)).float()
@@ -96,44 +96,58 @@ class _Block:
         values: as `keys`.
     """
 
-    def __init__(self, module: Any, kind: str, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, module: nn.Module, kind: str, keys: Tensor, values: Tensor) -> None:
         self.module, self.kind, self.keys, self.values = module, kind, keys, values
-        attention = module.self_attn
-        self.query, self.key, self.value, self.out = (getattr(attention, f"{name}_proj") for name in "qkvo")
-        self.mlp, self.scale = module.mlp, attention.scaling
-        self.cap = getattr(attention, "attn_logit_softcapping", None)
-        self.head_norms = (attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None
+        attention: Any = module.self_attn
+        mlp: Any = module.mlp
+        # Bound forwards skip what a call of a module checks, which at one id a row is a third of a small product.
+        self.query, self.key, self.value, self.out = (getattr(attention, f"{name}_proj").forward for name in "qkvo")
+        self.gate, self.up, self.down = (getattr(mlp, f"{name}_proj").forward for name in ("gate", "up", "down"))
+        self.activation = mlp.act_fn.forward
+        self.scale, self.cap = attention.scaling, getattr(attention, "attn_logit_softcapping", None)
+        self.head_norms = [_Norm(attention.q_norm), _Norm(attention.k_norm)] if hasattr(attention, "q_norm") else []
         names = ["input_layernorm", "post_attention_layernorm"]
         self.norms_outputs = hasattr(module, "pre_feedforward_layernorm")  # Gemma 2 and 3
         if self.norms_outputs:
             names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
-        self.norms = [getattr(module, name) for name in names]
+        self.norms = [_Norm(getattr(module, name)) for name in names]
 
     def step(self, x: Tensor, slot: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """`x [N, D]` through the layer; its keys and values are written to `slot [1]`."""
         rows, heads, _, width = self.keys.shape
-        normed = rms_norm(x, self.norms[0])
+        normed = self.norms[0](x)
         query = self.query(normed).view(rows, -1, width)
         key = self.key(normed).view(rows, heads, width)
         value = self.value(normed).view(rows, heads, 1, width).to(self.values.dtype)  # autocast may lower it
-        if self.head_norms is not None:
-            query, key = rms_norm(query, self.head_norms[0]), rms_norm(key, self.head_norms[1])
+        if self.head_norms:
+            query, key = self.head_norms[0](query), self.head_norms[1](key)
         keys = self.keys.index_copy_(2, slot, rotate(key, cos, sin)[:, :, None])
         values = self.values.index_copy_(2, slot, value)
         seen = attend(rotate(query, cos, sin), keys, values, mask, self.scale, self.cap)
         attended = self.out(seen.view(rows, -1))
         if not self.norms_outputs:
             x = x + attended
-            return x + self.mlp(rms_norm(x, self.norms[1]))
-        x = x + rms_norm(attended, self.norms[1])
-        return x + rms_norm(self.mlp(rms_norm(x, self.norms[2])), self.norms[3])
+            return x + self.feed_forward(self.norms[1](x))
+        x = x + self.norms[1](attended)
+        return x + self.norms[3](self.feed_forward(self.norms[2](x)))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """`x [N, D]` through the gated layer."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))
 
 
-def rms_norm(x: Tensor, module: Any) -> Tensor:
-    """`x [..., D]` normed by a norm of `transformers`, in float32; those of Gemma store their weight less one."""
-    eps = getattr(module, "variance_epsilon", None)
-    weight = module.weight.float() if eps is not None else module.weight.float() + 1
-    return F.rms_norm(x.float(), weight.shape, weight, module.eps if eps is None else eps).to(x.dtype)
+class _Norm:
+    """A norm of `transformers`: `x [..., D]` by its root mean square, in float32. Gemma stores its weight less one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module: Any = module
+        self.less = not hasattr(module, "variance_epsilon")
+        self.eps: float = self.module.eps if self.less else self.module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.module.weight.float()  # read at every step: FSDP2 puts another one there
+        weight = weight + 1 if self.less else weight
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

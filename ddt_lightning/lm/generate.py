@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 
 from ddt_lightning.lm.decode import Decoder
@@ -102,7 +103,7 @@ def stream_image_ids(
     rows = _Rows(model, every, pad, length, start, start + codebook_size, compile)
     draws = _draws(seeds, length).to(model.device, _fine(model.device))
 
-    @torch.no_grad()
+    @quiet(model)
     def steps() -> Iterator[Tensor]:
         logits = rows.prefill()
         for k in range(length):
@@ -114,7 +115,7 @@ def stream_image_ids(
             if k + 1 < length:
                 logits = rows.step((chosen + start).repeat(len(branches)))
 
-    return steps()
+    return (chosen.clone() for chosen in steps())  # outside of inference mode: tensors like any other
 
 
 @torch.no_grad()
@@ -233,6 +234,11 @@ class _Rows:
         return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
             ~allowed, torch.finfo(dtype).min
         )
+
+
+def quiet(model: PreTrainedModel) -> torch.no_grad | torch.inference_mode:
+    """Without autograd, for a function or a generator. FSDP2 counts versions of tensors; inference mode has none."""
+    return torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
 
 
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
