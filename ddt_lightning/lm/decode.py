@@ -142,7 +142,7 @@ class _Norm:
     def __init__(self, module: nn.Module) -> None:
         self.module: Any = module
         self.less = not hasattr(module, "variance_epsilon")
-        self.eps: float = self.module.eps if self.less else self.module.variance_epsilon
+        self.eps: float = getattr(module, "eps" if self.less else "variance_epsilon")
 
     def __call__(self, x: Tensor) -> Tensor:
         weight: Tensor = self.module.weight.float()  # read at every step: FSDP2 puts another one there
