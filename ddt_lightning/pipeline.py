@@ -21,11 +21,12 @@ from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.tokens.tokenizer import Tokenizer
-from ddt_lightning.vocab import Vocab
+from ddt_lightning.vocab import Images, Turn, Vocab
 
 DRAW = "{}"
 DESCRIBE = "Describe this image."
 Seed = int | Sequence[int]
+Talk = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
 
 
@@ -231,19 +232,19 @@ class Pipeline:
         """LM ids of prompts to draw."""
         if not chat:
             return [self.vocab.t2i_prompt(text) for text in prompts], [self.vocab.uncond_prompt() for _ in prompts]
-        turns = [[{"role": "user", "content": [DRAW.format(text)]}] for text in prompts]
-        full = [self.vocab.chat_prompt(turn, draw=True) for turn in turns]
-        return full, [self.vocab.chat_prompt(turn, draw=True, drop_text=True) for turn in turns]
+        return self.chat_prompts([([{"role": "user", "content": [DRAW.format(text)]}], ()) for text in prompts])
 
     def edit_prompts(self, images: Tensor, instructions: Sequence[str]) -> Prompts:
         """LM ids of "image, instruction"; the counterpart keeps the image. One instruction for each image."""
         if len(images) != len(instructions):
             raise ValueError(f"{len(images)} images and {len(instructions)} instructions: give one for each.")
-        shown = self.encode(images).cpu()[:, None]  # [B, 1, K]
         turns = [[{"role": "user", "content": [{"image": 0}, text]}] for text in instructions]
-        both = list(zip(turns, shown, strict=True))
-        full = [self.vocab.chat_prompt(turn, image, draw=True) for turn, image in both]
-        return full, [self.vocab.chat_prompt(turn, image, draw=True, drop_text=True) for turn, image in both]
+        return self.chat_prompts(list(zip(turns, self.encode(images).cpu()[:, None], strict=True)))
+
+    def chat_prompts(self, talks: Sequence[Talk]) -> Prompts:
+        """LM ids of conversations that an image is to answer; the counterparts keep all images."""
+        full = [self.vocab.chat_prompt(turns, ids, draw=True) for turns, ids in talks]
+        return full, [self.vocab.chat_prompt(turns, ids, draw=True, drop_text=True) for turns, ids in talks]
 
     def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
         """Ids `[B, K]` in codebook order that the language model writes after each prompt."""
@@ -311,6 +312,12 @@ class Pipeline:
             else self.vocab.caption_prompt(image)
             for text, image in zip(texts, ids, strict=True)
         ]
+        return self.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+    def write(
+        self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
+    ) -> list[str]:
+        """The text that the language model writes after each prompt; options as `describe_image`."""
         room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
         written = text_ids(
             self.llm,

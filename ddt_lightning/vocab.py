@@ -240,14 +240,15 @@ class Vocab:
         turns: list[dict[str, Any]] = []
         images: list[list[int]] = []
         while rest:
-            end = rest.index(self.eos) if self.eos in rest else len(rest)
+            answered = self.eos in rest  # with nothing, even
+            end = rest.index(self.eos) if answered else len(rest)
             exchange, rest = rest[:end], rest[end + 1 :]
             split = next((n for n in range(end) if exchange[n : n + len(assistant)] == assistant), None)
             if split is None or exchange[: len(user)] != user:
                 raise ValueError(f"expected {ROLES['user']} ... {ROLES['assistant']}, not {exchange}.")
             spoken = {"user": exchange[len(user) : split], "assistant": exchange[split + len(assistant) :]}
             for role, said in spoken.items():
-                if role == "user" or said:
+                if role == "user" or said or answered:
                     turns.append({"role": role, "content": self._parse_parts(said, images)})
         return turns, images
 

@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddt_lightning"
 ANYTHING = {
-    "vocab", "seeding", "latents", "tokens", "lm", "scenes", "training", "metrics", "shards", "pipeline", "stages",
-    "callbacks", "studies", "commands", "demo", "cli",
+    "vocab", "seeding", "latents", "tokens", "lm", "scenes", "training", "metrics", "shards", "pipeline", "chat",
+    "stages", "callbacks", "studies", "commands", "demo", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"scenes.check"},
     "shards": {"vocab", "scenes", "seeding"},
     "pipeline": {"vocab", "latents", "tokens", "lm"},
+    "chat": {"pipeline", "vocab"},
     "stages": {"latents", "tokens", "lm", "vocab", "training", "seeding", "metrics.features"},
     "callbacks": {"metrics", "pipeline", "latents.pixels"},
     "studies": ANYTHING,

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 
 from ddt_lightning.commands.files import (
+    class_names,
     image_files,
     load_pipeline,
     positive,
@@ -30,6 +31,7 @@ def generate(
     seed: int = 0,
     tokens: int | None = None,
     chat: bool = True,
+    classes: str | None = None,
     loading: Loading = LOADING,
     drawing: Drawing = DRAWING,
 ) -> None:
@@ -42,10 +44,13 @@ def generate(
         seed: of the first image; counted up from image to image.
         tokens: decode the first ones only.
         chat: ask in the chat format of an instruct model; false for a pretrained one.
+        classes: file with the name of each class on a line, in the order of their numbers, for a model of classes: a
+            prompt is then a class, by name or number, and drawn by its name as its shards caption it.
         loading: which model.
         drawing: how to draw.
     """
-    prompts = [text for text in read_prompts(prompt) for _ in range(positive("images", images))]
+    asked = read_prompts(prompt) if classes is None else class_names(classes, read_prompts(prompt))
+    prompts = [text for text in asked for _ in range(positive("images", images))]
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
     from ddt_lightning.pipeline import Sampling
@@ -71,18 +76,18 @@ def generate(
 
 def edit(
     image: str,
-    instruction: str,
+    instructions: list[str],
     *,
     out: str,
     seed: int = 0,
     loading: Loading = LOADING,
     drawing: Drawing = DRAWING,
 ) -> None:
-    """Change an image, or every image of a folder, as an instruction says.
+    """Change an image, or every image of a folder, as an instruction says; several change the last result each.
 
     Args:
         image: image file, or a folder of images.
-        instruction: what to change.
+        instructions: what to change; each further one goes on in the same conversation. One picture for each.
         out: folder for the PNGs and results.jsonl.
         seed: of the first image; counted up from image to image.
         loading: which model.
@@ -91,16 +96,22 @@ def edit(
     files = image_files(image)
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
-    shared = {"instruction": instruction, **asdict(drawing), "weights": pipeline.fingerprints()}
+    from ddt_lightning.chat import edit_in_turns
+    from ddt_lightning.pipeline import Sampling
+
+    shared = {**asdict(drawing), "weights": pipeline.fingerprints()}
     with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
         for start in progress(range(0, len(files), size), "editing"):
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             sources = read_images(part, pipeline.image_size)
-            edited = pipeline.edit_image(sources, [instruction] * len(part), seed=seeds, **asdict(drawing))
+            sampling = Sampling(**asdict(drawing))
+            rounds = list(edit_in_turns(pipeline, sources, instructions, sampling, seed=seeds))
             for n, file in enumerate(part):
-                write_image(folder, lines, start + n, edited[n], {"source": str(file), "seed": seeds[n], **shared})
-    print(f"{len(files)} images in {out}")
+                for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
+                    record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
+                    write_image(folder, lines, (start + n) * len(rounds) + turn, edited[n], record)
+    print(f"{len(files) * len(instructions)} images in {out}")
 
 
 def describe(

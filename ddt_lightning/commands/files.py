@@ -65,6 +65,24 @@ def read_prompts(prompt: str) -> list[str]:
     return prompts
 
 
+def class_names(classes: str, prompts: list[str]) -> list[str]:
+    """Prompts that are classes, by name or by number from 0, as names; `classes` has a name on each line.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming a prompt that is no class.
+    """
+    path = Path(classes)
+    if not path.is_file():
+        raise FileNotFoundError(f"`--classes` ({classes}) is not a file.")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    numbered = {str(number): name for number, name in enumerate(names)}
+    for prompt in prompts:
+        if prompt not in numbered and prompt not in names:
+            raise ValueError(f"`{prompt}` is not a class: `--classes` ({classes}) has 0..{len(names) - 1} and names.")
+    return [prompt if prompt in names else numbered[prompt] for prompt in prompts]
+
+
 def image_files(image: str) -> list[Path]:
     """An image file, or the image files of a folder in the order of their names.
 

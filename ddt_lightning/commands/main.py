@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "generate": "draw:generate",
     "edit": "draw:edit",
     "describe": "draw:describe",
+    "chat": "chat:chat",
     "reconstruct": "draw:reconstruct",
     "eval all": "evaluate:everything",
     "eval reconstruction": "evaluate:reconstruction",

@@ -8,14 +8,13 @@ its own seed, one per id: it does not depend on what else is in the batch. Model
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.nn import functional as F
-from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from torch.distributed.fsdp import FSDPModule
+from transformers import DynamicCache, PreTrainedModel
+
+from ddt_lightning.lm.decode import Decoder
 
 
 def image_ids(
@@ -32,6 +31,7 @@ def image_ids(
     top_p: float = 1.0,
     seeds: list[int],
     pad: int,
+    compile: bool = False,
 ) -> Tensor:
     """The image that follows each prompt.
 
@@ -48,6 +48,7 @@ def image_ids(
         top_p: sample among the likeliest ids that together reach this probability.
         seeds: one per prompt.
         pad: any valid id; what stands in the padding is never seen.
+        compile: compile the steps: minutes at first, then faster; for many images of one shape on a GPU.
 
     Returns:
         int64 `[B, K]` in the model's order, offset removed: 0 .. codebook_size - 1.
@@ -68,6 +69,7 @@ def image_ids(
         top_p=top_p,
         seeds=seeds,
         pad=pad,
+        compile=compile,
     )
     return torch.stack(list(stream), dim=1)
 
@@ -86,6 +88,7 @@ def stream_image_ids(
     top_p: float = 1.0,
     seeds: list[int],
     pad: int,
+    compile: bool = False,
 ) -> Iterator[Tensor]:
     """As `image_ids`, but yields int64 `[B]` after every step. Arguments are checked before the first one."""
     if guidance != 1 and unconditional is None:
@@ -96,10 +99,11 @@ def stream_image_ids(
             f"{len(prompts)} prompts need as many seeds and unconditional prompts, not {len(seeds)} seeds."
         )
     _check_sampling(temperature, top_k, top_p)
-    rows = _Rows(model, [row for branch in branches for row in branch], pad, length, start, start + codebook_size)
+    every = [row for branch in branches for row in branch]
+    rows = _Rows(model, every, pad, length, start, start + codebook_size, compile)
     draws = _draws(seeds, length).to(model.device, _fine(model.device))
 
-    @torch.no_grad()
+    @quiet(model)
     def steps() -> Iterator[Tensor]:
         logits = rows.prefill()
         for k in range(length):
@@ -111,7 +115,7 @@ def stream_image_ids(
             if k + 1 < length:
                 logits = rows.step((chosen + start).repeat(len(branches)))
 
-    return steps()
+    return (chosen.clone() for chosen in steps())  # outside of inference mode: tensors like any other
 
 
 @torch.no_grad()
@@ -144,7 +148,7 @@ def text_ids(
     _check_sampling(temperature, 0, 1.0)
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(f"`temperature` ({temperature}) needs one seed for each of the {len(prompts)} prompts.")
-    rows = _Rows(model, prompts, pad, max_new_tokens, 0, text_size)
+    rows = _Rows(model, prompts, pad, max_new_tokens, 0, text_size, compile=False)
     draws = _draws(seeds or [0] * len(prompts), max_new_tokens).to(model.device, _fine(model.device))
     written: list[Tensor] = []
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
@@ -159,53 +163,28 @@ def text_ids(
     return [text[: text.index(eos)] if eos in text else text for text in texts]
 
 
-class _Layer(DynamicLayer):
-    """Keys and values of one layer in memory taken once: the first call fills in the prompts, later ones append.
-
-    Args:
-        copies: int64 `[N]`, for every row the prompt it goes on from; prompts that recur are computed once.
-        capacity: prompt and answer together.
-    """
-
-    def __init__(self, copies: Tensor, capacity: int) -> None:
-        super().__init__()
-        self.copies, self.capacity, self.length = copies, capacity, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        old, self.length = self.length, self.length + key_states.shape[2]
-        if old == 0:
-            self.all_keys, self.all_values = self._fill(key_states), self._fill(value_states)
-            return key_states, value_states
-        self.all_keys[:, :, old : self.length] = key_states
-        self.all_values[:, :, old : self.length] = value_states
-        return self.all_keys[:, :, : self.length], self.all_values[:, :, : self.length]
-
-    def _fill(self, states: Tensor) -> Tensor:
-        _, heads, length, width = states.shape
-        kept = states.new_empty(len(self.copies), heads, self.capacity, width)
-        kept[:, :, :length] = states[self.copies]
-        return kept
-
-
 class _Rows:
     """A batch of left-padded rows and what the model remembers of them.
 
     Args:
         model: causal language model.
-        prompts: N lists of ids.
+        prompts: N lists of ids; those that recur are read once.
         pad: id to pad with.
         length: how many ids will follow.
         low: first id that may be chosen.
         high: one past the last.
+        compile: compile the steps.
     """
 
     def __init__(
-        self, model: PreTrainedModel, prompts: list[list[int]], pad: int, length: int, low: int, high: int
+        self,
+        model: PreTrainedModel,
+        prompts: list[list[int]],
+        pad: int,
+        length: int,
+        low: int,
+        high: int,
+        compile: bool,
     ) -> None:
         limit = model.config.max_position_embeddings
         if not prompts or length < 1:
@@ -216,55 +195,36 @@ class _Rows:
                     f"prompt {number} has {len(prompt)} ids; with {length} more it must have between {length + 1} and "
                     f"the model's limit of {limit}: change the prompt, or `model.network.max_length` in training."
                 )
-        self.model, self.low, self.high = model, low, high
+        self.model, self.length, self.low, self.high, self.compile = model, length, low, high, compile
         unique = {tuple(prompt): number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
         longest = max(map(len, unique))
-        padding = torch.tensor([longest - len(prompt) for prompt in unique], device=model.device)[:, None]
         self.ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in unique], device=model.device)
-        index = torch.arange(longest + length, device=model.device)
-        self.seen = index >= padding  # [U, P + length], True where a key may be looked at
-        self.positions = (index - padding).clamp(min=0)  # [U, P + length]
+        self.padding = torch.tensor([longest - len(row) for row in unique], device=model.device)
         self.copies = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=model.device)
-        self.windows = bool(getattr(model.config, "layer_types", None))
-        layers: list[Any] = [_Layer(self.copies, longest + length) for _ in range(model.config.num_hidden_layers)]
-        self.cache = Cache(layers=layers)
 
     def prefill(self) -> Tensor:
         """Logits `[N, high - low]` after the prompts."""
-        logits = self._logits(self.ids, 0)[self.copies]
-        self.seen, self.positions = self.seen[self.copies], self.positions[self.copies]
-        return logits
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Logits `[N, high - low]` after `ids [N]`, the rows' next ids."""
-        return self._logits(ids[:, None], self.cache.get_seq_length())
-
-    def _logits(self, ids: Tensor, old: int) -> Tensor:
-        new = old + ids.shape[1]
-        query = torch.arange(old, new, device=ids.device)[:, None]
-        key = torch.arange(new, device=ids.device)
+        index = torch.arange(self.ids.shape[1], device=self.ids.device)
+        query, key, start = index[:, None], index, self.padding[:, None, None, None]
         # Padding looks at itself: a row of the softmax without any key would be NaN and spread.
-        allowed = (key <= query) & self.seen[:, None, None, :new] | (key == query)  # [N, 1, n, new]
-        mask: Tensor | dict[str, Tensor]
-        if not self.windows:
-            mask = self._mask(allowed)
-        else:
-            near = allowed & (key > query - (self.model.config.sliding_window or new))
+        allowed = (key <= query) & (key >= start) | (key == query)  # [U, 1, P, P]
+        mask: Tensor | dict[str, Tensor] = self._mask(allowed)
+        if getattr(self.model.config, "layer_types", None):
+            near = allowed & (key > query - (self.model.config.sliding_window or len(index)))
             mask = {"full_attention": self._mask(allowed), "sliding_attention": self._mask(near)}
-        inputs: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": self.positions[:, old:new],
-            "past_key_values": self.cache,
-            "use_cache": True,
-        }
-        weight = self.model.get_output_embeddings().weight
-        if isinstance(weight, DTensor):  # a sharded model gathers its weights only in its own forward
-            return self.model(**inputs, logits_to_keep=1).logits[:, -1, self.low : self.high].float()
-        hidden = self.model.base_model(**inputs).last_hidden_state[:, -1]  # [N, D]
-        logits = F.linear(hidden, weight[self.low : self.high])
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return (cap * torch.tanh(logits / cap) if cap else logits).float()
+        cache = DynamicCache()  # of all ids in every layer, also where a window is near
+        logits = self.model(
+            input_ids=self.ids,
+            attention_mask=mask,
+            position_ids=(index - self.padding[:, None]).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[self.copies, -1, self.low : self.high]
+        padding = self.padding[self.copies]
+        decoder = Decoder(self.model, cache, self.copies, padding, self.length - 1, self.low, self.high)
+        self.step = torch.compile(decoder.step, fullgraph=True) if self.compile else decoder.step
+        return logits.float()
 
     def _mask(self, allowed: Tensor) -> Tensor:
         """Eager attention adds its mask; SDPA takes a boolean one, which fits every dtype."""
@@ -274,6 +234,11 @@ class _Rows:
         return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
             ~allowed, torch.finfo(dtype).min
         )
+
+
+def quiet(model: PreTrainedModel) -> torch.no_grad | torch.inference_mode:
+    """Without autograd, for a function or a generator. FSDP2 counts versions of tensors; inference mode has none."""
+    return torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
 
 
 def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
