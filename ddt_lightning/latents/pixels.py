@@ -30,13 +30,3 @@ class Pixels:
     def decode(self, latents: Tensor) -> Tensor:
         """Return the latents, clamped to [-1, 1]."""
         return latents.clamp(-1, 1)
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 to float in [-1, 1]."""
-    return images.float() / 127.5 - 1.0
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float in [-1, 1] to uint8, rounded, on the CPU."""
-    return ((images.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).cpu()
