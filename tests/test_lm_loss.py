@@ -1,7 +1,5 @@
 """The chunked loss against plain logits in float64, its gradients included, on one process and on two."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -150,8 +148,8 @@ def loss_and_gradients(tied, ids, labels, mesh, config):
     return loss.detach(), {name.replace("_checkpoint_wrapped_module.", ""): grad for name, grad in whole.items()}
 
 
-def _rank(rank, port, ids, labels, results):
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _rank(rank, meeting, ids, labels, results):
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
     config = ParallelConfig(activation_checkpointing=True)
     for tied in (True, False):
@@ -159,17 +157,15 @@ def _rank(rank, port, ids, labels, results):
         dist.all_reduce(loss)
         if rank == 0:
             results[tied] = (loss / 2).item(), {name: grad.tolist() for name, grad in gradients.items()}
+    dist.barrier()
     dist.destroy_process_group()
 
 
-def test_two_sharded_processes_equal_one(batch):
+def test_two_sharded_processes_equal_one(batch, tmp_path):
     labels = batch[2]
     ids = labels.clamp(min=0)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     results = torch.multiprocessing.get_context("spawn").Manager().dict()
-    torch.multiprocessing.spawn(_rank, (port, ids, labels, results), nprocs=2)
+    torch.multiprocessing.spawn(_rank, (tmp_path / "meeting", ids, labels, results), nprocs=2)
     for tied in (True, False):
         loss, gradients = loss_and_gradients(tied, ids, labels, None, ParallelConfig())
         shared, gathered = results[tied]

@@ -1,7 +1,5 @@
 """New rows of a vocabulary, and a model built on the meta device and filled shard by shard against a whole one."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -59,8 +57,8 @@ def test_reader_gives_the_rows_of_the_whole_model(tmp_path):
         FolderWeights(tmp_path / "none", VOCAB, ROWS)
 
 
-def _rank(rank, port, folder, results):
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _rank(rank, meeting, folder, results):
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
     for name in MAKERS:
         with torch.device("meta"):
@@ -76,6 +74,7 @@ def _rank(rank, port, folder, results):
             logits = model(IDS).logits
         if rank == 0:
             results[name] = held, states.tolist(), logits.tolist()
+    dist.barrier()
     dist.destroy_process_group()
 
 
@@ -83,11 +82,8 @@ def test_model_filled_in_shards_equals_a_whole_one(tmp_path):
     for name, make in MAKERS.items():
         torch.manual_seed(0)
         make().save_pretrained(tmp_path / name)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     results = torch.multiprocessing.get_context("spawn").Manager().dict()
-    torch.multiprocessing.spawn(_rank, (port, tmp_path, results), nprocs=2)
+    torch.multiprocessing.spawn(_rank, (tmp_path / "meeting", tmp_path, results), nprocs=2)
     for name in MAKERS:
         whole = build_llm(LlmConfig(), VOCAB, **SPECIAL, folder=tmp_path / name)
         held, states, logits = results[name]
