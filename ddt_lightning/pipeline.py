@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,21 +23,14 @@ from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.vocab import Images, Turn, Vocab
 
+if TYPE_CHECKING:
+    from ddt_lightning.latents.vae import FrozenVae
+
 DRAW = "{}"
 DESCRIBE = "Describe this image."
 Seed = int | Sequence[int]
 Talk = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
-
-
-class Latents(Protocol):
-    """Images `[B, 3, H, W]` in [-1, 1] <-> latents `[B, c, h, w]`: `Pixels` or `FrozenVae`."""
-
-    def encode(self, image: Tensor) -> Tensor:
-        """Towards latents."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Towards images."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +70,11 @@ class Pipeline:
         tokenizer: Tokenizer,
         llm: PreTrainedModel | None = None,
         vocab: Vocab | None = None,
-        vae: Latents | None = None,
+        vae: "FrozenVae | None" = None,
         renderer: Renderer | None = None,
     ) -> None:
         self.tokenizer, self.renderer = tokenizer, renderer
-        self.latents: Latents = Pixels() if vae is None else vae
+        self.latents: Pixels | FrozenVae = Pixels() if vae is None else vae
         self._llm, self._vocab = llm, vocab
         if vocab is not None:
             facts = {"K": tokenizer.config.tokens, "codebook_size": tokenizer.config.codebook_size}

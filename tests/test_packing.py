@@ -8,7 +8,7 @@ from test_llm import MAKERS
 
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap
 from ddt_lightning.lm.loss import split_loss
-from ddt_lightning.shards.packing import check_row_length, first_fit, make_rows, pack_rows
+from ddt_lightning.shards.packing import check_row_length, level_rows, make_rows, pack_rows, shortest_first
 from ddt_lightning.shards.rows import ROUND, pad_rows
 from ddt_lightning.vocab import IGNORE
 
@@ -52,12 +52,25 @@ def test_every_document_is_in_one_row():
 def test_rows_are_nearly_full():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, 60, (200,), generator=generator).tolist()
-    rows = first_fit(lengths, 128)
+    rows = level_rows(lengths, 128)
     assert sorted(i for row in rows for i in row) == list(range(200))
-    assert all(sum(lengths[i] for i in row) <= 128 for row in rows)
-    assert len(rows) <= -(-sum(lengths) // 128) * 11 / 9 + 1
+    held = [sum(lengths[i] for i in row) for row in rows]
+    assert max(held) <= 128
+    assert sum(lengths) >= 0.95 * len(rows) * max(held)
     with pytest.raises(ValueError, match=r"61 ids.*`data\.row_length` \(60\)"):
-        first_fit([61], 60)
+        level_rows([61], 60)
+
+
+def test_rows_that_cannot_be_shared_hold_one_document_each():
+    assert sorted(level_rows([50, 60, 55], 64)) == [[0], [1], [2]]
+
+
+def test_dealing_out_is_within_a_third_of_the_best():
+    lengths = [7, 7, 6, 6, 5, 4, 4, 4]  # three rows: 43 ids, 15 at best by (7, 4, 4), (7, 7), (6, 5, 4) and the like
+    rows, longest = shortest_first(lengths, 3)
+    assert sorted(i for row in rows for i in row) == list(range(8))
+    best = -(-sum(lengths) // 3)
+    assert best <= longest <= best * 4 / 3
     with pytest.raises(ValueError, match=r"`data\.row_length` \(60\).*`data\.max_length` \(61\)"):
         check_row_length(60, 61)
 

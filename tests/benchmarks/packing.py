@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states
 from ddt_lightning.lm.loss import split_loss
@@ -19,15 +20,16 @@ from ddt_lightning.shards.packing import make_rows
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import Vocab, train_text_tokenizer
 
-K, CODES, BATCH, BATCHES, MAX_LENGTH = 32, 512, 64, 6, 256
-ROW_LENGTHS = (None, 128, 256, 512)
+K, CODES, BATCHES, MAX_LENGTH = 32, 512, 6, 256
+BATCH = (64, 256)  # that of the default configuration, and one in which longer captions occur
+ROW_LENGTHS = (None, 128, 256)
 
 
-def batches(vocab: Vocab, captions: list[str]) -> list[list[Example]]:
+def batches(vocab: Vocab, captions: list[str], size: int) -> list[list[Example]]:
     """Documents of some steps: 70 % text to image (a tenth without its caption), 20 % image to text, 10 % text."""
     rng = numpy_rng("packing benchmark")
     found = []
-    for _ in range(BATCH * BATCHES):
+    for _ in range(size * BATCHES):
         text, image = captions[rng.integers(len(captions))], rng.integers(CODES, size=K)
         kind = rng.random()
         if kind < 0.07:
@@ -39,7 +41,7 @@ def batches(vocab: Vocab, captions: list[str]) -> list[list[Example]]:
         else:
             row = vocab.text_only(text, MAX_LENGTH)
         found.append(dict(zip(("ids", "labels"), row, strict=True)))
-    return [found[i : i + BATCH] for i in range(0, len(found), BATCH)]
+    return [found[i : i + size] for i in range(0, len(found), size)]
 
 
 def main() -> None:
@@ -54,7 +56,12 @@ def main() -> None:
     torch.manual_seed(0)
     config = LlmConfig(width=128, depth=5, heads=4, kv_heads=4, ffn_width=384, max_length=MAX_LENGTH)
     model = build_llm(config, vocab.size, vocab.bos, vocab.eos, vocab.pad)
-    steps = batches(vocab, captions)
+    for size in BATCH:
+        table(model, vocab, batches(vocab, captions, size))
+
+
+def table(model: PreTrainedModel, vocab: Vocab, steps: list[list[Example]]) -> None:
+    """Print the figures of some steps."""
     useful = sum(len(row["ids"]) for step in steps for row in step)
     ways = {length: [make_rows(step, vocab.pad, length) for step in steps] for length in ROW_LENGTHS}
     seconds: dict[int | None, list[float]] = {length: [] for length in ROW_LENGTHS}
@@ -67,7 +74,9 @@ def main() -> None:
             split_loss(hidden, head, batch["labels"], vocab.image_start, vocab.image_end).total.backward()
             seconds[length].append(time.perf_counter() - start)
             model.zero_grad()
-    print(f"\n{BATCHES} steps of {BATCH} documents, {useful / BATCH / BATCHES:.1f} ids each on average, one process")
+    print(
+        f"\n{BATCHES} steps of {len(steps[0])} documents, {useful / len(steps[0]) / BATCHES:.1f} ids each, one process"
+    )
     print(f"{'':<44}{'ids/s':>10}{'speed':>8}{'useful':>8}")
     for length, rows in ways.items():
         name = "a row of padding each" if length is None else f"packed into rows of {length}"
