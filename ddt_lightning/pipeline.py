@@ -70,7 +70,7 @@ class Pipeline:
         tokenizer: Tokenizer,
         llm: PreTrainedModel | None = None,
         vocab: Vocab | None = None,
-        vae: "FrozenVae | None" = None,
+        vae: "Pixels | FrozenVae | None" = None,
         renderer: Renderer | None = None,
     ) -> None:
         self.tokenizer, self.renderer = tokenizer, renderer
