@@ -8,15 +8,19 @@ one product. No shape changes from step to step and places are counted in tensor
 for all steps. Weights may be sharded (FSDP2): each layer is gathered while it runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedModel
+
+SMALL = 2**20
+"""Weights of layers that are joined into one product; more are left where they are."""
 
 
 class Decoder:
@@ -101,9 +105,9 @@ class _Block:
         attention: Any = module.self_attn
         mlp: Any = module.mlp
         # Bound forwards skip what a call of a module checks, which at one id a row is a third of a small product.
-        self.query, self.key, self.value, self.out = (getattr(attention, f"{name}_proj").forward for name in "qkvo")
-        self.gate, self.up, self.down = (getattr(mlp, f"{name}_proj").forward for name in ("gate", "up", "down"))
-        self.activation = mlp.act_fn.forward
+        self.out, self.down, self.activation = attention.o_proj.forward, mlp.down_proj.forward, mlp.act_fn.forward
+        self.read = side_by_side([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.widen = side_by_side([mlp.gate_proj, mlp.up_proj])
         self.scale, self.cap = attention.scaling, getattr(attention, "attn_logit_softcapping", None)
         self.head_norms = [_Norm(attention.q_norm), _Norm(attention.k_norm)] if hasattr(attention, "q_norm") else []
         names = ["input_layernorm", "post_attention_layernorm"]
@@ -115,10 +119,9 @@ class _Block:
     def step(self, x: Tensor, slot: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """`x [N, D]` through the layer; its keys and values are written to `slot [1]`."""
         rows, heads, _, width = self.keys.shape
-        normed = self.norms[0](x)
-        query = self.query(normed).view(rows, -1, width)
-        key = self.key(normed).view(rows, heads, width)
-        value = self.value(normed).view(rows, heads, 1, width).to(self.values.dtype)  # autocast may lower it
+        query, key, value = self.read(self.norms[0](x))
+        query, key = query.reshape(rows, -1, width), key.reshape(rows, heads, width)
+        value = value.reshape(rows, heads, 1, width).to(self.values.dtype)  # autocast may lower it
         if self.head_norms:
             query, key = self.head_norms[0](query), self.head_norms[1](key)
         keys = self.keys.index_copy_(2, slot, rotate(key, cos, sin)[:, :, None])
@@ -133,7 +136,8 @@ class _Block:
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """`x [N, D]` through the gated layer."""
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        gate, up = self.widen(x)
+        return self.down(self.activation(gate) * up)
 
 
 class _Norm:
@@ -148,6 +152,20 @@ class _Norm:
         weight: Tensor = self.module.weight.float()  # read at every step: FSDP2 puts another one there
         weight = weight + 1 if self.less else weight
         return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
+
+
+def side_by_side(layers: list[nn.Linear]) -> Callable[[Tensor], Sequence[Tensor]]:
+    """What linear layers make of the same input: one product where their weights are small and plain, else one each.
+
+    One wide product of few rows is faster than several narrow ones; of large layers a copy would cost memory.
+    """
+    plain = all(type(layer) is nn.Linear and layer.bias is None for layer in layers)
+    weights = [layer.weight for layer in layers]
+    if not plain or any(isinstance(weight, DTensor) for weight in weights) or sum(map(Tensor.numel, weights)) > SMALL:
+        forwards = [layer.forward for layer in layers]
+        return lambda x: [forward(x) for forward in forwards]
+    joined, sizes = torch.cat([weight.detach() for weight in weights]), [len(weight) for weight in weights]
+    return lambda x: F.linear(x, joined).split(sizes, dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
