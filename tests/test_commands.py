@@ -482,6 +482,21 @@ def test_eval_reconstruction_of_shards(model, shards, tmp_path):
     assert card["n"] == 5 and patterns in card["settings"]["source"]
 
 
+@pytest.mark.parametrize("chat", ["true", "false"])
+def test_a_pretrained_model_can_be_asked_by_its_captions(model, tmp_path, monkeypatch, chat):
+    call = ["eval", "t2i", "--model", str(model), "--out", str(tmp_path / "eval"), "--prompts", "2", "--images", "1"]
+    ask, formats = pipeline.Pipeline.draw_prompts, []
+
+    def watched(self, prompts, *, chat=True):
+        formats.append(chat)
+        return ask(self, prompts, chat=chat)
+
+    monkeypatch.setattr(pipeline.Pipeline, "draw_prompts", watched)
+    main([*call, "--chat", chat, "--steps", "2", "--processes", "1"])
+    assert formats == [chat == "true"]
+    assert read_cards(tmp_path / "eval")["t2i/ceiling_render"]["settings"]["chat"] is (chat == "true")
+
+
 def test_flat_refuses_two_decode_settings(evaluated, tmp_path):
     shared = {"seed": 0, "weights": {}, "settings": {}}
     write_cards(tmp_path / "a.json", {"decode/steps": {"value": 8.0}}, shared)

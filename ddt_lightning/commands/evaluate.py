@@ -89,6 +89,7 @@ def t2i(
     out: str,
     images: int = 4,
     prompts: int = 0,
+    chat: bool = True,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -100,6 +101,7 @@ def t2i(
         out: folder for t2i.json, t2i.png, results.jsonl and the images.
         images: how many for each prompt.
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
+        chat: ask in the chat format of an instruct model; false for a pretrained one.
         seed: of the images and of the ground-truth scenes.
         processes: worker processes, each with its share of the cores.
         loading: which model.
@@ -117,7 +119,7 @@ def t2i(
         (prompt["prompt"], truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], n)), session.sample_seed(i))
         for i, (prompt, n) in enumerate(asked)
     ]
-    found = session.run("draw_prompts", items)
+    found = session.run("draw_prompts", items, (chat,))
 
     metadata = [prompt for prompt, _ in asked]
     names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
@@ -163,7 +165,7 @@ def t2i(
     with staged(out) as folder:
         gallery.prompts(folder, rows, [r["image"] for r in found], images)
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen)})
+        session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat})
     say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
 
 

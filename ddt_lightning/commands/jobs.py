@@ -56,19 +56,20 @@ def unstack(images: Tensor) -> list[np.ndarray]:
     return [image.permute(1, 2, 0).contiguous().numpy() for image in images]
 
 
-def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]]) -> list[dict[str, Any]]:
-    """Draw prompts in the chat format, and check their ground truth, its reconstruction and its circles too.
+def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts, and check their ground truth, its reconstruction and its circles too.
 
     Args:
         setup: model and options.
         items: (prompt, a scene that fulfils it, seed) each.
+        chat: whether to ask in the chat format.
 
     Returns:
         `image`, and the objects found in `drawn`, `render`, `reconstruction` and `circles`, for each item.
     """
     pipeline = loaded(setup.loading)
     prompts, scenes, seeds = (list(column) for column in zip(*items, strict=True))
-    images = unstack(pipeline.text_to_image(prompts, seed=seeds, **asdict(setup.drawing)))
+    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
     renders = [render(scene, pipeline.image_size) for scene in scenes]
     again = unstack(pipeline.reconstruct(stack(renders), seed=seeds, **setup.decoding))
     circles = [render(as_circles(scene), pipeline.image_size) for scene in scenes]
