@@ -2,7 +2,7 @@
 
 In and out: images uint8 `[B, 3, H, W]`, texts, ids int64 `[B, K]` in codebook order (token 0 the finest). A `Pipeline`
 is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`, `renderer/`) or from live modules during
-training. A renderer draws whole images in one step; the first n < K ids are always decoded by diffusion.
+training. A renderer draws whole images in one step; the first n < K ids are decoded by the tokenizer itself.
 Every sample has its own seed, so that it does not depend on what else is in the batch: `seed` is one number for each
 sample, or one that is counted up.
 """
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
+from ddt_lightning.tokens.face import ImageTokenizer
 from ddt_lightning.tokens.renderer import Renderer
-from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.vocab import Images, Turn, Vocab
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Pipeline:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: ImageTokenizer,
         llm: PreTrainedModel | None = None,
         vocab: Vocab | None = None,
         vae: "Pixels | FrozenVae | None" = None,
@@ -99,7 +100,7 @@ class Pipeline:
         where there is no tokenizer, or a language model without its vocabulary.
         """
         folder = Path(folder)
-        images = Tokenizer.from_pretrained(tokenizer or folder / "tokenizer").to(device)
+        images = load_tokenizer(tokenizer or folder / "tokenizer").to(device)
         model, vocab, vae = None, None, None
         if llm and (folder / "lm").is_dir():
             model = AutoModelForCausalLM.from_pretrained(folder / "lm", local_files_only=True).to(device).eval()
@@ -157,10 +158,9 @@ class Pipeline:
         With a renderer, seed, steps and guidance matter to n < K only.
         """
         ids = ids.to(next(self.tokenizer.parameters()).device)
-        config = self.tokenizer.config
-        if self.renderer is not None and ids.shape[1] == config.tokens:
+        if self.renderer is not None and ids.shape[1] == self.tokenizer.config.tokens:
             return to_uint8(self.latents.decode(self.renderer.decode(ids)))
-        shape = (config.latent_channels, config.latent_size, config.latent_size)
+        shape = self.tokenizer.latent_shape
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in each_seed(seed, len(ids))]
         noise = torch.stack(draws)  # [B, c, h, w]
         latents = self.tokenizer.decode(ids, steps=steps, decode_guidance=decode_guidance, noise=noise)
@@ -250,7 +250,7 @@ class Pipeline:
 
         Where the language model writes coarse tokens first, only the whole image comes: the decoder needs the finest.
         """
-        partial = self.vocab.order == "fine_to_coarse"
+        partial = self.vocab.order != "coarse_to_fine"
         arrived: list[Tensor] = []
         for step in self._arriving(prompts, sampling, seed):
             arrived.append(step)

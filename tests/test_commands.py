@@ -275,7 +275,7 @@ def test_encode_gives_the_tokenizers_ids_and_conversations(model, shards, tmp_pa
     call = ["encode", "--tokenizer", str(model), "--shards", f"{shards}/*.tar", "--out", str(out), "--processes", "1"]
     main([*call, "--batch", "2"])
     fields_ = read_tokens_json(out)
-    tokenizer = pipeline.Tokenizer.from_pretrained(model / "tokenizer")
+    tokenizer = pipeline.load_tokenizer(model / "tokenizer")
     assert fields_["tokenizer"] == tokenizer.fingerprint() and (fields_["K"], fields_["codebook_size"]) == (6, 24)
     records = {r["__key__"]: r for path in sorted(out.glob("*.tar")) for r in read_shard(str(path), {})}
     assert list(records) == ["e0", "e1", "a0", "a1", "a2", "a3", "a4", "q0-0", "q0-1"]

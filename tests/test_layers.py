@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddt_lightning"
 ANYTHING = {
-    "vocab", "seeding", "latents", "tokens", "lm", "scenes", "training", "metrics", "shards", "pipeline", "chat",
-    "stages", "callbacks", "studies", "commands", "demo", "cli",
+    "vocab", "seeding", "latents", "tokens", "spatial", "kinds", "lm", "scenes", "training", "metrics", "shards",
+    "pipeline", "chat", "stages", "callbacks", "studies", "commands", "demo", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -16,14 +16,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "seeding": set(),
     "latents": set(),
     "tokens": set(),
+    "spatial": {"tokens.face", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
+    "kinds": {"tokens", "spatial"},
     "lm": set(),
     "scenes": set(),
     "training": set(),
     "metrics": {"scenes.check"},
     "shards": {"vocab", "scenes", "seeding"},
-    "pipeline": {"vocab", "latents", "tokens", "lm"},
+    "pipeline": {"vocab", "latents", "tokens", "kinds", "lm"},
     "chat": {"pipeline", "vocab"},
-    "stages": {"latents", "tokens", "lm", "vocab", "training", "seeding", "metrics.features"},
+    "stages": {"latents", "tokens", "spatial", "kinds", "lm", "vocab", "training", "seeding", "metrics.features"},
     "callbacks": {"metrics", "pipeline", "latents.pixels"},
     "studies": ANYTHING,
     "commands": ANYTHING,

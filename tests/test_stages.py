@@ -37,6 +37,7 @@ OVERLAYS = {
 PAPER = {f"stages/paper/tok-{name}.yaml": "tokenizer" for name in ("ddt", "selftok512", "selftok1024")}
 PAPER |= {f"stages/paper/{stage}-{llm}.yaml": stage for stage in ("pretrain", "instruct") for llm in
           ("llama3-8b", "gemma2-2b")}  # fmt: skip
+SPATIAL = {f"stages/{kind}.yaml": "tokenizer" for kind in ("vqgan", "var")}
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 SHIPPED = [path for path in SHIPPED if not path.startswith("stages/study-")]  # read by test_study_schedule.py
 K, CODES = 6, 24
@@ -67,7 +68,7 @@ def parse(stage: str, *configs: str, monkeypatch):
 
 @pytest.mark.parametrize("path", SHIPPED)
 def test_every_shipped_yaml_parses(path, monkeypatch):
-    whole = {base: stage for stage, base in BASE.items()} | PAPER
+    whole = {base: stage for stage, base in BASE.items()} | PAPER | SPATIAL
     for stage in [whole[path]] if path in whole else OVERLAYS[path]:
         configs = [path] if path in whole else [BASE[stage], path]
         config = parse(stage, *configs, monkeypatch=monkeypatch)

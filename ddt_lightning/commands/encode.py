@@ -25,7 +25,7 @@ def encode(
     tokenizer: str,
     shards: list[str] | str,
     out: str,
-    order: Literal["fine_to_coarse", "coarse_to_fine"] = "fine_to_coarse",
+    order: Literal["fine_to_coarse", "coarse_to_fine", "raster"] | None = None,
     columns: dict[str, str] | str | None = None,
     views: int = 1,
     coding: Coding = CODING,
@@ -36,7 +36,8 @@ def encode(
         tokenizer: tokenizer folder, or a run or model folder that holds one.
         shards: paths or patterns such as 'data/shards/images-*.tar'; quote them.
         out: folder of the token shards, named like the shards they come from.
-        order: order in which a language model will see an image's ids; the files keep codebook order.
+        order: order in which a language model will see an image's ids; the files keep codebook order. If not given,
+            fine_to_coarse for a DDT tokenizer and raster, which is codebook order, for VQGAN and VAR.
         columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}', or the
             overlay file that has them under data.columns, such as data/instructpix2pix.yaml.
         views: ids of this many crops of each captioned image: the centre, then random ones; training draws one.
@@ -45,6 +46,10 @@ def encode(
     layout = read_columns(columns) if isinstance(columns, str) else columns or {}
     positive("views", views)
     folder, sources, model = begin(tokenizer, shards, coding)
+    order = order or model["order"]
+    if (model["kind"] == "ddt") == (order == "raster"):
+        fit = "fine_to_coarse or coarse_to_fine" if model["kind"] == "ddt" else "raster"
+        raise ValueError(f"`--order` ({order}) is not one of a {model['kind']} tokenizer: use {fit}.")
     target = Path(out)
     names = token_names(sources)
     record = target / "encoded.json"
@@ -65,8 +70,8 @@ def encode(
         if done.get(name) != facts:
             done.pop(name, None)
             tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), layout, views, facts))
-    fields = {name: model[name] for name in ("K", "codebook_size")}
-    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform, "kind": "ddt"}
+    fields = {name: model[name] for name in ("K", "codebook_size", "kind")}
+    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
     if tasks:
         (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
     count, problems = 0, {}

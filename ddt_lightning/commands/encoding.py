@@ -15,6 +15,7 @@ from PIL import Image
 
 from ddt_lightning.commands.files import pick_device
 from ddt_lightning.commands.options import Coding, Decoding
+from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.seeding import key_bits, numpy_rng
 from ddt_lightning.shards.chat import has_turns, to_turns
@@ -22,7 +23,6 @@ from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images, s
 from ddt_lightning.shards.read import UNREADABLE, Columns, Record, name, read_json, read_shard
 from ddt_lightning.shards.rows import read_ids
 from ddt_lightning.shards.write import pack_ids, write_tar
-from ddt_lightning.tokens.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
 Problems = dict[str, str]
@@ -36,7 +36,7 @@ def loaded(folder: str, coding: Coding) -> Pipeline:
         ValueError: where the tokenizer's latents are not pixels and no VAE is named.
     """
     device = pick_device(coding.device)
-    tokenizer = Tokenizer.from_pretrained(folder).to(device)
+    tokenizer = load_tokenizer(folder).to(device)
     if coding.vae is None:
         if tokenizer.config.latent_channels != 3:
             channels = tokenizer.config.latent_channels
@@ -48,11 +48,11 @@ def loaded(folder: str, coding: Coding) -> Pipeline:
 
 
 def facts(folder: str, coding: Coding) -> dict[str, Any]:
-    """What a tokenizer is: fingerprint, K, codebook size and side of its images."""
+    """What a tokenizer is: fingerprint, kind, K, codebook size, order of its ids, side of its images."""
     pipeline = loaded(folder, coding)
-    config = pipeline.tokenizer.config
+    tokenizer, config = pipeline.tokenizer, pipeline.tokenizer.config
     sizes = {"K": config.tokens, "codebook_size": config.codebook_size, "image_size": pipeline.image_size}
-    return {"fingerprint": pipeline.tokenizer.fingerprint(), **sizes}
+    return {"fingerprint": tokenizer.fingerprint(), "kind": tokenizer.kind, "order": tokenizer.order, **sizes}
 
 
 def encode_shard(

@@ -24,6 +24,7 @@ from ddt_lightning.scenes.suite import as_circles
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
 from ddt_lightning.seeding import normal
 from ddt_lightning.tokens.bands import band_errors
+from ddt_lightning.tokens.tokenizer import Tokenizer
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +41,8 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
         "image_size": pipeline.image_size,
         "tokens": config.tokens,
         "codebook_size": config.codebook_size,
+        "kind": pipeline.tokenizer.kind,
+        "bits": round(pipeline.tokenizer.bits),
     }
     sizes |= {} if pipeline.renderer is None else {"decoder": "renderer"}
     order = {"order": pipeline.vocab.order} if llm else {}
@@ -154,7 +157,8 @@ def reconstruct_images(
         counts: numbers of first tokens to decode beside all of them.
 
     Returns:
-        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`, `errors` {band of noise: squared error of x0}.
+        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`, `errors` {band of noise: squared error of x0},
+        empty where the tokenizer is none of DDT.
     """
     pipeline = loaded(setup.loading, False)
     originals = [x if isinstance(x, np.ndarray) else render(x, pipeline.image_size) for x, _ in items]
@@ -166,9 +170,12 @@ def reconstruct_images(
     }
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
     likeness = ssim(made[ids.shape[1]], truth).tolist()
-    latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
-    noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
-    errors = {band: values.tolist() for band, values in band_errors(pipeline.tokenizer, latents, ids, noise).items()}
+    errors: dict[str, list[float]] = {}
+    if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise
+        latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
+        noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
+        bands = band_errors(pipeline.tokenizer, latents, ids, noise)
+        errors = {band: values.tolist() for band, values in bands.items()}
     arrays = {n: unstack(images) for n, images in made.items()}
     return [
         {

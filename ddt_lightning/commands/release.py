@@ -125,9 +125,9 @@ def facts_of(vocab: "Vocab") -> dict[str, Any]:
 
 def check_tokenizer(vocab: "Vocab", folder: Path) -> None:
     """Refuses an image tokenizer that the vocabulary's ids do not come from; a ValueError names what differs."""
-    from ddt_lightning.tokens.tokenizer import Tokenizer
+    from ddt_lightning.kinds import load_tokenizer
 
-    images = Tokenizer.from_pretrained(folder)
+    images = load_tokenizer(folder)
     sizes = {"K": images.config.tokens, "codebook_size": images.config.codebook_size}
     vocab.check({**sizes, "tokenizer": images.fingerprint()}, str(folder))
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.lm.export import text_fingerprint
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
 from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.lm.weights import FolderWeights
-from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
@@ -121,7 +121,7 @@ class LanguageModule(pl.LightningModule):
         Raises:
             ValueError: `codebook` is another tokenizer.
         """
-        tokenizer = Tokenizer.from_pretrained(released(str(self.codebook), "tokenizer"))
+        tokenizer = load_tokenizer(released(str(self.codebook), "tokenizer"))
         if tokenizer.fingerprint() != self.vocab.tokenizer:
             raise ValueError(
                 f"`model.codebook` ({self.codebook}) is tokenizer {tokenizer.fingerprint()}: name the one that made "

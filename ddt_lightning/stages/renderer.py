@@ -1,10 +1,8 @@
 """Stage 4, `ddt-fit renderer`: ids to images in one step, for a tokenizer that is trained and stays as it is.
 
-Pixel error, perceptual distance where weights are given, and after a while a discriminator. Source: Selftok, appendix
-B.2 (weights 0.1 of LPIPS, 0.5 of both from 30,000 steps on).
+Pixel error, perceptual distance where weights are given, and after a while a discriminator (`critics.py`).
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +14,12 @@ from torch import Tensor
 
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.latents.vae import FrozenVae
-from ddt_lightning.metrics.features import Lpips
+from ddt_lightning.stages.critics import Critics, CriticsConfig
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer
-from ddt_lightning.training.adversary import Adversary, AdversaryConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-
-
-@dataclass(frozen=True)
-class RenderLossConfig:
-    """What the renderer is trained on beside the pixel error.
-
-    Args:
-        lpips: torchvision's weights of AlexNet or VGG-16; without them there is no perceptual distance.
-        lpips_weight: of the perceptual distance.
-        gan_from: step from which a discriminator takes part; None for never.
-        gan_weight: of the discriminator.
-        gan_lpips_weight: of the perceptual distance from then on.
-        adversary: the discriminator.
-    """
-
-    lpips: str | None = None
-    lpips_weight: float = 0.1
-    gan_from: int | None = None
-    gan_weight: float = 0.5
-    gan_lpips_weight: float = 0.5
-    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("lpips_weight", "gan_weight", "gan_lpips_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`loss.{name}` ({getattr(self, name)}) must not be negative.")
-        if self.gan_from is not None and self.gan_from < 0:
-            raise ValueError(f"`loss.gan_from` ({self.gan_from}) must not be negative; null is never.")
-        if self.lpips is not None and not Path(self.lpips).is_file():
-            raise FileNotFoundError(f"`loss.lpips` ({self.lpips}) does not exist: name torchvision's alexnet or vgg16.")
 
 
 class RendererModule(pl.LightningModule):
@@ -75,7 +42,7 @@ class RendererModule(pl.LightningModule):
         tokenizer: str,
         optim: OptimConfig,
         renderer: RendererConfig | None = None,
-        loss: RenderLossConfig | None = None,
+        loss: CriticsConfig | None = None,
         vae: str | None = None,
         init_from: str | None = None,
         seed: int = 0,
@@ -84,7 +51,7 @@ class RendererModule(pl.LightningModule):
         self.folder = released(tokenizer, "tokenizer")
         self.optim = optim
         self.config = renderer or RendererConfig()
-        self.terms = loss or RenderLossConfig()
+        self.terms = loss or CriticsConfig()
         self.vae = vae
         self.init_from = init_from
         self.seed = seed
@@ -108,9 +75,7 @@ class RendererModule(pl.LightningModule):
             self.renderer.start_from(frozen.decoder, frozen.config.head)
         # kept out of the module tree: what is frozen is not part of this run's weights
         parts: dict[str, Any] = {"latents": FrozenVae(self.vae).to(device) if self.vae else Pixels()}
-        parts["lpips"] = Lpips(self.terms.lpips).to(device) if self.terms.lpips else None
-        wanted = self.terms.gan_from is not None
-        parts["adversary"] = Adversary(self.terms.adversary, device, self.seed) if wanted else None
+        parts["critics"] = Critics(self.terms, device, self.seed)
         for name, part in parts.items():
             object.__setattr__(self, name, part)
         if not self.terms.lpips:
@@ -123,28 +88,19 @@ class RendererModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Pixel error, perceptual distance and the discriminator's part."""
-        image, terms = batch["image"], self.terms
+        image = batch["image"]
         rendered = self.render(image)
-        logs = {"mse": F.mse_loss(rendered, image)}
-        loss = logs["mse"]
-        fooling = terms.gan_from is not None and self.global_step >= terms.gan_from
-        if self.lpips is not None:
-            logs["lpips"] = self.lpips(rendered, image).mean()
-            loss = loss + (terms.gan_lpips_weight if fooling else terms.lpips_weight) * logs["lpips"]
-        if fooling:
-            logs["discriminator"] = self.adversary.update(image, rendered)
-            logs["generator"] = self.adversary.loss(rendered)
-            loss = loss + terms.gan_weight * logs["generator"]
-        log_means(self, {"loss": loss, **logs}, self.trainer.log_every_n_steps)
+        mse = F.mse_loss(rendered, image)
+        judged, logs = self.critics.loss(rendered, image, self.global_step)
+        loss = mse + judged
+        log_means(self, {"loss": loss, "mse": mse, **logs}, self.trainer.log_every_n_steps)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Pixel error, and perceptual distance where weights are given, on held-out images."""
         image = batch["image"]
         rendered = self.render(image)
-        values = {"val/loss": F.mse_loss(rendered, image)}
-        if self.lpips is not None:
-            values["val/lpips"] = self.lpips(rendered.clamp(-1, 1), image).mean()
+        values = {"val/loss": F.mse_loss(rendered, image), **self.critics.distance(rendered, image)}
         log_step(self)
         self.log_dict(values, sync_dist=True, batch_size=len(image))
 
@@ -155,8 +111,7 @@ class RendererModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the discriminator, and which tokenizer this is for."""
         checkpoint["frozen_tokenizer"] = self.tokenizer.fingerprint()
-        if self.adversary is not None:
-            checkpoint["adversary"] = self.adversary.state_dict()
+        self.critics.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the discriminator back.
@@ -167,8 +122,7 @@ class RendererModule(pl.LightningModule):
         known, here = checkpoint["frozen_tokenizer"], self.tokenizer.fingerprint()
         if known != here:
             raise ValueError(f"`model.tokenizer` ({self.folder}) is {here}, but this run began with {known}.")
-        if self.adversary is not None and "adversary" in checkpoint:
-            self.adversary.load_state_dict(checkpoint["adversary"])
+        self.critics.load(checkpoint)
 
     def release(self, folder: Path) -> None:
         """Write `renderer/` beside a copy of its `tokenizer/`: together they reconstruct."""

@@ -1,6 +1,12 @@
-"""Stage 1, `ddt-fit tokenizer`: images to ids and back; trains encoder, codebook and diffusion decoder together."""
+"""Stage 1, `ddt-fit tokenizer`: images to ids and back; trains encoder, codebook and decoder together.
+
+Which tokenizer is the option that is given: `model.tokenizer` for DDT, `model.vqgan` or `model.var` for those that it
+is compared with. They are three options, not one of several types: a value from the command line could otherwise turn
+one config into another.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -9,19 +15,52 @@ from torch import Tensor
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.latents.vae import FrozenVae
 from ddt_lightning.seeding import generator, normal, stratified, uniform
+from ddt_lightning.spatial.autoencoder import SpatialTokenizer
+from ddt_lightning.spatial.var import Var, VarConfig
+from ddt_lightning.spatial.vqgan import Vqgan, VqganConfig
+from ddt_lightning.stages.critics import Critics, CriticsConfig
+from ddt_lightning.tokens.face import Draws, ImageTokenizer
 from ddt_lightning.tokens.sd3 import warm_start
-from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
+from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 
 
+def only(
+    tokenizer: TokenizerConfig | None, vqgan: VqganConfig | None, var: VarConfig | None
+) -> TokenizerConfig | VqganConfig | VarConfig:
+    """The config that is given.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    given = {"tokenizer": tokenizer, "vqgan": vqgan, "var": var}
+    found = {name: config for name, config in given.items() if config is not None}
+    if not found:
+        raise ValueError("None of `model.tokenizer`, `model.vqgan` and `model.var` is given: name what to train.")
+    if len(found) > 1:
+        names = " and ".join(f"`model.{name}`" for name in found)
+        raise ValueError(f"{names} are given, but a run trains one tokenizer: set the others to null.")
+    return next(iter(found.values()))
+
+
+def build(config: TokenizerConfig | VqganConfig | VarConfig) -> ImageTokenizer:
+    """The tokenizer that a config describes, with random weights."""
+    if isinstance(config, TokenizerConfig):
+        return Tokenizer(config)
+    return Vqgan(config) if isinstance(config, VqganConfig) else Var(config)
+
+
 class TokenizerModule(pl.LightningModule):
-    """Trains a `Tokenizer` on image batches `{"image": [B,3,H,W], "sample": [B]}`.
+    """Trains a tokenizer on image batches `{"image": [B,3,H,W], "sample": [B]}`.
 
     Args:
-        tokenizer: the network.
         optim: optimiser and schedule.
+        tokenizer: a DDT tokenizer.
+        vqgan: a raster tokenizer in its place.
+        var: a multi-scale tokenizer in its place.
+        loss: what VQGAN or VAR is trained on beside its pixel error.
         vae: folder of a frozen diffusers AutoencoderKL; None works on pixels.
         sd3: folder of a diffusers SD3-medium transformer that a new run's decoder starts from.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
@@ -30,12 +69,16 @@ class TokenizerModule(pl.LightningModule):
             serves all lengths. Pays on a GPU.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: ImageTokenizer
+    critics: Critics | None
 
     def __init__(
         self,
-        tokenizer: TokenizerConfig,
         optim: OptimConfig,
+        tokenizer: TokenizerConfig | None = None,
+        vqgan: VqganConfig | None = None,
+        var: VarConfig | None = None,
+        loss: CriticsConfig | None = None,
         vae: str | None = None,
         sd3: str | None = None,
         init_from: str | None = None,
@@ -43,13 +86,18 @@ class TokenizerModule(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        self.config = only(tokenizer, vqgan, var)
+        if tokenizer is None and sd3:
+            raise ValueError(f"`model.sd3` ({sd3}) is for a DDT tokenizer, `model.tokenizer`.")
+        if tokenizer is not None and loss is not None:
+            raise ValueError("`model.loss` is for `model.vqgan` and `model.var`; a DDT tokenizer learns from its flow.")
         if sd3 and init_from:
             raise ValueError(f"`model.sd3` ({sd3}) and `init_from` ({init_from}) both give weights; name one.")
-        if sd3 and tokenizer.head != "velocity":
+        if tokenizer and sd3 and tokenizer.head != "velocity":
             raise ValueError(
                 f"`tokenizer.head` ({tokenizer.head}) must be velocity with `model.sd3`: SD3 predicts that."
             )
-        self.config = tokenizer
+        self.terms = loss
         self.optim = optim
         self.init_from = init_from
         self.seed = seed
@@ -67,20 +115,25 @@ class TokenizerModule(pl.LightningModule):
         if hasattr(self, "tokenizer"):
             return
         torch.manual_seed(self.seed)
-        self.tokenizer = Tokenizer(self.config)
+        self.tokenizer = build(self.config)
         if self.init_from:
             load_strictly(self.tokenizer, read_weights(self.init_from, "tokenizer", "tokenizer."), self.init_from)
-        if self.sd3:
+        if self.sd3 and isinstance(self.tokenizer, Tokenizer):
             warm_start(self.tokenizer.decoder, self.sd3)
+        option = "tokenizer" if isinstance(self.tokenizer, Tokenizer) else self.tokenizer.kind
         warmup, steps = self.config.quantizer.warmup_steps, self.trainer.max_steps
         if 0 < steps <= warmup - int(self.tokenizer.quantizer.steps):
             raise ValueError(
-                f"`tokenizer.quantizer.warmup_steps` ({warmup}) must be below `trainer.max_steps` ({steps}): nothing "
+                f"`{option}.quantizer.warmup_steps` ({warmup}) must be below `trainer.max_steps` ({steps}): nothing "
                 "is quantised before."
             )
+        # kept out of the module tree: what is frozen or trains itself is not part of this run's weights
+        device = self.trainer.strategy.root_device
+        parts: dict[str, Any] = {"critics": Critics(self.terms, device, self.seed) if self.terms else None}
         if self.vae:
-            # kept out of the module tree: a frozen net is not part of this run's weights
-            object.__setattr__(self, "latents", FrozenVae(self.vae).to(self.trainer.strategy.root_device))
+            parts["latents"] = FrozenVae(self.vae).to(device)
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
         if self.compiled:
             for net in (self.tokenizer.encoder, self.tokenizer.decoder):
                 net.compile()  # in place: names in the state stay
@@ -110,20 +163,41 @@ class TokenizerModule(pl.LightningModule):
         noise = normal(shape, "posterior", self.seed, samples=batch["sample"]).to(image.device)
         return self.latents.encode(image, noise)
 
+    def judged(self, batch: dict[str, Tensor], latents: Tensor, step: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The tokenizer's loss and its parts, with what the critics add."""
+        draws = self.draws(latents, batch["sample"], step)
+        if self.critics is None or not isinstance(self.tokenizer, SpatialTokenizer):
+            return self.tokenizer.loss(latents, draws)
+        decoded, loss, logs = self.tokenizer.outcome(latents, draws)
+        image = self.latents.to_image(decoded)
+        if not self.training:
+            return loss, {**logs, **self.critics.distance(image, batch["image"])}
+        added, parts = self.critics.loss(image, batch["image"], self.global_step)
+        return loss + added, {**logs, **parts}
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Flow, commitment and diversity loss of one batch."""
-        latents = self.to_latents(batch, sampled=True)
-        loss, logs = self.tokenizer.loss(latents, self.draws(latents, batch["sample"], "train"))
+        """Loss of one batch: of the flow or of the pixels, of the codebook, and of the critics."""
+        loss, logs = self.judged(batch, self.to_latents(batch, sampled=True), "train")
         log_means(self, {"loss": loss, **logs}, self.trainer.log_every_n_steps)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The same loss on held-out images, with the same draws at every validation."""
-        latents = self.to_latents(batch, sampled=False)
-        loss, logs = self.tokenizer.loss(latents, self.draws(latents, batch["sample"], "val"))
+        """The same loss on held-out images without the critics' part, with the same draws at every validation."""
+        loss, logs = self.judged(batch, self.to_latents(batch, sampled=False), "val")
         log_step(self)
-        values = {"val/loss": loss, "val/flow": logs["flow"]}
-        self.log_dict(values, sync_dist=True, batch_size=len(latents))
+        values = {"val/loss": loss, f"val/{self.tokenizer.error}": logs[self.tokenizer.error]}
+        values |= {name: value for name, value in logs.items() if name.startswith("val/")}
+        self.log_dict(values, sync_dist=True, batch_size=len(batch["image"]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the discriminator."""
+        if self.critics is not None:
+            self.critics.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the discriminator back."""
+        if self.critics is not None:
+            self.critics.load(checkpoint)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""

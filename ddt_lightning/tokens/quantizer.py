@@ -206,6 +206,10 @@ class Quantizer(nn.Module):
         _, processes = world()
         return self.config.dead_threshold * batch * processes * self.tokens / len(self.codebook)
 
+    def centres(self) -> Tensor:
+        """Codes `[C, d]` that the moving sums stand for."""
+        return F.normalize(self.code_sums, dim=-1)
+
     @torch.no_grad()
     def update_codes(self, u: Tensor, ids: Tensor, perplexity: Tensor, draws: torch.Generator) -> int:
         """Move every code towards its features, then replace the dead ones; how many those were."""
@@ -221,7 +225,7 @@ class Quantizer(nn.Module):
         decay = self.config.decay
         self.code_sums.mul_(decay).add_(sums, alpha=1 - decay)
         self.code_hits.mul_(decay).add_(hits, alpha=1 - decay)
-        self.codebook.copy_(F.normalize(self.code_sums, dim=-1))
+        self.codebook.copy_(self.centres())
         return self.revive(u, perplexity, draws)
 
     def revive(self, u: Tensor, perplexity: Tensor, draws: torch.Generator) -> int:

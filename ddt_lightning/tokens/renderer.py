@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, TokenTransformer, unpatchify
+from ddt_lightning.tokens.face import ImageTokenizer
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
 
@@ -99,7 +100,7 @@ class Renderer(TokenTransformer):
         (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, tokenizer: Tokenizer) -> Self:
+    def from_pretrained(cls, folder: str | Path, tokenizer: ImageTokenizer) -> Self:
         """Load a folder written by `save_pretrained`, strictly, in eval mode.
 
         Args:
@@ -117,7 +118,7 @@ class Renderer(TokenTransformer):
         values = json.loads((folder / "config.json").read_text())
         if values.get("kind") != "renderer":
             raise ValueError(f"{folder}/config.json describes a {values.get('kind')!r}, not a 'renderer'.")
-        if values["tokenizer"] != tokenizer.fingerprint():
+        if not isinstance(tokenizer, Tokenizer) or values["tokenizer"] != tokenizer.fingerprint():
             raise ValueError(
                 f"{folder} renders the ids of tokenizer {values['tokenizer']}, but this is {tokenizer.fingerprint()}."
             )

@@ -4,18 +4,15 @@ Token 0 is the finest and visible at every noise level, token K-1 the coarsest a
 DDT-LLaMA section 3.2; Selftok.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, Modulation
 from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
+from ddt_lightning.tokens.face import Draws, ImageTokenizer
 from ddt_lightning.tokens.flow import (
     BANDS,
     TimesConfig,
@@ -111,38 +108,29 @@ class TokenizerConfig:
         return cls(**{key: parts[key](**value) if key in parts else value for key, value in values.items()})
 
 
-@dataclass
-class Draws:
-    """The random numbers of one training step, one row per sample.
-
-    Args:
-        noise: standard normal `[B, c, h, w]`.
-        times: uniform `[B]`; `training_times` turns them into times.
-        drop: uniform `[B]`; a sample below `token_dropout` is trained without tokens.
-        revival: CPU generator for dead codes, the same on every process.
-    """
-
-    noise: Tensor
-    times: Tensor
-    drop: Tensor
-    revival: torch.Generator
-
-
 def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
     """X itself, whose gradient is multiplied by `factor` on the way back."""
     return x.detach() + (x - x.detach()) * factor
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(ImageTokenizer):
     """See the module's docstring."""
 
+    kind = "ddt"
+    order = "fine_to_coarse"
+    error = "flow"
+    config_class = TokenizerConfig
+    config: TokenizerConfig
+    encoder: Encoder
+    decoder: Decoder
+    quantizer: Quantizer | FiniteScalarQuantizer
+
     def __init__(self, config: TokenizerConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         sizes = (config.latent_channels, config.patch, 2 * config.latent_size // config.patch)
         self.encoder = Encoder(config.encoder, config.tokens, *sizes)
         quantizer = FiniteScalarQuantizer if config.quantizer.levels else Quantizer
-        self.quantizer: Quantizer | FiniteScalarQuantizer = quantizer(
+        self.quantizer = quantizer(
             config.quantizer, config.tokens, config.codebook_size, config.code_dim, config.encoder.query_width
         )
         self.token_norm = nn.LayerNorm(config.code_dim, eps=1e-6)
@@ -267,8 +255,7 @@ class Tokenizer(nn.Module):
         config = self.config
         device = ids.device
         if noise is None:
-            shape = (len(ids), config.latent_channels, config.latent_size, config.latent_size)
-            noise = torch.randn(shape, generator=generator)
+            noise = torch.randn((len(ids), *self.latent_shape), generator=generator)
         tokens = self.embed(ids)
         modulations = self.decoder.modulations()
 
@@ -281,42 +268,3 @@ class Tokenizer(nn.Module):
             return guided(conditional, self.velocity(x, times, tokens[:, :0]), decode_guidance)
 
         return euler(velocity, noise.to(device), steps)
-
-    def fingerprint(self) -> str:
-        """Sixteen hex digits of the config and the weights: what a token shard names as its tokenizer."""
-        digest = hashlib.blake2b(json.dumps(asdict(self.config), sort_keys=True).encode(), digest_size=8)
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"kind": "ddt", **asdict(self.config)}, indent=2) + "\n")
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load a folder written by `save_pretrained`, strictly, in eval mode.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: the folder holds another kind of tokenizer, or weights that do not fit the config.
-        """
-        folder = Path(folder)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"No tokenizer in {folder}: {name} is missing.")
-        values = json.loads((folder / "config.json").read_text())
-        kind = values.pop("kind", None)
-        if kind != "ddt":
-            raise ValueError(f"{folder}/config.json describes a {kind!r} tokenizer, not 'ddt'.")
-        tokenizer = cls(TokenizerConfig.from_dict(values))
-        try:
-            tokenizer.load_state_dict(load_file(folder / "model.safetensors"))
-        except RuntimeError as error:
-            raise ValueError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
-        return tokenizer.eval()

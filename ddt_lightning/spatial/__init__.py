@@ -1,0 +1,1 @@
+"""The tokenizers that DDT is compared with: ids that stand for places (VQGAN) or for scales (VAR)."""
