@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer tokens pretrain instruct eval report bench gpu-check clean
+.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct eval report bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ setup: .venv/.ready ## make .venv and install everything (once)
 demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2.5 hours)
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE)
 
-scenes tokenizer tokens pretrain instruct eval report: setup ## the demo up to this step
+scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE) --until $@
 
 test: setup lint type ## lint, types and tests

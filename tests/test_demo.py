@@ -32,7 +32,16 @@ def test_every_command_line_parses(mode, monkeypatch):
             else:
                 verb, rest = verbs.split_verb(words)
                 verbs.parse(verb, verbs.load(verb), rest)
-    assert [step.name for step in steps] == ["scenes", "tokenizer", "tokens", "pretrain", "instruct", "eval", "report"]
+    assert [step.name for step in steps] == [
+        "scenes",
+        "tokenizer",
+        "renderer",
+        "tokens",
+        "pretrain",
+        "instruct",
+        "eval",
+        "report",
+    ]
 
 
 def two_steps(run: Path, word: str = "one") -> list[demo.Step]:

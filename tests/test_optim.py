@@ -40,6 +40,9 @@ def test_orthogonalised_singular_values_are_near_one():
     assert 0.6 < singular.min() and singular.max() < 1.3
     tall = orthogonalise(updates.transpose(1, 2))
     assert torch.allclose(tall.transpose(1, 2), orthogonalise(updates), atol=1e-4)
+    coarse = orthogonalise(updates, torch.bfloat16)
+    assert coarse.dtype == torch.float32
+    assert 0.5 < torch.linalg.svdvals(coarse).min() and torch.linalg.svdvals(coarse).max() < 1.4
 
 
 def test_matrices_of_blocks_go_to_muon_and_nothing_else():
