@@ -79,8 +79,9 @@ def plan(mode: Mode) -> list[Step]:
     scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
     scored.append(f"--prompt_images={mode.prompt_images}")
     evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
-    warmup = min(250, mode.steps[0] // 4)  # as in stages/tok.yaml, shorter only where the whole run is short
-    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={2 * warmup}"]
+    # as in stages/tok.yaml: the warm-up shorter only where the whole run is short, the fall of the power half of it
+    warmup, fall = min(250, mode.steps[0] // 4), mode.steps[0] // 2
+    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={fall}"]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     images = [
         "--data.shards",
