@@ -80,6 +80,14 @@ def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) 
     return found
 
 
+def draw_texts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts: the `image` of each (prompt, seed), asked in the chat format if `chat`."""
+    pipeline = loaded(setup.loading)
+    prompts, seeds = (list(column) for column in zip(*items, strict=True))
+    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
+    return [{"image": image} for image in images]
+
+
 def objects(image: np.ndarray) -> list[Object]:
     """What the checker finds in an image."""
     return detect(image).objects

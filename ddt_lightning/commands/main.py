@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "eval edit": "evaluate:edit",
     "eval vqa": "evaluate:vqa",
     "eval caption": "evaluate:caption",
+    "eval geneval": "evaluate_geneval:geneval",
     "study schedule": "study:schedule",
     "export": "release:export",
     "import": "release:import_lm",
