@@ -34,9 +34,9 @@ def tiny_clip(folder: Path) -> Path:
 
     torch.manual_seed(1)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    special = {"bos_token_id": 62, "eos_token_id": 63, "pad_token_id": 63}
+    special = {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
     config = CLIPConfig(
-        text_config={**small, **special, "vocab_size": 64, "max_position_embeddings": 77},
+        text_config={**small, **special, "vocab_size": 54, "max_position_embeddings": 77},
         vision_config={**small, "image_size": 32, "patch_size": 8},
         projection_dim=8,
     )
@@ -45,7 +45,7 @@ def tiny_clip(folder: Path) -> Path:
     vocab = {letter: n for n, letter in enumerate(letters)} | {
         f"{letter}</w>": 26 + n for n, letter in enumerate(letters)
     }
-    vocab |= {"<|startoftext|>": 62, "<|endoftext|>": 63}
+    vocab |= {"<|startoftext|>": 52, "<|endoftext|>": 53}
     CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
     return folder
 

@@ -64,12 +64,13 @@ class Clip:
         from transformers import AutoTokenizer, CLIPModel  # seconds to import
 
         self.model = load_frozen(CLIPModel, folder, "clip", device)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        rows = self.model.config.text_config.vocab_size
+        if len(self.tokenizer) != rows:  # without its files transformers makes up an empty one
             raise ValueError(
-                f"`--clip` ({folder}) has no text tokenizer: {' '.join(str(error).split())[:200]}"
-            ) from error
+                f"`--clip` ({folder}) has a text tokenizer of {len(self.tokenizer)} ids for {rows} rows: "
+                "copy vocab.json and merges.txt (or tokenizer.json) beside the weights."
+            )
         self.device, self.batch = device, batch
         self.side = int(self.model.config.vision_config.image_size)
         self.length = int(self.model.config.text_config.max_position_embeddings)
