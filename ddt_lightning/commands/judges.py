@@ -21,10 +21,12 @@ def check_judges(folders: dict[str, str | None]) -> None:
     from ddt_lightning.metrics.frozen import check_folder
 
     for option, folder in folders.items():
-        if folder is None:
-            print(f"scores by {option} are left out: `--{option} FOLDER` names a local copy of its weights")
-        else:
+        if folder is not None:
             check_folder(folder, option)
+    left = [option for option, folder in folders.items() if folder is None]
+    if left:
+        named = " ".join(f"--{option} FOLDER" for option in left)
+        print(f"scores by {' and '.join(left)} are left out: `{named}` names local copies of the weights")
 
 
 def load_clip(folder: str | None, device: str) -> "Clip | None":
@@ -44,9 +46,9 @@ def load_dino(folder: str | None, device: str) -> "Dino | None":
 
 
 def name_judges(cards: Iterable[Card], judges: dict[str, Any]) -> None:
-    """Put the hash of each judge's weights on cards, as `judges`: {name: hash}; errors where one has no `model`."""
+    """Put the hash of each judge's weights on cards, as `judges`: {name: hash}; those that are None are left out."""
     from ddt_lightning.pipeline import weights_hash
 
-    hashes = {name: weights_hash(judge.model) for name, judge in judges.items()}
+    hashes = {name: weights_hash(judge.model) for name, judge in judges.items() if judge is not None}
     for card in cards:
         card["judges"] = hashes
