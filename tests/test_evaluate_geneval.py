@@ -10,10 +10,11 @@ from PIL import Image
 from tiny import tiny_model
 
 from ddt_lightning.commands.cards import flat, read_cards
+from ddt_lightning.commands.evaluate_geneval import check_classes
 from ddt_lightning.commands.geneval_folder import read_folder
 from ddt_lightning.commands.main import main
 from ddt_lightning.metrics import detection
-from ddt_lightning.metrics.geneval import COLOURS
+from ddt_lightning.metrics.geneval import COLOURS, TAGS, read_metadata
 from ddt_lightning.pipeline import weights_hash
 
 PROMPTS = [
@@ -172,9 +173,17 @@ def test_what_is_missing_is_named(scored, judges, prompts, model, tmp_path, caps
     assert "no image" in failure(capsys, "--out", tmp_path, "--images", bare, *judges)
     (bare / "00000" / "samples" / "0000.png").write_bytes(b"x")
     assert "not a readable image" in failure(capsys, "--out", tmp_path, "--images", bare, *judges)
+    (tmp_path / "shapes.jsonl").write_text(json.dumps({**PROMPTS[0], "include": [{"class": "ring", "count": 1}]}))
     drawing = ["--model", model, "--processes", "1", *judges]
     assert "has images in geneval/" in failure(capsys, "--out", scored, "--prompts", prompts, *drawing)
+    assert "no class 'ring'" in failure(capsys, "--out", tmp_path, "--prompts", tmp_path / "shapes.jsonl", *drawing)
     assert "`prompts`" in failure(capsys, "--out", tmp_path, "--prompts", tmp_path / "none.jsonl", *drawing)
+
+
+def test_official_prompts_are_all_of_the_detectors_classes(ddt_data):
+    prompts = read_metadata(str(ddt_data / "geneval" / "evaluation_metadata.jsonl"))
+    check_classes(prompts)
+    assert len(prompts) == 553 and {prompt["tag"] for prompt in prompts} == set(TAGS)
 
 
 def test_files_of_others_are_passed_over(tmp_path):

@@ -71,6 +71,7 @@ def geneval(
     from ddt_lightning.metrics.photos import PhotoChecker
 
     asked = [] if images else read_metadata(os.path.expandvars(prompts))
+    check_classes(asked or [one.metadata for one in read_folder(str(images))])
     device = pick_device(loading.device)
     checker = PhotoChecker(Detector(detector, device), Clip(clip, device))
     tested = self_test(checker, selftest)
@@ -101,6 +102,20 @@ def geneval(
         else:
             write_cards(folder / "geneval.json", cards, {"seed": "of the images", "weights": {}, "settings": sizes})
     say(out, cards, "geneval_hf/overall", "geneval_hf/correct_images", "geneval_hf/objects_per_image")
+
+
+def check_classes(prompts: Sequence[dict[str, Any]]) -> None:
+    """Refuse prompts about what the detector has no class for; they would just be wrong.
+
+    Raises:
+        ValueError: naming such a class.
+    """
+    from ddt_lightning.metrics.detection import NAMES
+
+    for prompt in prompts:
+        for entry in (*prompt["include"], *prompt.get("exclude", [])):
+            if entry["class"] not in NAMES:
+                raise ValueError(f"GenEval's detector has no class {entry['class']!r} ({prompt['prompt']}).")
 
 
 def draw(session: Session, out: Path, asked: Sequence[dict[str, Any]], samples: int, chat: bool) -> None:

@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "eval vqa": "evaluate_text:vqa",
     "eval caption": "evaluate_text:caption",
     "eval geneval": "evaluate_geneval:geneval",
+    "eval prompts": "evaluate_prompts:prompts",
     "study schedule": "study:schedule",
     "export": "release:export",
     "import": "release:import_lm",

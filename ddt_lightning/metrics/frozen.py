@@ -41,7 +41,8 @@ def load_frozen(kind: Any, folder: str, option: str, device: str = "cpu", unused
         logging.set_verbosity(level)
     if unused:
         setattr(model, unused, None)
-    lacking = sorted(name for name in report["missing_keys"] if not unused or not name.startswith(f"{unused}."))
+    # buffers are computed, so that a folder of an older version may lack them
+    lacking = sorted(name for name, _ in model.named_parameters() if name in report["missing_keys"])
     if lacking:
         raise ValueError(
             f"`--{option}` ({folder}) is not a whole {kind.__name__}: it lacks {lacking[0]} ({len(lacking)} in all)."
