@@ -48,7 +48,7 @@ class Edited:
     captions: tuple[str, str] | None = None
 
 
-def likeness(
+def measure(
     images: Sequence[Pixels], edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None"
 ) -> dict[str, list[float | None]]:
     """By measure the value of each image as the result of its edit; measures whose judge is None are not there."""
@@ -80,10 +80,10 @@ def likeness(
     return found
 
 
-def likeness_cards(prefix: str, edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None") -> dict[str, Card]:
+def measure_cards(prefix: str, edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None") -> dict[str, Card]:
     """Cards `prefix/MEASURE` and `prefix/MEASURE/KIND`."""
     results, sources, copies = (
-        likeness([getattr(edit, part) for edit in edits], edits, clip, dino) for part in ("image", "source", "copy")
+        measure([getattr(edit, part) for edit in edits], edits, clip, dino) for part in ("image", "source", "copy")
     )
     cards: dict[str, Card] = {}
     kinds = [edit.kind for edit in edits]

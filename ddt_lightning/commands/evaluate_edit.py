@@ -76,17 +76,18 @@ def edit(
     number = positive("edits", edits)
     done, cards, sheets = of_shards(session, patterns, number, fields) if patterns else of_scenes(session, number, seed)
 
-    from ddt_lightning.commands.edit_cards import likeness_cards
+    from ddt_lightning.commands.edit_cards import measure_cards
 
     name = "edit_shards" if patterns else "edit"
-    reader, other = load_clip(clip, loading.device), load_dino(dino, loading.device)
-    alike = likeness_cards(name, done, reader, other)
-    name_judges(alike.values(), {"clip": reader, "dino": other})
+    reader, looker = load_clip(clip, loading.device), load_dino(dino, loading.device)
+    alike = measure_cards(name, done, reader, looker)
+    for judge, network in (("clip", reader), ("dino", looker)):
+        name_judges((own for key, own in alike.items() if key.startswith(f"{name}/{judge}")), {judge: network})
     cards = {**cards, **alike}
     with staged(out) as folder:
         sheets(folder)
         where = ", ".join(patterns) or "held-out scenes"
-        session.finish(folder, name, cards, {"edits": len(done), "source": where})
+        session.finish(folder, name, cards, {"edits": len(done), "source": where, "clip": clip, "dino": dino})
     say(out, cards, *(key for key in ("edit/exact_match", "edit/ceiling_tokenizer", f"{name}/l1") if key in cards))
 
 
