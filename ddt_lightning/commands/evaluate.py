@@ -1,9 +1,10 @@
-"""`ddt eval reconstruction|t2i|edit|vqa|caption`: a model folder to scores with intervals, ceilings and floors.
+"""`ddt eval reconstruction|t2i|all`: a model folder to scores with intervals, ceilings and floors.
 
 Everything is measured on held-out scenes (combinations that no training scene, edit or question shows) drawn from the
-seed. Out, in one folder that the five verbs may share: `NAME.json` (cards), `NAME.png` (a contact sheet), `samples/`
-(images and an index for the report), and of t2i the images and rows in GenEval's official layout. Prompts, edits,
-questions and captions go through the chat format of an instruct model, all with one decode setting.
+seed. Out, in one folder that the verbs may share, edit, vqa and caption (`evaluate_edit.py`, `evaluate_text.py`) too:
+`NAME.json` (cards), `NAME.png` (a contact sheet), `samples/` (images and an index for the report), and of t2i the
+images and rows in GenEval's official layout. Prompts, edits, questions and captions go through the chat format of an
+instruct model, all with one decode setting.
 """
 
 import json
@@ -11,6 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ddt_lightning.commands.cards import Card, card, mean_card
+from ddt_lightning.commands.evaluate_edit import edit
+from ddt_lightning.commands.evaluate_text import caption, vqa
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.options import Decoding, Drawing, Loading
 from ddt_lightning.commands.scoring import Session, held_out, say
@@ -167,148 +170,6 @@ def t2i(
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat})
     say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
-
-
-def edit(
-    *,
-    out: str,
-    edits: int = 126,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Carry out held-out edits and compare the scene that the checker finds with the target.
-
-    Args:
-        out: folder for edit.json, edit.png and samples.
-        edits: how many, the kinds of edit in turn.
-        seed: of the edits and images.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: how to draw.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.scenes.suite import val_edit
-    from ddt_lightning.scenes.tasks import EDITS
-    from ddt_lightning.seeding import numpy_rng
-
-    asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)]) for n in range(positive("edits", edits))]
-    items = [(one, session.sample_seed(n)) for n, one in enumerate(asked)]
-    found = session.run("make_edits", items)
-
-    rule = (
-        "the checker finds exactly the target's kinds, colours and counts, centres within 10 % of the side; "
-        "global edits: background class right and objects unchanged"
-    )
-    cards = {"edit/exact_match": mean_card([r["correct"] for r in found], rule)}
-    for kind in EDITS[: len(asked)]:
-        values = [r["correct"] for one, r in zip(asked, found, strict=True) if one.kind == kind]
-        cards[f"edit/exact_match/{kind}"] = mean_card(values, f"as edit/exact_match, kind {kind}")
-    cards["edit/ceiling_tokenizer"] = mean_card([r["ceiling"] for r in found], "the same for reconstructed targets")
-    kept = [r for r in found if r["kept_l1"] is not None]
-    if kept:
-        text = (
-            "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
-        )
-        cards["edit/kept_l1"] = mean_card([r["kept_l1"] for r in kept], text)
-        cards["edit/kept_l1"]["tokenizer"] = mean_card([r["ceiling_kept_l1"] for r in kept], "")["value"]
-    with staged(out) as folder:
-        gallery.edits(folder, asked, found)
-        session.finish(folder, "edit", cards, {"edits": len(asked)})
-    say(out, cards, "edit/exact_match", "edit/ceiling_tokenizer")
-
-
-def vqa(
-    *,
-    out: str,
-    questions: int = 250,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Answer held-out questions, with answers balanced within each type, about the right and about other images.
-
-    Args:
-        out: folder for vqa.json, vqa.png and samples.
-        questions: how many, the types of question in turn.
-        seed: of the questions.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: recorded with the scores; answers are greedy.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.metrics.answers import score
-    from ddt_lightning.scenes.suite import val_question
-    from ddt_lightning.scenes.tasks import QUESTIONS
-    from ddt_lightning.seeding import numpy_rng
-
-    if questions < 2:
-        raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind floor shows another image.")
-    kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
-    asked = [val_question(numpy_rng("eval question", seed, n), kind) for n, kind in enumerate(kinds)]
-    items = []
-    for n, one in enumerate(asked):
-        later = [*asked[n + 1 :], *asked[:n]]
-        items.append((one, next((other for other in later if other.kind == one.kind), later[0]).scene))
-    found = session.run("answer_questions", items)
-
-    right = [score(r["answer"], one.answer) for one, r in zip(asked, found, strict=True)]
-    blind = [score(r["blind"], one.answer) for one, r in zip(asked, found, strict=True)]
-    rule = "answers equal to the truth after VQA normalisation, greedy, answers balanced within each type"
-    cards = {"vqa/accuracy": mean_card(right, rule)}
-    cards["vqa/accuracy"]["by_type"] = {
-        kind: float(mean_card([s for one, s in zip(asked, right, strict=True) if one.kind == kind], rule)["value"])
-        for kind in dict.fromkeys(kinds)
-    }
-    cards["vqa/floor_blind"] = mean_card(blind, "the same questions about the image of another question of their type")
-    with staged(out) as folder:
-        gallery.questions(folder, asked, found, right)
-        session.finish(folder, "vqa", cards, {"questions": questions})
-    say(out, cards, "vqa/accuracy", "vqa/floor_blind")
-
-
-def caption(
-    *,
-    out: str,
-    captions: int = 128,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Describe held-out scenes and check, by parsing the caption, that it names the scene's objects.
-
-    Args:
-        out: folder for caption.json, caption.png and samples.
-        captions: how many.
-        seed: of the scenes.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: recorded with the scores; captions are greedy.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.metrics.answers import caption_match
-    from ddt_lightning.scenes.language import parse_caption
-    from ddt_lightning.scenes.suite import val_scene
-    from ddt_lightning.seeding import numpy_rng
-
-    number = positive("captions", captions)
-    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=True) for n in range(number)]
-    found = session.run("write_captions", scenes)
-
-    looks = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
-    right = [caption_match(parse_caption(r["caption"]), look) for r, look in zip(found, looks, strict=True)]
-    rule = "the parsed caption, greedy, names all objects of the scene and no other; colours right where they are said"
-    cards = {"caption/scene_match": mean_card(right, rule)}
-    with staged(out) as folder:
-        gallery.captions(folder, looks, found, right)
-        session.finish(folder, "caption", cards, {"captions": number})
-    say(out, cards, "caption/scene_match")
 
 
 def everything(

@@ -80,6 +80,14 @@ def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) 
     return found
 
 
+def draw_texts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts: the `image` of each (prompt, seed), asked in the chat format if `chat`."""
+    pipeline = loaded(setup.loading)
+    prompts, seeds = (list(column) for column in zip(*items, strict=True))
+    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
+    return [{"image": image} for image in images]
+
+
 def objects(image: np.ndarray) -> list[Object]:
     """What the checker finds in an image."""
     return detect(image).objects
@@ -89,8 +97,8 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
     """Carry edits out and compare with their targets.
 
     Returns:
-        `source`, `image`, `target`; `correct`; `ceiling`, whether the tokenizer's copy of the target is correct;
-        `kept_l1` and `ceiling_kept_l1` of local edits (None for global ones).
+        `source`, `image`, `target`, `copy` (the tokenizer's, of the target); `correct`; `ceiling`, whether the copy is
+        correct; `kept_l1` and `ceiling_kept_l1` of local edits (None for global ones).
     """
     pipeline = loaded(setup.loading)
     side = pipeline.image_size
@@ -110,6 +118,7 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
                 "source": source,
                 "image": image,
                 "target": target,
+                "copy": copy,
                 "correct": exact_match(image, wanted, background=ground),
                 "ceiling": exact_match(copy, wanted, background=ground),
                 "kept_l1": None if ground else kept_l1(image, target, boxes),
@@ -117,6 +126,15 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
             }
         )
     return found
+
+
+def edit_pictures(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:
+    """Carry edits out: (source, target, instruction, seed) to `image` and `copy`, the tokenizer's of the target."""
+    pipeline = loaded(setup.loading)
+    sources, targets, instructions, seeds = (list(column) for column in zip(*items, strict=True))
+    images = pipeline.edit_image(stack(sources), instructions, seed=seeds, **asdict(setup.drawing))
+    copies = pipeline.reconstruct(stack(targets), seed=seeds, **setup.decoding)
+    return [{"image": a, "copy": b} for a, b in zip(unstack(images), unstack(copies), strict=True)]
 
 
 def answer_questions(setup: Setup, items: list[tuple[Question, Scene]]) -> list[dict[str, Any]]:
@@ -133,6 +151,20 @@ def answer_questions(setup: Setup, items: list[tuple[Question, Scene]]) -> list[
     blind = pipeline.describe_image(stack(others), asked, max_new_tokens=12)
     columns = zip(images, answers, blind, strict=True)
     return [{"image": image, "answer": answer, "blind": guess} for image, answer, guess in columns]
+
+
+def answer_pictures(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Answer (image, question, another image): the `answer` about the image and, `blind`, about the other one."""
+    pipeline = loaded(setup.loading)
+    images, asked, others = (list(column) for column in zip(*items, strict=True))
+    answers = pipeline.describe_image(stack(images), asked, max_new_tokens=12)
+    blind = pipeline.describe_image(stack(others), asked, max_new_tokens=12)
+    return [{"answer": answer, "blind": guess} for answer, guess in zip(answers, blind, strict=True)]
+
+
+def caption_pictures(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:
+    """The `caption` of each image, in the chat format if `chat`."""
+    return [{"caption": text} for text in loaded(setup.loading).describe_image(stack(items), chat=chat)]
 
 
 def write_captions(setup: Setup, items: list[Scene]) -> list[dict[str, Any]]:
