@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tiny import taught_tokenizer, tiny_model, tiny_tokenizer
 
 from ddt_lightning.commands.main import main
 from ddt_lightning.commands.sheets import enlarge
 from ddt_lightning.commands.steps import PACKAGE
 from ddt_lightning.latents.pixels import to_float
+from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.seeding import normal
 from ddt_lightning.studies.progressive import first_tokens, rising
@@ -94,6 +96,24 @@ def test_scores_are_those_of_reconstruct(done, models):
                  for n in range(IMAGES)]  # fmt: skip
         assert one["falls"]["value"] == pytest.approx(np.mean(falls))
         assert len(one["ssim"]) == 3 and one["lpips"] == []
+
+
+def test_lpips_where_its_weights_are_given(models, tmp_path):
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}  # of AlexNet
+    draw = torch.Generator().manual_seed(0)
+    state = {}
+    for layer, (wide, deep, side) in shapes.items():
+        state[f"features.{layer}.weight"] = 0.05 * torch.randn(wide, deep, side, side, generator=draw)
+        state[f"features.{layer}.bias"] = torch.zeros(wide)
+    save_file(state, tmp_path / "alexnet.safetensors")
+    call = ["study", "progressive", "--models", models[0], "--out", str(tmp_path / "out"), "--points", "2", *FAST]
+    main([*call, "--lpips", str(tmp_path / "alexnet.safetensors")])
+    one = json.loads((tmp_path / "out" / "progressive.json").read_text())["models"][0]
+    truth, distance = originals([], IMAGES, SIDE, 0), Lpips(tmp_path / "alexnet.safetensors")
+    for at, count in enumerate((3, 6)):
+        made = load(models[0]).reconstruct(truth, count, seed=0, steps=2)
+        wanted = float(distance(to_float(made), to_float(truth)).mean())
+        assert one["lpips"][at]["value"] == pytest.approx(wanted, rel=1e-3) and wanted > 0
 
 
 def test_errors_from_the_true_x_t_are_those_of_the_masked_decoder(done, models):

@@ -7,6 +7,7 @@ In: outcomes and pictures of some models. Out: `interpolation-grid.png` (a block
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddt_lightning.commands.cards import Card
 from ddt_lightning.commands.sheets import Row, sheet, stacked
@@ -15,11 +16,14 @@ from ddt_lightning.studies.charts import COLOURS, DARK, SOFT, percent, spread_of
 from ddt_lightning.studies.interpolation import BLEND, CUT, NAME, Mixing, read_mixing
 from ddt_lightning.studies.side_by_side import Arrays
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CELL, LABEL = 96, 150
 GRID, CHART = f"{NAME}-grid.png", f"{NAME}.png"
 TEXTS = {
     GRID: "Left what A's tokens give, right B's; between them the first tokens are B's and the others A's.",
-    CHART: "Means over pairs, bars of 95 %.",
+    CHART: "Means over pairs, bars of 95 %; hollow: fewer than half of the pairs have left A and not arrived at B.",
 }
 
 
@@ -58,35 +62,39 @@ def chart(outcomes: Sequence[Mixing], shares: Sequence[float], path: Path) -> No
 
     figure = Figure(figsize=(10.4, 4.1), layout="constrained", facecolor="white")
     panels = figure.subplots(1, 2)
-    models = [one for one in outcomes if one.tokens]
-    for axes, key, title in zip(
-        panels,
-        ("spread", "moved"),
-        ("Spread of the change (0: regions are swapped, 1: all alike)", "Way of the picture from A to B"),
-        strict=True,
-    ):
+    models = [one.name for one in outcomes if one.tokens]
+    titles = ("Spread of the change (0: regions are swapped, 1: all alike)", "Way of the picture from A to B")
+    for axes, key, title in zip(panels, ("spread", "moved"), titles, strict=True):
         for one in outcomes:
-            scores: list[Card | None] = getattr(one, key)
-            told = [(100 * share, score) for share, score in zip(shares, scores, strict=True) if score is not None]
-            middle = [score["value"] for _, score in told]
-            ends = [score["interval"] or (score["value"],) * 2 for _, score in told]
-            errors = [[y - low for y, (low, _) in zip(middle, ends, strict=True)],
-                      [high - y for y, (_, high) in zip(middle, ends, strict=True)]]  # fmt: skip
-            model = one.tokens > 0
-            axes.errorbar(
-                [x for x, _ in told], middle, errors, label=one.name, capsize=2.5, marker="o", markersize=4,
-                color=COLOURS[models.index(one) % len(COLOURS)] if model else SOFT,
-                linewidth=1.8 if model else 1.2, linestyle="-" if model else ":" if one.name == BLEND else "--",
-            )  # fmt: skip
+            colour = COLOURS[models.index(one.name) % len(COLOURS)] if one.tokens else SOFT
+            draw_line(axes, one, key, shares, colour)
         axes.set_title(title, loc="left", fontsize=10.5, color=DARK)
         axes.set_xlabel("tokens of B, % of all")
+        axes.set_xticks([100 * share for share in shares], [f"{100 * share:.3g}" for share in shares])
         axes.set_ylim(-0.04, 1.04)
         tidy(axes)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(outcomes)), frameon=False,
+        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(outcomes)), frameon=False,
         fontsize=9, labelcolor=DARK,
     )  # fmt: skip
     figure.savefig(path, dpi=130)
+
+
+def draw_line(axes: "Axes", one: Mixing, key: str, shares: Sequence[float], colour: str) -> None:
+    """One score of one model, with bars for the intervals; hollow where less than half of the pairs have it."""
+    scores: list[Card | None] = getattr(one, key)
+    told = [(100 * share, score) for share, score in zip(shares, scores, strict=True) if score is not None]
+    width, style = (1.8, "-") if one.tokens else (1.2, ":" if one.name == BLEND else "--")
+    axes.plot(
+        [x for x, _ in told], [score["value"] for _, score in told], style, color=colour, linewidth=width, marker="o",
+        markersize=4.5, label=one.name,
+    )  # fmt: skip
+    most = max((score["n"] for score in one.moved if score is not None), default=0)
+    for x, score in told:
+        if score["interval"]:
+            axes.plot([x, x], score["interval"], color=colour, linewidth=1.2)
+        if score["n"] < most / 2:
+            axes.plot([x], [score["value"]], "o", color="white", markeredgecolor=colour, markersize=4.5, zorder=3)
 
 
 def section(folder: Path) -> str:
