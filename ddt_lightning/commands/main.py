@@ -4,8 +4,9 @@ In: the command line. Out: what the verb writes; exit code 0 when it did its job
 on stderr, the traceback with ``DDT_DEBUG=1``), 2 for a command line that does not parse.
 
 A parameter without a default is an argument by position, unless it is keyword-only or called `out`; everything else is
-an option, and so is every field of a parameter that is a dataclass. Only the module of the chosen verb is imported, and
-these modules import torch inside their functions, so that every ``--help`` is quick.
+an option, and so is every field of a parameter that is a dataclass. A list of texts without a default takes several
+words, by position or as an option. Only the module of the chosen verb is imported, and these modules import torch
+inside their functions, so that every ``--help`` is quick.
 """
 
 import importlib
@@ -41,6 +42,8 @@ VERBS: dict[str, str] = {
     "eval geneval": "evaluate_geneval:geneval",
     "eval prompts": "evaluate_prompts:prompts",
     "study schedule": "study:schedule",
+    "study progressive": "tokenstudy:progressive",
+    "study interpolate": "tokenstudy:interpolate",
     "export": "release:export",
     "import": "release:import_lm",
     "import-selftok": "convert:import_selftok",
@@ -130,7 +133,11 @@ def parse(verb: str, function: Callable[..., None], words: list[str]) -> dict[st
     described = {entry.arg_name: entry.description for entry in docstring_parser.parse(documentation).params}
     for name in several:
         parser.add_argument(name, nargs="+", type=str, help=described.get(name))
-    parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*positional, *spread})
+    needed = {name for name, p in parameters.items() if p.default is p.empty}
+    lists = [name for name in parameters if name in needed & options and parameters[name].annotation == list[str]]
+    for name in lists:
+        parser.add_argument(f"--{name}", nargs="+", type=str, required=True, help=described.get(name))
+    parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*positional, *lists, *spread})
     for shared in spread.values():
         parser.add_class_arguments(shared, as_group=False)
     found = parser.parse_args(words)
