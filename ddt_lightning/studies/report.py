@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
-from ddt_lightning.studies import ablation_figures, page, samples
+from ddt_lightning.studies import ablation_figures, findings, page, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
@@ -73,7 +73,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         raise ValueError(
             f"{run} holds neither metrics.json nor a stage's metrics.csv nor a study.json: there is nothing to report."
         )
-    shown = ("studies", "Studies", lambda: "".join(ablation_figures.section(folder) for folder in studies))
+    shown = ("studies", "Studies", lambda: "".join(_study(folder) for folder in studies))
     parts: list[tuple[str, str, Callable[[], str]]] = [
         ("scores", "Scores", lambda: _scores(cards, metrics)),
         ("reconstruction", "Reconstruction by number of tokens", lambda: samples.reconstruction(run, cards)),
@@ -97,6 +97,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     temporary.write_text(page.page(f"ddt_lightning: {run.name}", body), encoding="utf-8")
     temporary.replace(target)
     return target
+
+
+def _study(folder: Path) -> str:
+    """A study: one of language models says which it is, the others are ablations of a tokenizer."""
+    ours = "kind" in (read_json(folder / "study.json") or {})
+    return findings.section(folder) if ours else ablation_figures.section(folder)
 
 
 def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str:
