@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import json
 import math
 import os
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from inprocess import run_here
 from PIL import Image
 from safetensors.torch import load_file
 
 from ddt_lightning import cli
 from ddt_lightning.commands.cards import read_cards
 from ddt_lightning.commands.main import load, main, parse
-from ddt_lightning.commands.steps import Record, Step
 from ddt_lightning.studies import ablation, runner
 from ddt_lightning.studies.ablation import Study, check_variant, plan, steps_of
 from ddt_lightning.studies.ablation_table import collect, over_seeds, read_outcomes
@@ -158,20 +157,6 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------------------- the runs
-
-
-def run_here(step: Step, record: Record, log: Path) -> None:
-    """`run_step` without new processes, each of which would spend seconds on imports."""
-    for module, *words in step.commands:
-        entry = {"ddt_lightning.cli": cli.main, "ddt_lightning.commands.main": main}[module]
-        lines = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(lines):
-                entry(words)
-        except SystemExit as stop:
-            raise RuntimeError(lines.getvalue()) from stop
-    record.seconds += 1.0
-    record.write()
 
 
 @pytest.fixture(scope="module")

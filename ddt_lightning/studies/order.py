@@ -109,20 +109,25 @@ def named(order: str, seed: int) -> str:
     return f"{RANDOM}-{seed}" if order == RANDOM else order
 
 
-def from_pairs(pairs: list[str]) -> dict[str, dict[str, list[str]]]:
-    """`name=FOLDER` pairs as sets: the folder's `images-train-*.tar` and `images-val-*.tar`.
+def split_pair(pair: str, option: str) -> tuple[str, str]:
+    """Name and folder of `name=FOLDER`.
 
     Raises:
         ValueError: something else than a pair.
     """
-    found = {}
-    for pair in pairs:
-        name, equals, folder = pair.partition("=")
-        if not (name and equals and folder):
-            raise ValueError(f"`--sets` ({pair}) must be pairs name=FOLDER of token shards.")
-        parts = {"shards": "train", "val_shards": "val"}
-        found[name] = {option: [f"{folder}/images-{part}-*.tar"] for option, part in parts.items()}
-    return found
+    name, _, folder = pair.partition("=")
+    if not name or not folder:
+        raise ValueError(f"`{option}` ({pair}) must be pairs name=FOLDER.")
+    return name, folder
+
+
+def from_pairs(pairs: list[str]) -> dict[str, dict[str, list[str]]]:
+    """`name=FOLDER` pairs as sets: the folder's `images-train-*.tar` and `images-val-*.tar`."""
+    parts = {"shards": "train", "val_shards": "val"}
+    return {
+        name: {option: [f"{folder}/images-{part}-*.tar"] for option, part in parts.items()}
+        for name, folder in (split_pair(pair, "--sets") for pair in pairs)
+    }
 
 
 def text_step(study: OrderStudy, out: Path) -> list[Step]:
