@@ -66,7 +66,7 @@ def draw_bars(axes: "Axes", groups: Mapping[str, Mapping[str, Mean]], title: str
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_title(title, fontsize=10, loc="left", color=DARK)
     axes.set_ylabel(up)
-    if len(names) > 1:
+    if any(names):
         axes.legend(frameon=False, fontsize=8)
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ddt_lightning.callbacks.snapshots import snapshot
 from ddt_lightning.commands.cards import read_cards
 from ddt_lightning.commands.cost import read_yaml
 from ddt_lightning.commands.steps import Step
@@ -113,14 +114,15 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
     """Training of one size, then release and drawings of each checkpoint."""
     folder = out / "runs" / size / f"seed-{seed}"
     every = math.gcd(*study.marks)
-    saved = {"every_n_train_steps": every, "save_top_k": -1, "filename": "{step}"}
-    always: Overlay = {"trainer": {"max_steps": study.steps, "val_check_interval": every}, "checkpoint": saved}
-    overlay = overlaid(study.settings, study.sizes[size], always)
+    own = overlaid(read_yaml(study.configs), study.settings).get("trainer", {}).get("callbacks") or []
+    kept = {"class_path": "ddt_lightning.callbacks.snapshots.Snapshots", "init_args": {"steps": study.marks}}
+    always = {"max_steps": study.steps, "val_check_interval": every, "callbacks": [*own, kept]}
+    overlay = overlaid(study.settings, study.sizes[size], {"trainer": always})
     train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run")
     steps = [train]
     for percent, mark in zip(study.percents, study.marks, strict=True):
         at = folder / f"at-{percent}"
-        checkpoint = folder / "run" / "checkpoints" / f"step={mark}.ckpt"
+        checkpoint = snapshot(folder / "run", mark)
         words = train.commands[0][2 : train.commands[0].index("--run_dir")]
         command = [FIT, "pretrain", *words, "--run_dir", str(at), "--seed_everything", str(seed)]
         # a run that is at its last step already trains nothing and writes its release
@@ -128,7 +130,7 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
         command += ["--data.vocab", str(folder / "run" / "vocab")]
         steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], LANGUAGE, 0.0, at))
         if study.tokenizer is not None and (study.score or seed == study.seeds[0]):
-            few = {} if study.score else {"prompts": 1, "images": 1}
+            few = {} if study.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
             options = {"model": str(at), "tokenizer": study.tokenizer, "chat": False, **few, **study.evaluation}
             steps.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, DRAWING, at / "eval"))
     data = study.data()
