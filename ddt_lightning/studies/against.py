@@ -55,6 +55,7 @@ class AgainstStudy(Training):
         shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
         bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
         instruct: {configs, settings, steps} of instruction tuning.
+        coding: further options of `ddt encode`.
         drawing: options of `ddt eval t2i`.
         editing: options of `ddt eval edit`.
     """
@@ -64,6 +65,7 @@ class AgainstStudy(Training):
     orders: dict[str, str] = field(default_factory=dict)
     bits_tolerance: float = 0.02
     instruct: dict[str, Any] = field(default_factory=dict)
+    coding: dict[str, Any] = field(default_factory=dict)
     drawing: dict[str, Any] = field(default_factory=dict)
     editing: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +82,7 @@ class AgainstStudy(Training):
 def encode_step(study: AgainstStudy, name: str, out: Path) -> tuple[Step, str]:
     """The step that encodes all shards with one tokenizer."""
     kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
-    options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name)}
+    options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
     weights = find_tokenizer(study.tokenizers[name]) / "model.safetensors"
     facts = weights.stat()
     mark = f"{inputs_mark(kinds, 'shards')} {weights} {facts.st_size} {facts.st_mtime_ns}"
