@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"vocab", "latents", "tokens", "lm"},
     "chat": {"pipeline", "vocab"},
     "stages": {"latents", "tokens", "lm", "vocab", "training", "seeding", "metrics.features"},
-    "callbacks": {"metrics", "pipeline", "latents.pixels"},
+    "callbacks": {"metrics", "pipeline", "latents.pixels", "training.checkpoint"},
     "studies": ANYTHING,
     "commands": ANYTHING,
     "demo": ANYTHING,

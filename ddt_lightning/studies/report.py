@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
-from ddt_lightning.studies import ablation_figures, interpolation_figures, page, progressive_figures, samples
+from ddt_lightning.studies import ablation_figures, findings, interpolation_figures, page, progressive_figures, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
 
 STUDIES: dict[str, Callable[[Path], str]] = {
     "study.json": ablation_figures.section,
+    "findings.json": findings.section,
     "progressive.json": progressive_figures.section,
     "interpolation.json": interpolation_figures.section,
 }
