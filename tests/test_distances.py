@@ -81,6 +81,15 @@ def test_reconstructions_of_scenes(model, tmp_path, capsys):
         assert f"<code>{key}</code>" in page
 
 
+@pytest.mark.slow
+def test_batches_and_processes_do_not_matter(model, tmp_path):
+    call = ["eval", "distribution", "--model", str(model), "--images", "40", "--steps", "1", "--device", "cpu"]
+    main([*call, "--out", str(tmp_path / "one"), "--processes", "1", "--batch", "64"])
+    main([*call, "--out", str(tmp_path / "two"), "--processes", "2", "--batch", "7"])
+    one, two = flat(tmp_path / "one"), flat(tmp_path / "two")
+    assert one.keys() == two.keys() and all(one[key] == pytest.approx(two[key], rel=1e-3) for key in one)
+
+
 def test_drawings_for_captions_of_scenes_and_of_shards(model, tmp_path, capsys):
     call = ["eval", "distribution", "--made", "drawings", "--model", str(model), "--images", "40", *FAST]
     main([*call, "--out", str(tmp_path / "scenes")])

@@ -139,7 +139,7 @@ def pictures(
         "device": device,
         "batch": batch,
     }
-    what = f"the pictures of {generated}, centred squares brought to {side} pixels by Lanczos as the reference"
+    what = f"the pictures of {generated} at {side} pixels"
     cards = distance_cards("pictures/", "g", what, first, second, few, sizes)
     seeds = f"{seed}: scene n from (what, {seed}, n); the pictures' own are not known here"
     with staged(out) as folder:
@@ -187,6 +187,7 @@ def distance_cards(
 
     cards: dict[str, Card] = {}
     against = f"{what}; reference {sizes['reference']}"
+    against += "; pictures that are read are cut to the centred square and brought to the side by Lanczos, in uint8"
     for network, first in generated.items():
         second = reference[network]
         number = min(len(first), len(second))
