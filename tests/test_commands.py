@@ -430,6 +430,8 @@ def test_cards_say_how_they_were_made(evaluated, model):
     for key, card in cards.items():
         assert {"value", "interval", "n", "protocol", "seed", "weights", "settings", "versions"} <= set(card), key
         assert card["weights"].items() <= weights.items() and card["settings"]["steps"] == 2
+        assert {"guidance", "decode_guidance", "temperature", "batch", "device", "image_size"} <= set(card["settings"])
+        assert {"torch", "torchmetrics", "torch-fidelity", "ddt_lightning"} <= set(card["versions"]), key
         assert card["interval"] is None or card["interval"][0] <= card["value"] <= card["interval"][1], key
     assert cards["tokenizer/psnr"]["n"] == 6 and cards["tokenizer/psnr@3"]["n"] == cards["tokenizer/psnr@6"]["n"] == 3
     assert cards["t2i/shapes_geneval/overall"]["n"] == 24 and cards["vqa/accuracy"]["n"] == 7

@@ -28,6 +28,7 @@ OVERLAYS = {
     "stages/fsdp.yaml": ["pretrain", "instruct"],
     "stages/multinode.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
+    "stages/fid.yaml": ["tokenizer"],
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],

@@ -29,6 +29,7 @@ def reconstruction(
     shards: list[str] | str | None = None,
     tokens: list[int] | None = None,
     prefix_images: int = 64,
+    lpips: str | None = None,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -42,13 +43,14 @@ def reconstruction(
         shards: image shards to take them from; held-out scenes if not given.
         tokens: numbers of first tokens; quarters of all tokens if not given.
         prefix_images: how many images to decode from fewer tokens.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
         seed: of the scenes and of the decoder's noise.
         processes: worker processes, each with its share of the cores.
         loading: which model; one with a tokenizer only will do.
         decoding: how to decode.
     """
-    session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False)
-    from ddt_lightning.commands import gallery
+    session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False, files={"lpips": lpips})
+    from ddt_lightning.commands import gallery, likeness
 
     patterns = [shards] if isinstance(shards, str) else shards or []
     side = session.facts["model"]["image_size"] if patterns else 0
@@ -59,20 +61,19 @@ def reconstruction(
         raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
     items = [(source, session.sample_seed(n)) for n, source in enumerate(sources)]
     first = positive("prefix_images", prefix_images)
-    found = session.run("reconstruct_images", items[:first], (counts,))
-    found += session.run("reconstruct_images", items[first:], ([],))
+    found = session.run("reconstruct_images", items[:first], (counts, lpips))
+    found += session.run("reconstruct_images", items[first:], ([], lpips))
 
     where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
     rendered = "decoder" in session.facts["model"]
-    protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB"
-    if rendered:
-        protocol += ", drawn in one step by the renderer"
+    how = ", drawn in one step by the renderer" if rendered else ""
+    protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB{how}"
     cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
     for n in sorted({*counts, total}):
         values = [r["psnr"][n] for r in found[:first]]  # the same images for every N
         text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
-    cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
+    cards |= likeness.likeness_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips"))
     for band in found[0]["errors"]:
         text = f"squared error of the x0 seen in one step from held-out x_t at {band} noise, in units of the latents"
         cards[f"tokenizer/x0_error_{band}_noise"] = mean_card([r["errors"][band] for r in found], text)

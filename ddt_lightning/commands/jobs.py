@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ddt_lightning.commands.files import load_pipeline
+from ddt_lightning.commands.likeness import likeness
 from ddt_lightning.commands.options import Loading, Setup
-from ddt_lightning.latents.pixels import to_float
+from ddt_lightning.latents.pixels import Pixels, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
-from ddt_lightning.metrics.reconstruction import psnr, ssim
-from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.metrics.reconstruction import psnr
+from ddt_lightning.pipeline import Pipeline, weights_hash
 from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
@@ -33,7 +34,7 @@ def loaded(loading: Loading, llm: bool = True) -> Pipeline:
 
 
 def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
-    """What cards say about a model: hashes of its weights, its token order, K and image size."""
+    """What cards say about a model: hashes of its weights, its token order, K, image size and device."""
     pipeline = loaded(setup.loading, llm)
     config = pipeline.tokenizer.config
     sizes: dict[str, int | str] = {
@@ -43,7 +44,9 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     }
     sizes |= {} if pipeline.renderer is None else {"decoder": "renderer"}
     order = {"order": pipeline.vocab.order} if llm else {}
-    return {"weights": pipeline.fingerprints(), "model": {**sizes, **order}}
+    vae = {} if isinstance(pipeline.latents, Pixels) else {"vae": weights_hash(pipeline.latents)}
+    device = {"device": next(pipeline.tokenizer.parameters()).device.type}
+    return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}}
 
 
 def stack(images: list[np.ndarray]) -> Tensor:
@@ -176,7 +179,7 @@ def write_captions(setup: Setup, items: list[Scene]) -> list[dict[str, Any]]:
 
 
 def reconstruct_images(
-    setup: Setup, items: list[tuple[Scene | np.ndarray, int]], counts: list[int]
+    setup: Setup, items: list[tuple[Scene | np.ndarray, int]], counts: list[int], lpips: str | None = None
 ) -> list[dict[str, Any]]:
     """Encode and decode images, also with the first n tokens only.
 
@@ -184,9 +187,11 @@ def reconstruct_images(
         setup: model and options; the language model is not needed.
         items: (scene, or uint8 `[H, W, 3]`, and seed) each.
         counts: numbers of first tokens to decode beside all of them.
+        lpips: weights for LPIPS.
 
     Returns:
-        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`, `errors` {band of noise: squared error of x0}.
+        `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `likeness`, `ids`, `errors` {band of noise:
+        squared error of x0}.
     """
     pipeline = loaded(setup.loading, False)
     originals = [x if isinstance(x, np.ndarray) else render(x, pipeline.image_size) for x, _ in items]
@@ -197,17 +202,17 @@ def reconstruct_images(
         n: pipeline.decode(ids[:, :n], seed=seeds, **setup.decoding) for n in dict.fromkeys([*counts, ids.shape[1]])
     }
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
-    likeness = ssim(made[ids.shape[1]], truth).tolist()
+    alike = likeness(pipeline, made[ids.shape[1]], truth, lpips)
     latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
     noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
     errors = {band: values.tolist() for band, values in band_errors(pipeline.tokenizer, latents, ids, noise).items()}
     arrays = {n: unstack(images) for n, images in made.items()}
     return [
         {
+            **alike[i],
             "original": originals[i],
             "images": {n: images[i] for n, images in arrays.items()},
             "psnr": {n: values[i] for n, values in distances.items()},
-            "ssim": likeness[i],
             "ids": ids[i].tolist(),
             "errors": {band: values[i] for band, values in errors.items()},
         }

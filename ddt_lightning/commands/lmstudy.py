@@ -1,7 +1,7 @@
 """`ddt study order|scaling|text|against`: experiments on language models of ids, from one YAML each.
 
-In: a study's YAML. Out, in one folder: findings.json, study.md, pictures and the runs. The same call goes on where it was
-stopped; a run that is done with the same settings is not run again.
+In: a study's YAML. Out, in one folder: findings.json, study.md, pictures and the runs. The same call goes on where it
+was stopped; a run that is done with the same settings is not run again.
 """
 
 from collections.abc import Sequence

@@ -76,6 +76,22 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Networks:
+    """Frozen networks that look at images, by their files.
+
+    Args:
+        inception: torch-fidelity's Inception weights, for FID, KID, precision and recall; without them these are left
+            out.
+        encoder: scene encoder that `ddt study encoder` wrote; the shipped one if not given.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+    """
+
+    inception: str | None = None
+    encoder: str | None = None
+    lpips: str | None = None
+
+
+@dataclass(frozen=True)
 class Setup:
     """What every job of an evaluation shares.
 

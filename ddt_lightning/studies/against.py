@@ -20,8 +20,8 @@ from ddt_lightning.commands.files import find_tokenizer
 from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.write import read_tokens_json
-from ddt_lightning.studies.panels import draw_bars, panels, save
 from ddt_lightning.studies.findings import Findings, Mean, Table, over_seeds, paired
+from ddt_lightning.studies.panels import draw_bars, panels, save
 from ddt_lightning.studies.runner import (
     Overlay,
     Run,

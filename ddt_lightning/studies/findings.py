@@ -1,6 +1,6 @@
 """What a study of language models found: tables, pictures and a plain sentence, as JSON, Markdown and HTML.
 
-In: numbers over seeds. Out, in the study's folder: `findings.json` (all of it), `study.md`, and a section of the report.
+In: numbers over seeds. Out, in the folder of the study: `findings.json` (all), `study.md`, and a section of the report.
 Intervals are Student's 95 % over seeds: they say how far another seed may lie, and need at least two.
 """
 

@@ -22,8 +22,8 @@ from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.read import Columns, expand, read_shard
 from ddt_lightning.shards.rows import texts_of
 from ddt_lightning.shards.tokens import MOST_TEXTS
-from ddt_lightning.studies.panels import draw_bars, draw_lines, panels, save
 from ddt_lightning.studies.findings import Findings, Mean, Table, over_seeds, paired
+from ddt_lightning.studies.panels import draw_bars, draw_lines, panels, save
 from ddt_lightning.studies.runner import (
     Overlay,
     Run,

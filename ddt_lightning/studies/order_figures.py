@@ -6,8 +6,8 @@ In: scores by set of ids. Out: `penalty.png`, `study.png`.
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddt_lightning.studies.panels import draw_bars, draw_lines, panels, save
 from ddt_lightning.studies.order import OrderStudy, Scores, penalties
+from ddt_lightning.studies.panels import draw_bars, draw_lines, panels, save
 
 
 def draw(study: OrderStudy, scores: Mapping[str, Scores], out: Path) -> None:

@@ -40,9 +40,11 @@ GROUPS = {
     "Questions": "vqa/",
     "Captions": "caption/",
     "Tokenizer": "tokenizer/",
+    "Pictures": "pictures/",
 }
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
-NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error")  # not between 0 and 1 with 1 the best: no bar
+NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
+"""Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
     "edit/exact_match": ("edit/ceiling_tokenizer",),

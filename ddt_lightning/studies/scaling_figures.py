@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ddt_lightning.commands.sheets import Row, sheet
-from ddt_lightning.studies.ablation_figures import COLOURS, SOFT
+from ddt_lightning.studies.charts import COLOURS, SOFT
 from ddt_lightning.studies.panels import draw_lines, panels, save
 from ddt_lightning.studies.samples import read_json
 from ddt_lightning.studies.scaling import Point, ScalingStudy, law
