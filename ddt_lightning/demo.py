@@ -89,7 +89,8 @@ def plan(mode: Mode) -> list[Step]:
         "--data.val_shards",
         json.dumps([f"{shards}/images-val-*.tar"]),
     ]
-    mixed = ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"] if has_bf16() else []
+    mixed = ["--trainer.precision=bf16-mixed"] if has_bf16() else []
+    muon = [*mixed, "--model.optim.orthogonalise_in=bfloat16"] if has_bf16() else []
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
@@ -97,11 +98,11 @@ def plan(mode: Mode) -> list[Step]:
              ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
-                   *images, *start, *mixed, steps[0])],
+                   *images, *start, *muon, steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
         Step("renderer", f"train its one-step decoder, {mode.steps[1]} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer",
-                   "--model.tokenizer", f"{run}/tokenizer", *images, *mixed, steps[1])],
+                   "--model.tokenizer", f"{run}/tokenizer", *images, *muon, steps[1])],
              nets, mode.seconds[2], run / "renderer"),
         Step("tokens", "encode images, edits and questions", [encode],
              ("commands/encode.py", "shards", "tokens"), mode.seconds[3], tokens),
@@ -111,14 +112,14 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   steps[2])],
+                   *mixed, steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "pretrain"),
         Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
-                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[3])],
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *mixed, steps[3])],
              (*nets, "lm", "vocab.py"), mode.seconds[5], run / "instruct"),
         Step("eval", "draw, edit, describe, answer, and score all of it", [evaluate],
              ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[6], run / "eval"),
