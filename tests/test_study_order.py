@@ -131,8 +131,21 @@ def test_report_has_a_sentence_for_newcomers(done, capsys):
 
 def test_options(done, capsys, tmp_path):
     call = ["study", "order", "--config", str(done / "study.yaml"), "--out", str(tmp_path / "o"), "--plan", "true"]
-    main([*call, "--sets", f"mine={done}/ids", "--orders", "[natural,reversed]", "--text", "false", "--seeds", "[3]"])
-    assert capsys.readouterr().out.splitlines() == ["mine, natural, seed 3: 4 steps", "mine, reversed, seed 3: 4 steps"]
+    main(
+        [
+            *call,
+            "--sets",
+            f"[mine={done}/ids,other={done}/ids]",
+            "--orders",
+            "[natural,reversed]",
+            "--text",
+            "false",
+            "--seeds",
+            "[3]",
+        ]
+    )
+    runs = [f"{name}, {order}, seed 3: 4 steps" for name in ("mine", "other") for order in ("natural", "reversed")]
+    assert capsys.readouterr().out.splitlines() == runs
     assert not (tmp_path / "o" / "runs").exists()
     for changed, message in (
         ({"sets": {}}, "`sets` is empty"),

@@ -41,6 +41,8 @@ def draw(study: ScalingStudy, points: Sequence[Point], out: Path) -> None:
             line.set_markersize(4)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter(lambda value, _: f"{value:.3g}")
         axes.tick_params(which="both", colors=SOFT, length=0, labelsize=8)
     save(figure, out / "study.png")
     rows = drawings(study, sizes, out)
