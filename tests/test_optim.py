@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.history import put_back, read_rows, set_aside, write_rows
@@ -129,6 +130,21 @@ def test_strict_loading_names_the_first_misfit(tmp_path):
         read_weights(tmp_path / "none", "lm", "llm.")
     with pytest.raises(FileNotFoundError, match="No released lm"):
         read_weights(tmp_path, "lm", "llm.")
+
+
+def test_weights_are_read_from_the_files_of_an_index(tmp_path):
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                         num_attention_heads=4, tie_word_embeddings=True))  # fmt: skip
+    model.save_pretrained(tmp_path / "one" / "lm")
+    model.save_pretrained(tmp_path / "many" / "lm", max_shard_size="10KB")
+    files = sorted((tmp_path / "many" / "lm").glob("*.safetensors"))
+    assert len(files) > 2 and not (tmp_path / "many" / "lm" / "model.safetensors").exists()
+    one, many = (read_weights(tmp_path / name, "lm", "llm.") for name in ("one", "many"))
+    assert one.keys() == many.keys() and all(one[name].equal(many[name]) for name in one)
+    load_strictly(model, many, tmp_path / "many")
+    files[1].unlink()
+    with pytest.raises(FileNotFoundError, match=rf"`init_from`.*{files[1].name}"):
+        read_weights(tmp_path / "many", "lm", "llm.")
 
 
 def test_history_survives_restarts(tmp_path):

@@ -18,13 +18,14 @@ from ddt_lightning.commands.options import Loading, Setup
 from ddt_lightning.latents.pixels import Pixels, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr
-from ddt_lightning.pipeline import Pipeline, weights_hash
+from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
 from ddt_lightning.seeding import normal
 from ddt_lightning.tokens.bands import band_errors
+from ddt_lightning.tokens.tokenizer import weights_hash
 
 
 @lru_cache(maxsize=1)

@@ -47,7 +47,7 @@ def load_dino(folder: str | None, device: str) -> "Dino | None":
 
 def name_judges(cards: Iterable[Card], judges: dict[str, Any]) -> None:
     """Put the hash of each judge's weights on cards, as `judges`: {name: hash}; those that are None are left out."""
-    from ddt_lightning.pipeline import weights_hash
+    from ddt_lightning.tokens.tokenizer import weights_hash
 
     hashes = {name: weights_hash(judge.model) for name, judge in judges.items() if judge is not None}
     for card in cards:

@@ -65,6 +65,7 @@ class Drawing:
         top_p: sample among the likeliest ids that hold this share of the probability.
         steps: Euler steps of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
+        compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
     """
 
     guidance: float = 2.0
@@ -73,6 +74,7 @@ class Drawing:
     top_p: float = 1.0
     steps: int = 16
     decode_guidance: float = 1.5
+    compile: bool = False
 
 
 @dataclass(frozen=True)
