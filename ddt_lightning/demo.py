@@ -8,13 +8,12 @@ input steps is the one it finished with; a killed call goes on where it was.
 import argparse
 import json
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ddt_lightning.commands.cards import flat
-from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
+from ddt_lightning.commands.steps import Step, assemble_model, fit, minutes, mixed_precision, run_plan, say
 
 
 @dataclass(frozen=True)
@@ -55,18 +54,6 @@ MODES = {
 }  # fmt: skip
 
 
-def fit(stage: str, *args: str) -> list[str]:
-    """A `ddt-fit` command line; two processes where there are two cores."""
-    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
-    return ["ddt_lightning.cli", stage, *args[:2], *layout, *args[2:]]
-
-
-def has_bf16() -> bool:
-    """Whether the processor has instructions for products in bf16, which halve the time of a product."""
-    facts = Path("/proc/cpuinfo")
-    return facts.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(facts.read_text().split()))
-
-
 def plan(mode: Mode) -> list[Step]:
     """The steps of a demo, in order."""
     run = Path(mode.folder)
@@ -89,8 +76,8 @@ def plan(mode: Mode) -> list[Step]:
         "--data.val_shards",
         json.dumps([f"{shards}/images-val-*.tar"]),
     ]
-    mixed = ["--trainer.precision=bf16-mixed"] if has_bf16() else []
-    muon = [*mixed, "--model.optim.orthogonalise_in=bfloat16"] if has_bf16() else []
+    muon = mixed_precision()
+    mixed = muon[:1]  # the language model is trained by AdamW
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
@@ -128,17 +115,6 @@ def plan(mode: Mode) -> list[Step]:
     ]  # fmt: skip
 
 
-def assemble_model(run: Path) -> None:
-    """`model/`: all parts of a model side by side, as `Pipeline.from_pretrained` reads them."""
-    folder = run / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for part in ("tokenizer", "renderer"):
-        shutil.copytree(run / part / "release" / part, folder / part)
-    for part in ("lm", "vocab"):
-        shutil.copytree(run / "instruct" / "release" / part, folder / part)
-
-
 def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
     """`metrics.json`: the value of every evaluation card, and the time of every step."""
     metrics = flat(run / "eval")
@@ -153,38 +129,20 @@ def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
 def demo(mode: Mode, until: str) -> None:
     """Run a demo up to a step."""
     run = Path(mode.folder)
-    run.mkdir(parents=True, exist_ok=True)
     steps = plan(mode)
     steps = steps[: [step.name for step in steps].index(until) + 1]
-    before, pace, times = "", 1.0, {}
-    for number, step in enumerate(steps):
-        before = fingerprint(step, before)
-        record = open_record(run, step, before)
-        left = pace * sum(later.seconds for later in steps[number:] if not Record(run, later.name).done)
-        if record.done:
-            say(f"[{number + 1}/{len(steps)}] {step.name}: done before, in {minutes(record.seconds)}")
-        else:
-            record.write()
-            expected = minutes(pace * step.seconds)
-            say(
-                f"[{number + 1}/{len(steps)}] {step.name}: {step.about} (about {expected}; {minutes(left)} left in all)"
-            )
-            if step.name == "eval":
-                assemble_model(run)
-            run_step(step, record, run / "logs" / f"{step.name}.log")
-            if not step.folder.exists():
-                raise RuntimeError(f"step {step.name} ended without {step.folder}.")
-            record.done = True
-            record.write()
-            pace = 0.5 * pace + 0.5 * min(3.0, max(0.3, record.seconds / step.seconds))
-        times[step.name] = record.seconds
+
+    def prepare(step: Step, times: dict[str, float]) -> None:
         if step.name == "eval":
-            collect_metrics(
-                run, {name: times[name] for name in times if name != "scenes"} | {"scenes": times["scenes"]}
-            )
-    if until == "report":
+            assemble_model(run, "instruct")
+        if step.name == "report":
+            collect_metrics(run, times)
+
+    times = run_plan(run, steps, prepare)
+    if "eval" in times:
         scores = collect_metrics(run, times)
-        say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
+        if until == "report":
+            say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from ddt_lightning.commands.evaluate_edit import describe
 from ddt_lightning.commands.main import main
 from ddt_lightning.metrics.editing import direction
 from ddt_lightning.metrics.embeddings import Clip, Dino
-from ddt_lightning.pipeline import Pipeline, weights_hash
+from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.render import Background, Scene, Shape
 from ddt_lightning.shards.images import read_images
 from ddt_lightning.shards.write import write_shards
+from ddt_lightning.tokens.tokenizer import weights_hash
 
 SIDE = 32
 

@@ -15,7 +15,7 @@ from ddt_lightning.commands.geneval_folder import read_folder
 from ddt_lightning.commands.main import main
 from ddt_lightning.metrics import detection
 from ddt_lightning.metrics.geneval import COLOURS, TAGS, read_metadata
-from ddt_lightning.pipeline import weights_hash
+from ddt_lightning.tokens.tokenizer import weights_hash
 
 PROMPTS = [
     {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},

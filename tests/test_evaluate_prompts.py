@@ -12,7 +12,8 @@ from ddt_lightning.commands.cards import read_cards
 from ddt_lightning.commands.evaluate_prompts import by_prompt, score
 from ddt_lightning.commands.main import main
 from ddt_lightning.metrics.embeddings import Clip
-from ddt_lightning.pipeline import Pipeline, weights_hash
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.tokens.tokenizer import weights_hash
 
 PROMPTS = ["a red dog", "two cats", "a blue circle above a ring"]
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddt_lightning"
 ANYTHING = {
     "vocab", "seeding", "latents", "tokens", "lm", "scenes", "training", "metrics", "shards", "pipeline", "chat",
-    "stages", "callbacks", "studies", "commands", "demo", "cli",
+    "stages", "callbacks", "studies", "commands", "demo", "photos", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "studies": ANYTHING,
     "commands": ANYTHING,
     "demo": ANYTHING,
+    "photos": ANYTHING,
     "cli": {"training"},
 }
 LIGHTNING_IN = {"cli", "shards", "stages", "callbacks", "training"}

@@ -70,6 +70,34 @@ def test_adamw_equals_torch():
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_fused_steps_equal_those_of_plain_code(name):
+    nets = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = build_optimizer(net, OptimConfig(name=name, lr=1e-2, fused=fused), 10)["optimizer"]
+        assert optimizer.param_groups[0]["fused"] is (True if fused else None)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(2, 8)).square().sum().backward()
+            optimizer.step()
+        nets.append(net)
+    for plain, fused in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(plain, fused, rtol=1e-4, atol=1e-6)
+
+
+def test_fused_steps_leave_clipping_to_lightning():
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    net = Net()
+    optimizer = build_optimizer(net, OptimConfig(fused=True), 10)["optimizer"]
+    net(torch.ones(2, 8)).square().sum().backward()
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1e-3)
+    total = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
+    assert total == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_muon_step_is_its_formula():
     torch.manual_seed(0)
     net = Net()

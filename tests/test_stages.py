@@ -38,6 +38,10 @@ OVERLAYS = {
 PAPER = {f"stages/paper/tok-{name}.yaml": "tokenizer" for name in ("ddt", "selftok512", "selftok1024")}
 PAPER |= {f"stages/paper/{stage}-{llm}.yaml": stage for stage in ("pretrain", "instruct") for llm in
           ("llama3-8b", "gemma2-2b")}  # fmt: skip
+PAPER |= {f"stages/gpu/{name}-{data}.yaml": stage for name, stage in
+          (("tok", "tokenizer"), ("renderer", "renderer"), ("pretrain", "pretrain")) for data in
+          ("scenes128", "photos64")}  # fmt: skip
+PAPER["stages/gpu/instruct-scenes128.yaml"] = "instruct"
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 SHIPPED = [path for path in SHIPPED if not path.startswith("stages/study-")]  # read by test_study_schedule.py
 K, CODES = 6, 24

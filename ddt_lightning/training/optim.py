@@ -38,6 +38,7 @@ class OptimConfig:
         beta2: second moment decay of AdamW.
         momentum: of muon.
         orthogonalise_in: numbers in which muon orthogonalises. bfloat16 halves the time where the processor has it.
+        fused: AdamW in one kernel; pays on a GPU.
         weight_decay: decoupled, on matrices only.
         warmup_steps: linear rise from 0.
         total_steps: length of the schedule; 0 for the trainer's `max_steps`.
@@ -53,6 +54,7 @@ class OptimConfig:
     beta2: float = 0.95
     momentum: float = 0.95
     orthogonalise_in: Literal["float32", "bfloat16"] = "float32"
+    fused: bool = False
     weight_decay: float = 0.01
     warmup_steps: int = 50
     total_steps: int = 0
@@ -206,7 +208,9 @@ def build_optimizer(
             for (lr, decay, matrices), parameters in groups.items()
         ],
         lr=config.lr,
+        fused=config.fused or None,
     )
+    optimizer._step_supports_amp_scaling = False  # of fp16; with the mark Lightning refuses to clip gradients
     total = config.total_steps or total_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_share(step, config, total))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
