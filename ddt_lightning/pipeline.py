@@ -47,7 +47,7 @@ class Sampling:
     """
 
     guidance: float = 2.0
-    temperature: float = 1.0
+    temperature: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     steps: int = 16
@@ -186,7 +186,7 @@ class Pipeline:
         *,
         seed: Seed = 0,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int = 16,
@@ -211,7 +211,7 @@ class Pipeline:
         *,
         seed: Seed = 0,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int = 16,

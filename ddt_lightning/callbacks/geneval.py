@@ -47,7 +47,7 @@ class ShapesGenEval(pl.Callback):
         every: int = 1,
         chat: bool = False,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         steps: int = 16,
         decode_guidance: float = 1.5,
         batch: int = 64,

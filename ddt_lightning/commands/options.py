@@ -69,7 +69,7 @@ class Drawing:
     """
 
     guidance: float = 2.0
-    temperature: float = 1.0
+    temperature: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     steps: int = 16
