@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer tokens pretrain instruct eval report bench gpu-check clean
+.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct eval report photos bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,8 +22,11 @@ setup: .venv/.ready ## make .venv and install everything (once)
 demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2.5 hours)
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE)
 
-scenes tokenizer tokens pretrain instruct eval report: setup ## the demo up to this step
+scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE) --until $@
+
+photos: setup ## the flow on photos (PHOTOS=cifar10: 1 hour on 2 cores, PHOTOS=flickr8k: 1.5 hours; ARGS="--help": sizes)
+	$(BIN)/python -m ddt_lightning.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
 
 test: setup lint type ## lint, types and tests
 	$(BIN)/python -m pytest -n 2 -q

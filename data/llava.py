@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.commands.data import write_chats
-from ddt_lightning.shards.conversations import Chat
+from ddt_lightning.commands.converters import convert
 
 PLACE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -49,23 +48,12 @@ def turns_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
     return turns
 
 
-def entries(path: Path) -> Iterator[Any]:
-    """The entries of a JSON list or a JSON Lines file."""
+def entries(path: Path) -> Iterator[tuple[str, Any]]:
+    """The named entries of a JSON list or a JSON Lines file."""
     with open(path, encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in file if line.strip())
-        else:
-            yield from json.load(file)
-
-
-def chats(path: Path, problems: dict[str, str]) -> Iterator[Chat]:
-    """Names and turns; entries that cannot be used are added to `problems`."""
-    for number, entry in enumerate(entries(path)):
-        name = f"{path.name}:{number}"
-        try:
-            yield name, turns_of(entry)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problems[name] = f"{type(error).__name__}: {error}"
+        found = (json.loads(line) for line in file if line.strip()) if path.suffix == ".jsonl" else json.load(file)
+        for number, entry in enumerate(found):
+            yield f"{path.name}:{number}", entry
 
 
 def main() -> None:
@@ -73,15 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="JSON list, or JSON Lines")
     parser.add_argument("--images", required=True, help="folder of the images")
-    parser.add_argument("--out", required=True, help="folder of the shards")
-    parser.add_argument("--name", default="llava", help="start of the shards' names")
-    parser.add_argument("--per_shard", type=int, default=1000, help="samples per shard")
-    args = parser.parse_args()
-    problems: dict[str, str] = {}
-    try:
-        write_chats(chats(args.file, problems), args.images, args.out, args.name, args.per_shard, problems)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    convert(parser, "llava", lambda args: entries(args.file), turns_of, lambda args: args.images)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
 """`make demo`: the whole flow on rendered scenes, as a plan of command lines.
 
-scenes -> tokenizer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step is what a
-user would type. A step is skipped only when the fingerprint of its configuration, code, library versions and input
-steps is the one it finished with; a killed call goes on where it was.
+scenes -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step
+is what a user would type. A step is skipped only when the fingerprint of its configuration, code, library versions and
+input steps is the one it finished with; a killed call goes on where it was.
 """
 
 import argparse
 import json
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ddt_lightning.commands.cards import flat
-from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
+from ddt_lightning.commands.steps import Step, assemble_model, fit, minutes, mixed_precision, run_plan, say
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Mode:
         questions: training questions.
         text: text-only lines.
         val: held-out samples of each kind.
-        steps: optimizer steps of tokenizer, pretrain and instruct.
+        steps: optimizer steps of tokenizer, renderer, pretrain and instruct.
         prompt_images: images per prompt of the suite.
         evaluated: held-out images, edits, questions and captions that are scored.
         seconds: what each step took on two idle cores; the source of "left".
@@ -40,25 +39,19 @@ class Mode:
     questions: int
     text: int
     val: int
-    steps: tuple[int, int, int]
+    steps: tuple[int, int, int, int]
     prompt_images: int
     evaluated: int
     seconds: tuple[int, ...]
 
 
 MODES = {
-    "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2000, 1200, 800), 4, 200,
-                    (38, 940, 74, 290, 250, 150, 5)),
-    "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 12, 8), 1, 8, (10, 40, 15, 20, 20, 40, 5)),
-    "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (12_000, 7_000, 4_000), 4, 200,
-                 (150, 4400, 280, 1500, 1000, 200, 5)),
+    "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2600, 500, 1500, 1000), 4, 200,
+                    (38, 760, 100, 74, 250, 180, 150, 5)),
+    "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 8, 12, 8), 1, 8, (10, 30, 15, 15, 20, 20, 40, 5)),
+    "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (14_000, 2_500, 7_000, 4_000), 4, 200,
+                 (150, 4100, 450, 280, 1500, 1000, 200, 5)),
 }  # fmt: skip
-
-
-def fit(stage: str, *args: str) -> list[str]:
-    """A `ddt-fit` command line; two processes where there are two cores."""
-    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
-    return ["ddt_lightning.cli", stage, *args[:2], *layout, *args[2:]]
 
 
 def plan(mode: Mode) -> list[Step]:
@@ -73,9 +66,18 @@ def plan(mode: Mode) -> list[Step]:
     scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
     scored.append(f"--prompt_images={mode.prompt_images}")
     evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
-    warmup = min(250, mode.steps[0] // 4)  # as in stages/tok.yaml, shorter only where the whole run is short
-    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={2 * warmup}"]
+    # as in stages/tok.yaml: the warm-up shorter only where the whole run is short, the fall of the power half of it
+    warmup, fall = min(250, mode.steps[0] // 4), mode.steps[0] // 2
+    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={fall}"]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
+    images = [
+        "--data.shards",
+        json.dumps([f"{shards}/images-train-*.tar"]),
+        "--data.val_shards",
+        json.dumps([f"{shards}/images-val-*.tar"]),
+    ]
+    muon = mixed_precision()
+    mixed = muon[:1]  # the language model is trained by AdamW
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
@@ -83,41 +85,34 @@ def plan(mode: Mode) -> list[Step]:
              ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
-                   "--data.shards", json.dumps([f"{shards}/images-train-*.tar"]),
-                   "--data.val_shards", json.dumps([f"{shards}/images-val-*.tar"]), *start, steps[0])],
+                   *images, *start, *muon, steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
+        Step("renderer", f"train its one-step decoder, {mode.steps[1]} steps",
+             [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer",
+                   "--model.tokenizer", f"{run}/tokenizer", *images, *muon, steps[1])],
+             nets, mode.seconds[2], run / "renderer"),
         Step("tokens", "encode images, edits and questions", [encode],
-             ("commands/encode.py", "shards", "tokens"), mode.seconds[2], tokens),
-        Step("pretrain", f"pretrain the language model, {mode.steps[1]} steps",
+             ("commands/encode.py", "shards", "tokens"), mode.seconds[3], tokens),
+        Step("pretrain", f"pretrain the language model, {mode.steps[2]} steps",
              [fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
                    "--data.shards", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   steps[1])],
-             (*nets, "lm", "vocab.py"), mode.seconds[3], run / "pretrain"),
-        Step("instruct", f"instruction tuning, {mode.steps[2]} steps",
+                   *mixed, steps[2])],
+             (*nets, "lm", "vocab.py"), mode.seconds[4], run / "pretrain"),
+        Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
-                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), steps[2])],
-             (*nets, "lm", "vocab.py"), mode.seconds[4], run / "instruct"),
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *mixed, steps[3])],
+             (*nets, "lm", "vocab.py"), mode.seconds[5], run / "instruct"),
         Step("eval", "draw, edit, describe, answer, and score all of it", [evaluate],
-             ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[5], run / "eval"),
-        Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), mode.seconds[6],
+             ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[6], run / "eval"),
+        Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), mode.seconds[7],
              run / "report.html"),
     ]  # fmt: skip
-
-
-def assemble_model(run: Path) -> None:
-    """`model/`: tokenizer, language model and vocabulary side by side, as `Pipeline.from_pretrained` reads them."""
-    folder = run / "model"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    shutil.copytree(run / "tokenizer" / "release" / "tokenizer", folder / "tokenizer")
-    for part in ("lm", "vocab"):
-        shutil.copytree(run / "instruct" / "release" / part, folder / part)
 
 
 def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
@@ -134,38 +129,20 @@ def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
 def demo(mode: Mode, until: str) -> None:
     """Run a demo up to a step."""
     run = Path(mode.folder)
-    run.mkdir(parents=True, exist_ok=True)
     steps = plan(mode)
     steps = steps[: [step.name for step in steps].index(until) + 1]
-    before, pace, times = "", 1.0, {}
-    for number, step in enumerate(steps):
-        before = fingerprint(step, before)
-        record = open_record(run, step, before)
-        left = pace * sum(later.seconds for later in steps[number:] if not Record(run, later.name).done)
-        if record.done:
-            say(f"[{number + 1}/{len(steps)}] {step.name}: done before, in {minutes(record.seconds)}")
-        else:
-            record.write()
-            expected = minutes(pace * step.seconds)
-            say(
-                f"[{number + 1}/{len(steps)}] {step.name}: {step.about} (about {expected}; {minutes(left)} left in all)"
-            )
-            if step.name == "eval":
-                assemble_model(run)
-            run_step(step, record, run / "logs" / f"{step.name}.log")
-            if not step.folder.exists():
-                raise RuntimeError(f"step {step.name} ended without {step.folder}.")
-            record.done = True
-            record.write()
-            pace = 0.5 * pace + 0.5 * min(3.0, max(0.3, record.seconds / step.seconds))
-        times[step.name] = record.seconds
+
+    def prepare(step: Step, times: dict[str, float]) -> None:
         if step.name == "eval":
-            collect_metrics(
-                run, {name: times[name] for name in times if name != "scenes"} | {"scenes": times["scenes"]}
-            )
-    if until == "report":
+            assemble_model(run, "instruct")
+        if step.name == "report":
+            collect_metrics(run, times)
+
+    times = run_plan(run, steps, prepare)
+    if "eval" in times:
         scores = collect_metrics(run, times)
-        say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
+        if until == "report":
+            say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
 
 
 def main() -> None:

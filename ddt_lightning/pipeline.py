@@ -7,20 +7,19 @@ Every sample has its own seed, so that it does not depend on what else is in the
 sample, or one that is counted up.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
-from ddt_lightning.tokens.face import ImageTokenizer
+from ddt_lightning.tokens.face import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.vocab import Images, Turn, Vocab
 
@@ -45,14 +44,16 @@ class Sampling:
         top_p: sample among the likeliest ids that hold this share of the probability.
         steps: Euler steps of the diffusion decoder.
         decode_guidance: of the diffusion decoder; 1 for none.
+        compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
     """
 
     guidance: float = 2.0
-    temperature: float = 1.0
+    temperature: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     steps: int = 16
     decode_guidance: float = 1.5
+    compile: bool = False
 
 
 class Pipeline:
@@ -185,11 +186,12 @@ class Pipeline:
         *,
         seed: Seed = 0,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int = 16,
         decode_guidance: float = 1.5,
+        compile: bool = False,
         tokens: int | None = None,
         chat: bool = True,
     ) -> Tensor:
@@ -198,7 +200,7 @@ class Pipeline:
         `chat` asks in the chat format of an instruct model, not in the caption format of pretraining; the other options
         are those of `Sampling`.
         """
-        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance)
+        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance, compile)
         ids = self.draw_ids(self.draw_prompts(prompts, chat=chat), sampling, seed=seed)[:, : self.length(tokens)]
         return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
 
@@ -209,15 +211,16 @@ class Pipeline:
         *,
         seed: Seed = 0,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         top_k: int = 0,
         top_p: float = 1.0,
         steps: int = 16,
         decode_guidance: float = 1.5,
+        compile: bool = False,
         tokens: int | None = None,
     ) -> Tensor:
         """The images changed as the instructions say, uint8 `[B, 3, H, W]`; options as `text_to_image`."""
-        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance)
+        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance, compile)
         ids = self.draw_ids(self.edit_prompts(images, instructions), sampling, seed=seed)[:, : self.length(tokens)]
         return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
 
@@ -276,6 +279,7 @@ class Pipeline:
             top_p=sampling.top_p,
             seeds=each_seed(seed, len(prompts[0])),
             pad=self.vocab.pad,
+            compile=sampling.compile,
         )
 
     def describe_image(
@@ -330,15 +334,6 @@ class Pipeline:
         if tokens is not None and not 0 <= tokens <= total:
             raise ValueError(f"`tokens` ({tokens}) must be between 0 and the tokenizer's {total}.")
         return total if tokens is None else tokens
-
-
-def weights_hash(model: nn.Module) -> str:
-    """Sixteen hex digits of a network's weights."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def each_seed(seed: Seed, count: int) -> list[int]:

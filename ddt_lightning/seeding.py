@@ -6,6 +6,7 @@ numbers, and a resumed run repeats an uninterrupted one without any stored gener
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -28,18 +29,26 @@ def numpy_rng(*key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(key_bits(*key)))
 
 
-def normal(shape: tuple[int, ...], *key: int | str, samples: Tensor) -> Tensor:
+def normal(shape: tuple[int, ...], *key: int | str, samples: Tensor, threads: int = 1) -> Tensor:
     """Standard normal noise, one independent stream per sample.
 
     Args:
         shape: shape of one sample's noise.
         key: what the draw is for, with the run's seed.
         samples: int64 `[B]`, global sample numbers.
+        threads: draw for so many samples at a time; the result is the same.
 
     Returns:
         float32 `[B, *shape]` on the CPU.
     """
-    return torch.stack([torch.randn(shape, generator=generator(*key, int(n))) for n in samples.tolist()])
+
+    def draw(sample: int) -> Tensor:
+        return torch.randn(shape, generator=generator(*key, sample))
+
+    if threads == 1:
+        return torch.stack([draw(n) for n in samples.tolist()])
+    with ThreadPoolExecutor(threads) as pool:
+        return torch.stack(list(pool.map(draw, samples.tolist())))
 
 
 def uniform(*key: int | str, samples: Tensor) -> Tensor:

@@ -131,6 +131,7 @@ class Vocab:
         self.image_end = self.image_start + codebook_size
         self.bov, self.eov = self.image_end, self.image_end + 1
         self.size = self.image_end + 2
+        self._tags = {"user": self.encode_text(ROLES["user"]), "assistant": self.encode_text(f" {ROLES['assistant']}")}
         specials = {i: token.content for i, token in text.added_tokens_decoder.items() if token.special}
         self._special_ids = frozenset(specials) | {self.bos, self.eos, self.pad}
         for name in {*specials.values(), *text.all_special_tokens}:
@@ -236,7 +237,7 @@ class Vocab:
     def parse_chat(self, ids: Ids) -> tuple[list[dict[str, Any]], list[list[int]]]:
         """Turns and images of ids that `conversation` or `chat_prompt(draw=False)` wrote; ValueError on others."""
         rest = [int(i) for i in ids if int(i) not in (self.bos, self.pad)]
-        user, assistant = self.encode_text(ROLES["user"]), self.encode_text(f" {ROLES['assistant']}")
+        user, assistant = self._tags["user"], self._tags["assistant"]
         turns: list[dict[str, Any]] = []
         images: list[list[int]] = []
         while rest:
@@ -323,7 +324,7 @@ class Vocab:
             if turn["role"] != role:
                 raise ValueError(f"turn {number} must be the {role}'s, not {turn['role']!r}: user first, alternating.")
             if role == "user":
-                yield "user", self.encode_text(ROLES["user"])
+                yield "user", self._tags["user"]
             for part in turn["content"]:
                 if not isinstance(part, str):
                     if not 0 <= part["image"] < len(images):
@@ -333,7 +334,7 @@ class Vocab:
                     for tag in ROLES.values():
                         part = part.replace(tag, f"{tag[:-1]} :")
                     yield role, self._caption(part)
-            yield role, self.encode_text(f" {ROLES['assistant']}") if role == "user" else [self.eos]
+            yield role, self._tags["assistant"] if role == "user" else [self.eos]
 
     def _parse_parts(self, ids: list[int], images: list[list[int]]) -> list[str | dict[str, int]]:
         content: list[str | dict[str, int]] = []

@@ -14,11 +14,11 @@ from tiny import tiny_model
 
 from ddt_lightning import cli
 from ddt_lightning.callbacks.codebook import CodebookMonitor
-from ddt_lightning.callbacks.geneval import ShapesGenEval, read_metadata
+from ddt_lightning.callbacks.geneval import ShapesGenEval
 from ddt_lightning.callbacks.samples import ReconstructionGrid, tile
 from ddt_lightning.latents.pixels import Pixels, to_uint8
 from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
-from ddt_lightning.metrics.geneval import score, summary
+from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.suite import suite

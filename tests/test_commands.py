@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_model, tiny_tokenizer
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from ddt_lightning import pipeline
 from ddt_lightning.commands import encode as encode_module
@@ -191,6 +193,28 @@ def test_generate_repeats_and_writes_a_line_for_each_image(model, tmp_path):
     saved = np.asarray(Image.open(tmp_path / "a" / "00001.png"))
     assert np.abs(saved.astype(int) - drawn).max() <= 1
     assert rows[0]["weights"] == used.fingerprints()
+
+
+def test_compiled_steps_draw_the_same_images(model, tmp_path, monkeypatch):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    scored = ["eval", "t2i", "--images", "1", "--prompts", "2", *FAST]
+    drawn = ["generate", "a ring", "--images", "2", "--batch", "1", "--steps", "1"]
+    edited = ["edit", str(tmp_path / "plain" / "00000.png"), "make it red", "--steps", "1"]
+    shared = ["--model", str(model), "--out"]
+    main([*drawn, *shared, str(tmp_path / "plain")])
+    assert counter.frame_count == 0
+    main([*drawn, *shared, str(tmp_path / "compiled"), "--compile", "true"])
+    assert counter.frame_count > 0
+    plain, compiled = (lines(tmp_path / name / "results.jsonl") for name in ("plain", "compiled"))
+    assert [row.pop("compile") for row in (*plain, *compiled)] == [False, False, True, True]
+    assert plain == compiled
+    for out, verb in {"edited": edited, "scored": scored}.items():
+        torch._dynamo.reset()
+        before = counter.frame_count
+        main([*verb, *shared, str(tmp_path / out), "--compile", "true"])
+        assert counter.frame_count > before
 
 
 def test_generate_from_files_of_prompts(model, tmp_path):
@@ -414,7 +438,8 @@ def test_eval_writes_the_keys_of_the_design(evaluated):
         "edit/exact_match",
         *(f"edit/exact_match/{kind}" for kind in edits),
         "edit/ceiling_tokenizer",
-        "edit/kept_l1",
+        *("edit/kept_l1", *(f"edit/kept_l1/{kind}" for kind in sorted(edits - {"background", "daynight"}))),
+        *(f"edit/{name}{end}" for name in ("l1", "l2") for end in ("", *(f"/{kind}" for kind in sorted(edits)))),
         "vqa/accuracy",
         "vqa/floor_blind",
         "caption/scene_match",
@@ -429,6 +454,8 @@ def test_cards_say_how_they_were_made(evaluated, model):
     for key, card in cards.items():
         assert {"value", "interval", "n", "protocol", "seed", "weights", "settings", "versions"} <= set(card), key
         assert card["weights"].items() <= weights.items() and card["settings"]["steps"] == 2
+        assert {"guidance", "decode_guidance", "temperature", "batch", "device", "image_size"} <= set(card["settings"])
+        assert {"torch", "torchmetrics", "torch-fidelity", "ddt_lightning"} <= set(card["versions"]), key
         assert card["interval"] is None or card["interval"][0] <= card["value"] <= card["interval"][1], key
     assert cards["tokenizer/psnr"]["n"] == 6 and cards["tokenizer/psnr@3"]["n"] == cards["tokenizer/psnr@6"]["n"] == 3
     assert cards["t2i/shapes_geneval/overall"]["n"] == 24 and cards["vqa/accuracy"]["n"] == 7

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from plans import parse_plan
 
-from ddt_lightning import cli, demo
-from ddt_lightning.commands import main as verbs
-from ddt_lightning.training.run import StageCLI
+from ddt_lightning import demo
+from ddt_lightning.commands import steps as plans
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,29 +20,28 @@ def in_the_checkout(monkeypatch):
 
 @pytest.mark.parametrize("mode", demo.MODES)
 def test_every_command_line_parses(mode, monkeypatch):
-    monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     steps = demo.plan(demo.MODES[mode])
-    for step in steps:
-        for module, *words in step.commands:
-            if module == "ddt_lightning.cli":
-                stage, *args = words
-                cls, data = (cli.locate(target) for target in cli.STAGES[stage])
-                config = StageCLI(cls, data, args=args, stage=stage).config
-                assert config.run_dir == str(step.folder)
-            else:
-                verb, rest = verbs.split_verb(words)
-                verbs.parse(verb, verbs.load(verb), rest)
-    assert [step.name for step in steps] == ["scenes", "tokenizer", "tokens", "pretrain", "instruct", "eval", "report"]
+    parse_plan(steps, monkeypatch)
+    assert [step.name for step in steps] == [
+        "scenes",
+        "tokenizer",
+        "renderer",
+        "tokens",
+        "pretrain",
+        "instruct",
+        "eval",
+        "report",
+    ]
 
 
-def two_steps(run: Path, word: str = "one") -> list[demo.Step]:
+def two_steps(run: Path, word: str = "one") -> list[plans.Step]:
     """A plan of two real command lines: each packs a file into its folder."""
     (run / "input").write_text("x")
 
-    def step(name: str, text: str) -> demo.Step:
+    def step(name: str, text: str) -> plans.Step:
         command = ["zipfile", "-c", str(run / name / f"{text}.zip"), str(run / "input")]
         make = ["compileall", "-q", str(run)]
-        return demo.Step(name, "pack", [make, command], ("seeding.py",), 1, run / name)
+        return plans.Step(name, "pack", [make, command], ("seeding.py",), 1, run / name)
 
     return [step("first", word), step("second", "two")]
 
@@ -57,7 +56,7 @@ def small(monkeypatch, tmp_path):
 
         def run(self, word: str = "one", until: str = "second", fails: str = "") -> list[str]:
             self.started = []
-            original = demo.run_step
+            original = plans.run_step
 
             def run_step(step, record, log):
                 self.started.append(step.name)
@@ -67,7 +66,7 @@ def small(monkeypatch, tmp_path):
                 original(step, record, log)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(demo, "run_step", run_step)
+                patch.setattr(plans, "run_step", run_step)
                 patch.setattr(demo, "plan", lambda mode: two_steps(tmp_path, word))
                 demo.demo(replace(demo.MODES["quick"], folder=str(tmp_path)), until)
             return self.started
@@ -97,16 +96,16 @@ def test_a_failed_step_says_where_and_goes_on_from_there(small):
 
 def test_fingerprint_depends_on_command_yaml_and_before(tmp_path, monkeypatch):
     step = demo.plan(demo.MODES["quick"])[1]
-    mark = demo.fingerprint(step, "before")
-    assert mark == demo.fingerprint(step, "before")
-    assert mark != demo.fingerprint(step, "other")
-    assert mark != demo.fingerprint(replace(step, commands=[[*step.commands[0], "--x=1"]]), "before")
+    mark = plans.fingerprint(step, "before")
+    assert mark == plans.fingerprint(step, "before")
+    assert mark != plans.fingerprint(step, "other")
+    assert mark != plans.fingerprint(replace(step, commands=[[*step.commands[0], "--x=1"]]), "before")
     yaml = tmp_path / "tok.yaml"
     yaml.write_text("a: 1\n")
     edited = replace(step, commands=[["m", str(yaml)]])
-    mark = demo.fingerprint(edited, "")
+    mark = plans.fingerprint(edited, "")
     yaml.write_text("a: 2\n")
-    assert mark != demo.fingerprint(edited, "")
+    assert mark != plans.fingerprint(edited, "")
 
 
 def test_metrics_hold_scores_and_times(tmp_path):

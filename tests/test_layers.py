@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddt_lightning"
 ANYTHING = {
     "vocab", "seeding", "latents", "tokens", "spatial", "kinds", "lm", "scenes", "training", "metrics", "shards",
-    "pipeline", "chat", "stages", "callbacks", "studies", "commands", "demo", "cli",
+    "pipeline", "chat", "stages", "callbacks", "studies", "commands", "demo", "photos", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -26,10 +26,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"vocab", "latents", "tokens", "kinds", "lm"},
     "chat": {"pipeline", "vocab"},
     "stages": {"latents", "tokens", "spatial", "kinds", "lm", "vocab", "training", "seeding", "metrics.features"},
-    "callbacks": {"metrics", "pipeline", "latents.pixels"},
+    "callbacks": {"metrics", "pipeline", "latents.pixels", "training.checkpoint"},
     "studies": ANYTHING,
     "commands": ANYTHING,
     "demo": ANYTHING,
+    "photos": ANYTHING,
     "cli": {"training"},
 }
 LIGHTNING_IN = {"cli", "shards", "stages", "callbacks", "training"}

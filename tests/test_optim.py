@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.history import put_back, read_rows, set_aside, write_rows
@@ -40,6 +41,9 @@ def test_orthogonalised_singular_values_are_near_one():
     assert 0.6 < singular.min() and singular.max() < 1.3
     tall = orthogonalise(updates.transpose(1, 2))
     assert torch.allclose(tall.transpose(1, 2), orthogonalise(updates), atol=1e-4)
+    coarse = orthogonalise(updates, torch.bfloat16)
+    assert coarse.dtype == torch.float32
+    assert 0.5 < torch.linalg.svdvals(coarse).min() and torch.linalg.svdvals(coarse).max() < 1.4
 
 
 def test_matrices_of_blocks_go_to_muon_and_nothing_else():
@@ -64,6 +68,34 @@ def test_adamw_equals_torch():
             net(x).pow(2).mean().backward()
             opt.step()
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_fused_steps_equal_those_of_plain_code(name):
+    nets = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = build_optimizer(net, OptimConfig(name=name, lr=1e-2, fused=fused), 10)["optimizer"]
+        assert optimizer.param_groups[0]["fused"] is (True if fused else None)
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(2, 8)).square().sum().backward()
+            optimizer.step()
+        nets.append(net)
+    for plain, fused in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.allclose(plain, fused, rtol=1e-4, atol=1e-6)
+
+
+def test_fused_steps_leave_clipping_to_lightning():
+    from lightning.pytorch.plugins.precision import MixedPrecision
+
+    net = Net()
+    optimizer = build_optimizer(net, OptimConfig(fused=True), 10)["optimizer"]
+    net(torch.ones(2, 8)).square().sum().backward()
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1e-3)
+    total = torch.stack([p.grad.norm() for p in net.parameters()]).norm()
+    assert total == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_muon_step_is_its_formula():
@@ -126,6 +158,21 @@ def test_strict_loading_names_the_first_misfit(tmp_path):
         read_weights(tmp_path / "none", "lm", "llm.")
     with pytest.raises(FileNotFoundError, match="No released lm"):
         read_weights(tmp_path, "lm", "llm.")
+
+
+def test_weights_are_read_from_the_files_of_an_index(tmp_path):
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                         num_attention_heads=4, tie_word_embeddings=True))  # fmt: skip
+    model.save_pretrained(tmp_path / "one" / "lm")
+    model.save_pretrained(tmp_path / "many" / "lm", max_shard_size="10KB")
+    files = sorted((tmp_path / "many" / "lm").glob("*.safetensors"))
+    assert len(files) > 2 and not (tmp_path / "many" / "lm" / "model.safetensors").exists()
+    one, many = (read_weights(tmp_path / name, "lm", "llm.") for name in ("one", "many"))
+    assert one.keys() == many.keys() and all(one[name].equal(many[name]) for name in one)
+    load_strictly(model, many, tmp_path / "many")
+    files[1].unlink()
+    with pytest.raises(FileNotFoundError, match=rf"`init_from`.*{files[1].name}"):
+        read_weights(tmp_path / "many", "lm", "llm.")
 
 
 def test_history_survives_restarts(tmp_path):

@@ -49,6 +49,25 @@ def test_every_document_is_in_one_row():
     assert pack_rows(examples, PAD, 32)["ids"].equal(batch["ids"])
 
 
+def test_rows_are_what_placing_one_document_after_the_other_gives():
+    examples = documents(count=30)
+    lengths = [len(example["ids"]) for example in examples]
+    batch, rows = pack_rows(examples, PAD, 32), level_rows(lengths, 32)
+    expected = {"ids": torch.full_like(batch["ids"], PAD), "labels": torch.full_like(batch["labels"], IGNORE)}
+    expected["positions"] = torch.zeros_like(batch["positions"])
+    assert len(rows) == len(batch["ids"]) < len(examples)
+    for number, row in enumerate(rows):
+        place = 0
+        for i in row:
+            for position, (token, label) in enumerate(zip(examples[i]["ids"], examples[i]["labels"], strict=True)):
+                expected["ids"][number, place] = token
+                expected["labels"][number, place] = label if position else IGNORE
+                expected["positions"][number, place] = position
+                place += 1
+        expected["positions"][number, place:] = torch.arange(batch["ids"].shape[1] - place)
+    assert all(batch[name].dtype == torch.int64 and batch[name].equal(rows) for name, rows in expected.items())
+
+
 def test_rows_are_nearly_full():
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(5, 60, (200,), generator=generator).tolist()

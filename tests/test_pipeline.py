@@ -93,10 +93,11 @@ def test_coarse_to_fine_ids_come_back_in_codebook_order(tmp_path):
         codebook_size=24,
         length=6,
         guidance=2.0,
+        temperature=0.5,
         seeds=[0, 1],
         pad=0,
     )
-    assert torch.equal(used.draw_ids((prompts, free), Sampling()), raw.flip(-1))
+    assert torch.equal(used.draw_ids((prompts, free), Sampling(guidance=2.0, temperature=0.5)), raw.flip(-1))
 
 
 def test_edit_shows_the_image_to_the_language_model(pipeline, images):

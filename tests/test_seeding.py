@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ddt_lightning.seeding import stratified, uniform
+from ddt_lightning.seeding import normal, stratified, uniform
 
 
 def test_every_part_of_a_global_batch_holds_one_draw():
@@ -34,3 +34,9 @@ def test_the_mean_over_a_batch_varies_less_than_that_of_independent_draws():
     free = uniform("time", 0, samples=samples).view(100, 32).mean(1).std()
     assert even < 0.2 * free
     assert float(even) == pytest.approx((1 / 12) ** 0.5 / 32 / 32**0.5, rel=0.3)
+
+
+def test_threads_draw_the_same_noise():
+    samples = torch.arange(100, 109)
+    alone, together = (normal((3, 4, 4), "noise", 0, samples=samples, threads=threads) for threads in (1, 4))
+    assert torch.equal(alone, together) and alone.std() > 0.5

@@ -1,5 +1,6 @@
 """VQGAN and VAR by configuration alone: trained, continued, reconstructed, encoded, learned by a language model."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -48,8 +49,8 @@ def run(request, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    main(["data", "scenes", "--out", str(folder), "--images", "8", "--edits", "2", "--questions", "2", "--size", "32",
-          "--val", "2", "--processes", "1"])  # fmt: skip
+    main(["data", "scenes", "--out", str(folder), "--images", "8", "--edits", "2", "--questions", "2", "--text", "4",
+          "--side", "32", "--val", "2", "--workers", "1"])  # fmt: skip
     return folder
 
 
@@ -92,7 +93,7 @@ def test_eval_reconstruction_writes_what_any_tokenizer_has(run, tmp_path):
     names = ("psnr", "psnr@2", f"psnr@{total}", "ssim", "codebook_usage", "codebook_perplexity")
     assert set(scores) >= {f"tokenizer/{name}" for name in names}
     assert not [name for name in scores if "noise" in name]  # of diffusion only
-    model = json.loads((tmp_path / "eval" / "reconstruction.json").read_text())["model"]
+    model = json.loads((tmp_path / "eval" / "reconstruction.json").read_text())["tokenizer/psnr"]["settings"]
     assert model["kind"] == run.name and model["bits"] == total * 5 and model["tokens"] == total
 
 
@@ -104,7 +105,7 @@ def test_a_language_model_learns_its_ids_and_draws(run, shards, tmp_path):
     facts = read_tokens_json(tokens)
     assert (facts["kind"], facts["order"], facts["tokenizer"]) == (run.name, "raster", pipeline.tokenizer.fingerprint())
     records = [record for path in sorted(tokens.glob("*.tar")) for record in read_shard(str(path), {})]
-    ids = np.stack([np.load(__import__("io").BytesIO(record["ids.npy"])) for record in records])
+    ids = np.stack([np.load(io.BytesIO(record["ids.npy"])) for record in records])
     assert ids.shape == (len(records), facts["K"]) and ids.max() < facts["codebook_size"] == 32
 
     lm = tmp_path / "lm"

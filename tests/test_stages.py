@@ -28,6 +28,7 @@ OVERLAYS = {
     "stages/fsdp.yaml": ["pretrain", "instruct"],
     "stages/multinode.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
+    "stages/fid.yaml": ["tokenizer"],
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],
@@ -38,6 +39,10 @@ PAPER = {f"stages/paper/tok-{name}.yaml": "tokenizer" for name in ("ddt", "selft
 PAPER |= {f"stages/paper/{stage}-{llm}.yaml": stage for stage in ("pretrain", "instruct") for llm in
           ("llama3-8b", "gemma2-2b")}  # fmt: skip
 SPATIAL = {f"stages/{kind}.yaml": "tokenizer" for kind in ("vqgan", "var")}
+PAPER |= {f"stages/gpu/{name}-{data}.yaml": stage for name, stage in
+          (("tok", "tokenizer"), ("renderer", "renderer"), ("pretrain", "pretrain")) for data in
+          ("scenes128", "photos64")}  # fmt: skip
+PAPER["stages/gpu/instruct-scenes128.yaml"] = "instruct"
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 SHIPPED = [path for path in SHIPPED if not path.startswith("stages/study-")]  # read by test_study_schedule.py
 K, CODES = 6, 24

@@ -8,7 +8,7 @@ from diffusers.models.embeddings import get_2d_sincos_pos_embed
 
 from ddt_lightning.tokens.bands import band_errors
 from ddt_lightning.tokens.decoder import DecoderConfig
-from ddt_lightning.tokens.encoder import EncoderConfig
+from ddt_lightning.tokens.encoder import EncoderConfig, attend
 from ddt_lightning.tokens.flow import TimesConfig
 from ddt_lightning.tokens.modulation import position_table, token_positions
 from ddt_lightning.tokens.schedule import ScheduleConfig, visible_mask
@@ -44,6 +44,20 @@ def latents(batch=3, seed=0, size=16):
 def draws_for(x, seed=0):
     g = torch.Generator().manual_seed(seed)
     return Draws(torch.randn(x.shape, generator=g), torch.rand(len(x), generator=g), torch.rand(len(x), generator=g), g)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bf16_attention_on_a_cpu_is_the_fused_one(masked):
+    q, k, v = torch.randn(3, 2, 5, 24, generator=torch.Generator().manual_seed(0)).unbind(0)
+    mask = torch.tensor([True, False, True, True, False])[None, None, None].expand(2, 1, 1, 5) if masked else None
+    low, high = ([x.to(dtype).requires_grad_() for x in (q, k, v)] for dtype in (torch.bfloat16, torch.float32))
+    rounded, exact = (attend(*parts, 4, mask) for parts in (low, high))
+    assert rounded.dtype == torch.bfloat16
+    assert torch.allclose(rounded.float(), exact, atol=0.03)
+    rounded.float().square().sum().backward()
+    exact.square().sum().backward()
+    for ours, theirs in zip(low, high, strict=True):
+        assert torch.allclose(ours.grad.float(), theirs.grad, atol=0.1)
 
 
 def test_faces():

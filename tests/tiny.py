@@ -7,7 +7,7 @@ import torch
 from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
-from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
+from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
 from ddt_lightning.vocab import Order, Vocab, train_text_tokenizer
 
 TEXTS = ["a red circle above a blue square", "make the ring green", "how many shapes are there ?", "two crosses", "yes"]
@@ -27,9 +27,28 @@ def tiny_tokenizer(side: int = 16, seed: int = 0) -> Tokenizer:
     return Tokenizer(config).eval()
 
 
-def tiny_model(folder: Path, *, order: Order = "fine_to_coarse", side: int = 16, max_length: int = 256) -> Path:
+def taught_tokenizer(side: int = 32, seed: int = 0) -> Tokenizer:
+    """A tiny tokenizer after less than a second of training: its ids differ between images, and have an effect."""
+    tokenizer = tiny_tokenizer(side, seed).train()
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.rand(32, 3, 1, 1, generator=draw).expand(-1, -1, side, side).clone()
+    images[:16, :, : side // 2] = torch.rand(16, 3, 1, 1, generator=draw)
+    optimizer = torch.optim.Adam(tokenizer.parameters(), lr=1e-2)
+    for _ in range(60):
+        noise = torch.randn(images.shape, generator=draw)
+        draws = Draws(noise, torch.rand(32, generator=draw), torch.rand(32, generator=draw), draw)
+        optimizer.zero_grad()
+        tokenizer.loss(2 * images - 1, draws)[0].backward()
+        optimizer.step()
+    return tokenizer.eval()
+
+
+def tiny_model(
+    folder: Path, *, order: Order = "fine_to_coarse", side: int = 16, max_length: int = 256,
+    tokenizer: Tokenizer | None = None,
+) -> Path:  # fmt: skip
     """`folder/{tokenizer,lm,vocab}`."""
-    tokenizer = tiny_tokenizer(side)
+    tokenizer = tokenizer or tiny_tokenizer(side)
     tokenizer.save_pretrained(folder / "tokenizer")
     text = train_text_tokenizer(TEXTS * 3, 300)
     vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint())

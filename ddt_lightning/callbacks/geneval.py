@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from ddt_lightning.metrics.geneval import TAGS, score, summary
+from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.pipeline import Pipeline
 
 
@@ -47,7 +47,7 @@ class ShapesGenEval(pl.Callback):
         every: int = 1,
         chat: bool = False,
         guidance: float = 2.0,
-        temperature: float = 1.0,
+        temperature: float = 0.5,
         steps: int = 16,
         decode_guidance: float = 1.5,
         batch: int = 64,
@@ -101,30 +101,3 @@ class ShapesGenEval(pl.Callback):
     def filename(self, number: int) -> str:
         """GenEval's name of image `number`; the images themselves are not kept."""
         return f"{number // self.images:05d}/samples/{number % self.images:04d}.png"
-
-
-def read_metadata(prompts: str) -> list[dict]:
-    """GenEval metadata from a JSON Lines file.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: naming a line that is not metadata, or an empty file.
-    """
-    path = Path(prompts)
-    if not path.is_file():
-        raise FileNotFoundError(f"`prompts` ({prompts}) of ShapesGenEval is not a file.")
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            metadata = json.loads(line)
-            whole = metadata["tag"] in TAGS and metadata["prompt"] and metadata["include"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            raise ValueError(f"{prompts}, line {number} is not GenEval metadata (tag, include, prompt).")
-        found.append(metadata)
-    if not found:
-        raise ValueError(f"`prompts` ({prompts}) of ShapesGenEval holds no prompt.")
-    return found

@@ -5,6 +5,7 @@ words, and what the file's scores share: `seed`, `weights` (hashes of tokenizer 
 `versions`. `flat` turns a folder of card files into the flat `metrics.json`.
 """
 
+import hashlib
 import json
 import math
 import platform
@@ -54,11 +55,28 @@ def card(value: float, n: int, protocol: str, interval: Sequence[float] | None =
 def versions() -> dict[str, str]:
     """The versions a score may depend on."""
     found = {"ddt_lightning": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "diffusers", "numpy", "scipy", "pillow"):
+    names = ("torch", "transformers", "diffusers", "torchmetrics", "torch-fidelity", "numpy", "scipy", "pillow")
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "missing"
+    return found
+
+
+def file_hashes(files: dict[str, str | None]) -> dict[str, str]:
+    """Sixteen hex digits of the SHA-256 of each file that is named.
+
+    Raises:
+        FileNotFoundError: naming the option of a file that does not exist.
+    """
+    found = {}
+    for option, path in files.items():
+        if path is not None:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"`--{option}` ({path}) does not exist: name a file of weights.")
+            with Path(path).open("rb") as file:
+                found[option] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return found
 
 

@@ -44,8 +44,9 @@ def generate(
         seed: of the first image; counted up from image to image.
         tokens: decode the first ones only.
         chat: ask in the chat format of an instruct model; false for a pretrained one.
-        classes: file with the name of each class on a line, in the order of their numbers, for a model of classes: a
-            prompt is then a class, by name or number, and drawn by its name as its shards caption it.
+        classes: file with the name of each class on a line, or a .json list of names, in the order of their numbers,
+            for a model of classes: a prompt is then a class, by name or number, and drawn by its name as its shards
+            caption it.
         loading: which model.
         drawing: how to draw.
     """

@@ -1,9 +1,10 @@
-"""`ddt eval reconstruction|t2i|edit|vqa|caption`: a model folder to scores with intervals, ceilings and floors.
+"""`ddt eval reconstruction|t2i|all`: a model folder to scores with intervals, ceilings and floors.
 
 Everything is measured on held-out scenes (combinations that no training scene, edit or question shows) drawn from the
-seed. Out, in one folder that the five verbs may share: `NAME.json` (cards), `NAME.png` (a contact sheet), `samples/`
-(images and an index for the report), and of t2i the images and rows in GenEval's official layout. Prompts, edits,
-questions and captions go through the chat format of an instruct model, all with one decode setting.
+seed. Out, in one folder that the verbs may share, edit, vqa and caption (`evaluate_edit.py`, `evaluate_text.py`) too:
+`NAME.json` (cards), `NAME.png` (a contact sheet), `samples/` (images and an index for the report), and of t2i the
+images and rows in GenEval's official layout. Prompts, edits, questions and captions go through the chat format of an
+instruct model, all with one decode setting.
 """
 
 import json
@@ -11,6 +12,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ddt_lightning.commands.cards import Card, card, mean_card
+from ddt_lightning.commands.evaluate_edit import edit
+from ddt_lightning.commands.evaluate_text import caption, vqa
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.options import Decoding, Drawing, Loading
 from ddt_lightning.commands.scoring import Session, held_out, say
@@ -26,6 +29,7 @@ def reconstruction(
     shards: list[str] | str | None = None,
     tokens: list[int] | None = None,
     prefix_images: int = 64,
+    lpips: str | None = None,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -39,13 +43,14 @@ def reconstruction(
         shards: image shards to take them from; held-out scenes if not given.
         tokens: numbers of first tokens; quarters of all tokens if not given.
         prefix_images: how many images to decode from fewer tokens.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
         seed: of the scenes and of the decoder's noise.
         processes: worker processes, each with its share of the cores.
         loading: which model; one with a tokenizer only will do.
         decoding: how to decode.
     """
-    session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False)
-    from ddt_lightning.commands import gallery
+    session = Session(loading, Drawing(**asdict(decoding)), processes, seed, llm=False, files={"lpips": lpips})
+    from ddt_lightning.commands import gallery, likeness
 
     patterns = [shards] if isinstance(shards, str) else shards or []
     side = session.facts["model"]["image_size"] if patterns else 0
@@ -56,20 +61,19 @@ def reconstruction(
         raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
     items = [(source, session.sample_seed(n)) for n, source in enumerate(sources)]
     first = positive("prefix_images", prefix_images)
-    found = session.run("reconstruct_images", items[:first], (counts,))
-    found += session.run("reconstruct_images", items[first:], ([],))
+    found = session.run("reconstruct_images", items[:first], (counts, lpips))
+    found += session.run("reconstruct_images", items[first:], ([], lpips))
 
     where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
     rendered = "decoder" in session.facts["model"]
-    protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB"
-    if rendered:
-        protocol += ", drawn in one step by the renderer"
+    how = ", drawn in one step by the renderer" if rendered else ""
+    protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB{how}"
     cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
     for n in sorted({*counts, total}):
         values = [r["psnr"][n] for r in found[:first]]  # the same images for every N
         text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
-    cards["tokenizer/ssim"] = mean_card([r["ssim"] for r in found], "SSIM, Gaussian window 11 x 11, mean over images")
+    cards |= likeness.likeness_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips"))
     for band in found[0]["errors"]:
         text = f"squared error of the x0 seen in one step from held-out x_t at {band} noise, in units of the latents"
         cards[f"tokenizer/x0_error_{band}_noise"] = mean_card([r["errors"][band] for r in found], text)
@@ -167,148 +171,6 @@ def t2i(
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat})
     say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
-
-
-def edit(
-    *,
-    out: str,
-    edits: int = 126,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Carry out held-out edits and compare the scene that the checker finds with the target.
-
-    Args:
-        out: folder for edit.json, edit.png and samples.
-        edits: how many, the kinds of edit in turn.
-        seed: of the edits and images.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: how to draw.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.scenes.suite import val_edit
-    from ddt_lightning.scenes.tasks import EDITS
-    from ddt_lightning.seeding import numpy_rng
-
-    asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)]) for n in range(positive("edits", edits))]
-    items = [(one, session.sample_seed(n)) for n, one in enumerate(asked)]
-    found = session.run("make_edits", items)
-
-    rule = (
-        "the checker finds exactly the target's kinds, colours and counts, centres within 10 % of the side; "
-        "global edits: background class right and objects unchanged"
-    )
-    cards = {"edit/exact_match": mean_card([r["correct"] for r in found], rule)}
-    for kind in EDITS[: len(asked)]:
-        values = [r["correct"] for one, r in zip(asked, found, strict=True) if one.kind == kind]
-        cards[f"edit/exact_match/{kind}"] = mean_card(values, f"as edit/exact_match, kind {kind}")
-    cards["edit/ceiling_tokenizer"] = mean_card([r["ceiling"] for r in found], "the same for reconstructed targets")
-    kept = [r for r in found if r["kept_l1"] is not None]
-    if kept:
-        text = (
-            "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
-        )
-        cards["edit/kept_l1"] = mean_card([r["kept_l1"] for r in kept], text)
-        cards["edit/kept_l1"]["tokenizer"] = mean_card([r["ceiling_kept_l1"] for r in kept], "")["value"]
-    with staged(out) as folder:
-        gallery.edits(folder, asked, found)
-        session.finish(folder, "edit", cards, {"edits": len(asked)})
-    say(out, cards, "edit/exact_match", "edit/ceiling_tokenizer")
-
-
-def vqa(
-    *,
-    out: str,
-    questions: int = 250,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Answer held-out questions, with answers balanced within each type, about the right and about other images.
-
-    Args:
-        out: folder for vqa.json, vqa.png and samples.
-        questions: how many, the types of question in turn.
-        seed: of the questions.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: recorded with the scores; answers are greedy.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.metrics.answers import score
-    from ddt_lightning.scenes.suite import val_question
-    from ddt_lightning.scenes.tasks import QUESTIONS
-    from ddt_lightning.seeding import numpy_rng
-
-    if questions < 2:
-        raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind floor shows another image.")
-    kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
-    asked = [val_question(numpy_rng("eval question", seed, n), kind) for n, kind in enumerate(kinds)]
-    items = []
-    for n, one in enumerate(asked):
-        later = [*asked[n + 1 :], *asked[:n]]
-        items.append((one, next((other for other in later if other.kind == one.kind), later[0]).scene))
-    found = session.run("answer_questions", items)
-
-    right = [score(r["answer"], one.answer) for one, r in zip(asked, found, strict=True)]
-    blind = [score(r["blind"], one.answer) for one, r in zip(asked, found, strict=True)]
-    rule = "answers equal to the truth after VQA normalisation, greedy, answers balanced within each type"
-    cards = {"vqa/accuracy": mean_card(right, rule)}
-    cards["vqa/accuracy"]["by_type"] = {
-        kind: float(mean_card([s for one, s in zip(asked, right, strict=True) if one.kind == kind], rule)["value"])
-        for kind in dict.fromkeys(kinds)
-    }
-    cards["vqa/floor_blind"] = mean_card(blind, "the same questions about the image of another question of their type")
-    with staged(out) as folder:
-        gallery.questions(folder, asked, found, right)
-        session.finish(folder, "vqa", cards, {"questions": questions})
-    say(out, cards, "vqa/accuracy", "vqa/floor_blind")
-
-
-def caption(
-    *,
-    out: str,
-    captions: int = 128,
-    seed: int = 0,
-    processes: int = 2,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
-) -> None:
-    """Describe held-out scenes and check, by parsing the caption, that it names the scene's objects.
-
-    Args:
-        out: folder for caption.json, caption.png and samples.
-        captions: how many.
-        seed: of the scenes.
-        processes: worker processes, each with its share of the cores.
-        loading: which model.
-        drawing: recorded with the scores; captions are greedy.
-    """
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.commands import gallery
-    from ddt_lightning.metrics.answers import caption_match
-    from ddt_lightning.scenes.language import parse_caption
-    from ddt_lightning.scenes.suite import val_scene
-    from ddt_lightning.seeding import numpy_rng
-
-    number = positive("captions", captions)
-    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=True) for n in range(number)]
-    found = session.run("write_captions", scenes)
-
-    looks = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
-    right = [caption_match(parse_caption(r["caption"]), look) for r, look in zip(found, looks, strict=True)]
-    rule = "the parsed caption, greedy, names all objects of the scene and no other; colours right where they are said"
-    cards = {"caption/scene_match": mean_card(right, rule)}
-    with staged(out) as folder:
-        gallery.captions(folder, looks, found, right)
-        session.finish(folder, "caption", cards, {"captions": number})
-    say(out, cards, "caption/scene_match")
 
 
 def everything(

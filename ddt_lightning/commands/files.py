@@ -66,16 +66,23 @@ def read_prompts(prompt: str) -> list[str]:
 
 
 def class_names(classes: str, prompts: list[str]) -> list[str]:
-    """Prompts that are classes, by name or by number from 0, as names; `classes` has a name on each line.
+    """Prompts that are classes, by name or by number from 0, as names.
+
+    Args:
+        classes: a file with a name on each line, or a .json list of names.
+        prompts: what is asked for.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: naming a prompt that is no class.
+        ValueError: naming a prompt that is no class, or a .json file that is no list of names.
     """
     path = Path(classes)
     if not path.is_file():
         raise FileNotFoundError(f"`--classes` ({classes}) is not a file.")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8")
+    names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`--classes` ({classes}) must be a list of names.")
     numbered = {str(number): name for number, name in enumerate(names)}
     for prompt in prompts:
         if prompt not in numbered and prompt not in names:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ddt_lightning.commands.files import load_pipeline
+from ddt_lightning.commands.likeness import likeness
 from ddt_lightning.commands.options import Loading, Setup
-from ddt_lightning.latents.pixels import to_float
+from ddt_lightning.latents.pixels import Pixels, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
-from ddt_lightning.metrics.reconstruction import psnr, ssim
+from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
@@ -24,6 +25,7 @@ from ddt_lightning.scenes.suite import as_circles
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
 from ddt_lightning.seeding import normal
 from ddt_lightning.tokens.bands import band_errors
+from ddt_lightning.tokens.face import weights_hash
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
 
@@ -34,7 +36,7 @@ def loaded(loading: Loading, llm: bool = True) -> Pipeline:
 
 
 def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
-    """What cards say about a model: hashes of its weights, its token order, K and image size."""
+    """What cards say about a model: hashes of its weights, its token order, K, image size and device."""
     pipeline = loaded(setup.loading, llm)
     config = pipeline.tokenizer.config
     sizes: dict[str, int | str] = {
@@ -46,7 +48,9 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     }
     sizes |= {} if pipeline.renderer is None else {"decoder": "renderer"}
     order = {"order": pipeline.vocab.order} if llm else {}
-    return {"weights": pipeline.fingerprints(), "model": {**sizes, **order}}
+    vae = {} if isinstance(pipeline.latents, Pixels) else {"vae": weights_hash(pipeline.latents)}
+    device = {"device": next(pipeline.tokenizer.parameters()).device.type}
+    return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}}
 
 
 def stack(images: list[np.ndarray]) -> Tensor:
@@ -83,6 +87,14 @@ def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) 
     return found
 
 
+def draw_texts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts: the `image` of each (prompt, seed), asked in the chat format if `chat`."""
+    pipeline = loaded(setup.loading)
+    prompts, seeds = (list(column) for column in zip(*items, strict=True))
+    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
+    return [{"image": image} for image in images]
+
+
 def objects(image: np.ndarray) -> list[Object]:
     """What the checker finds in an image."""
     return detect(image).objects
@@ -92,8 +104,8 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
     """Carry edits out and compare with their targets.
 
     Returns:
-        `source`, `image`, `target`; `correct`; `ceiling`, whether the tokenizer's copy of the target is correct;
-        `kept_l1` and `ceiling_kept_l1` of local edits (None for global ones).
+        `source`, `image`, `target`, `copy` (the tokenizer's, of the target); `correct`; `ceiling`, whether the copy is
+        correct; `kept_l1` and `ceiling_kept_l1` of local edits (None for global ones).
     """
     pipeline = loaded(setup.loading)
     side = pipeline.image_size
@@ -113,6 +125,7 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
                 "source": source,
                 "image": image,
                 "target": target,
+                "copy": copy,
                 "correct": exact_match(image, wanted, background=ground),
                 "ceiling": exact_match(copy, wanted, background=ground),
                 "kept_l1": None if ground else kept_l1(image, target, boxes),
@@ -120,6 +133,15 @@ def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, An
             }
         )
     return found
+
+
+def edit_pictures(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:
+    """Carry edits out: (source, target, instruction, seed) to `image` and `copy`, the tokenizer's of the target."""
+    pipeline = loaded(setup.loading)
+    sources, targets, instructions, seeds = (list(column) for column in zip(*items, strict=True))
+    images = pipeline.edit_image(stack(sources), instructions, seed=seeds, **asdict(setup.drawing))
+    copies = pipeline.reconstruct(stack(targets), seed=seeds, **setup.decoding)
+    return [{"image": a, "copy": b} for a, b in zip(unstack(images), unstack(copies), strict=True)]
 
 
 def answer_questions(setup: Setup, items: list[tuple[Question, Scene]]) -> list[dict[str, Any]]:
@@ -138,6 +160,20 @@ def answer_questions(setup: Setup, items: list[tuple[Question, Scene]]) -> list[
     return [{"image": image, "answer": answer, "blind": guess} for image, answer, guess in columns]
 
 
+def answer_pictures(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Answer (image, question, another image): the `answer` about the image and, `blind`, about the other one."""
+    pipeline = loaded(setup.loading)
+    images, asked, others = (list(column) for column in zip(*items, strict=True))
+    answers = pipeline.describe_image(stack(images), asked, max_new_tokens=12)
+    blind = pipeline.describe_image(stack(others), asked, max_new_tokens=12)
+    return [{"answer": answer, "blind": guess} for answer, guess in zip(answers, blind, strict=True)]
+
+
+def caption_pictures(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:
+    """The `caption` of each image, in the chat format if `chat`."""
+    return [{"caption": text} for text in loaded(setup.loading).describe_image(stack(items), chat=chat)]
+
+
 def write_captions(setup: Setup, items: list[Scene]) -> list[dict[str, Any]]:
     """Describe scenes in the chat format: `image` and `caption` of each."""
     pipeline = loaded(setup.loading)
@@ -147,7 +183,7 @@ def write_captions(setup: Setup, items: list[Scene]) -> list[dict[str, Any]]:
 
 
 def reconstruct_images(
-    setup: Setup, items: list[tuple[Scene | np.ndarray, int]], counts: list[int]
+    setup: Setup, items: list[tuple[Scene | np.ndarray, int]], counts: list[int], lpips: str | None = None
 ) -> list[dict[str, Any]]:
     """Encode and decode images, also with the first n tokens only.
 
@@ -155,10 +191,11 @@ def reconstruct_images(
         setup: model and options; the language model is not needed.
         items: (scene, or uint8 `[H, W, 3]`, and seed) each.
         counts: numbers of first tokens to decode beside all of them.
+        lpips: weights for LPIPS.
 
     Returns:
-        `original`, `images` {n: image}, `psnr` {n: dB}, `ssim`, `ids`, `errors` {band of noise: squared error of x0},
-        empty where the tokenizer is none of DDT.
+        `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `likeness`, `ids`, `errors` {band of noise:
+        squared error of x0}, empty where the tokenizer is none of DDT.
     """
     pipeline = loaded(setup.loading, False)
     originals = [x if isinstance(x, np.ndarray) else render(x, pipeline.image_size) for x, _ in items]
@@ -169,7 +206,7 @@ def reconstruct_images(
         n: pipeline.decode(ids[:, :n], seed=seeds, **setup.decoding) for n in dict.fromkeys([*counts, ids.shape[1]])
     }
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
-    likeness = ssim(made[ids.shape[1]], truth).tolist()
+    alike = likeness(pipeline, made[ids.shape[1]], truth, lpips)
     errors: dict[str, list[float]] = {}
     if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise
         latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
@@ -179,10 +216,10 @@ def reconstruct_images(
     arrays = {n: unstack(images) for n, images in made.items()}
     return [
         {
+            **alike[i],
             "original": originals[i],
             "images": {n: images[i] for n, images in arrays.items()},
             "psnr": {n: values[i] for n, values in distances.items()},
-            "ssim": likeness[i],
             "ids": ids[i].tolist(),
             "errors": {band: values[i] for band, values in errors.items()},
         }

@@ -4,8 +4,9 @@ In: the command line. Out: what the verb writes; exit code 0 when it did its job
 on stderr, the traceback with ``DDT_DEBUG=1``), 2 for a command line that does not parse.
 
 A parameter without a default is an argument by position, unless it is keyword-only or called `out`; everything else is
-an option, and so is every field of a parameter that is a dataclass. Only the module of the chosen verb is imported, and
-these modules import torch inside their functions, so that every ``--help`` is quick.
+an option, and so is every field of a parameter that is a dataclass. A list of texts without a default takes several
+words, by position or as an option. Only the module of the chosen verb is imported, and these modules import torch
+inside their functions, so that every ``--help`` is quick.
 """
 
 import importlib
@@ -25,6 +26,7 @@ VERBS: dict[str, str] = {
     "data chat": "data:chat",
     "data check": "data:check",
     "data stats": "data:stats",
+    "data words": "words:words",
     "encode": "encode:encode",
     "decode": "encode:decode",
     "generate": "draw:generate",
@@ -35,10 +37,21 @@ VERBS: dict[str, str] = {
     "eval all": "evaluate:everything",
     "eval reconstruction": "evaluate:reconstruction",
     "eval t2i": "evaluate:t2i",
-    "eval edit": "evaluate:edit",
-    "eval vqa": "evaluate:vqa",
-    "eval caption": "evaluate:caption",
+    "eval edit": "evaluate_edit:edit",
+    "eval vqa": "evaluate_text:vqa",
+    "eval caption": "evaluate_text:caption",
+    "eval geneval": "evaluate_geneval:geneval",
+    "eval prompts": "evaluate_prompts:prompts",
+    "eval distribution": "evaluate_distribution:distribution",
+    "eval tokens": "likelihood:tokens",
     "study schedule": "study:schedule",
+    "study progressive": "tokenstudy:progressive",
+    "study interpolate": "tokenstudy:interpolate",
+    "study encoder": "study:encoder",
+    "study order": "lmstudy:order",
+    "study scaling": "lmstudy:scaling",
+    "study text": "lmstudy:text",
+    "study against": "lmstudy:against",
     "export": "release:export",
     "import": "release:import_lm",
     "import-selftok": "convert:import_selftok",
@@ -128,7 +141,11 @@ def parse(verb: str, function: Callable[..., None], words: list[str]) -> dict[st
     described = {entry.arg_name: entry.description for entry in docstring_parser.parse(documentation).params}
     for name in several:
         parser.add_argument(name, nargs="+", type=str, help=described.get(name))
-    parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*positional, *spread})
+    needed = {name for name, p in parameters.items() if p.default is p.empty}
+    lists = [name for name in parameters if name in needed & options and parameters[name].annotation == list[str]]
+    for name in lists:
+        parser.add_argument(f"--{name}", nargs="+", type=str, required=True, help=described.get(name))
+    parser.add_function_arguments(function, as_group=False, as_positional=False, skip={*positional, *lists, *spread})
     for shared in spread.values():
         parser.add_class_arguments(shared, as_group=False)
     found = parser.parse_args(words)

@@ -65,14 +65,32 @@ class Drawing:
         top_p: sample among the likeliest ids that hold this share of the probability.
         steps: Euler steps of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
+        compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
     """
 
     guidance: float = 2.0
-    temperature: float = 1.0
+    temperature: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
     steps: int = 16
     decode_guidance: float = 1.5
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Frozen networks that look at images, by their files.
+
+    Args:
+        inception: torch-fidelity's Inception weights, for FID, KID, precision and recall; without them these are left
+            out.
+        encoder: scene encoder that `ddt study encoder` wrote; the shipped one if not given.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+    """
+
+    inception: str | None = None
+    encoder: str | None = None
+    lpips: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.commands.cards import Card, card, write_cards
+from ddt_lightning.commands.cards import Card, card, file_hashes, write_cards
 from ddt_lightning.commands.files import find_parts, positive
 from ddt_lightning.commands.options import Drawing, Loading, Setup
 from ddt_lightning.commands.workers import call, pool, run_tasks
@@ -24,14 +24,24 @@ class Session:
         processes: worker processes; 1 runs in this one.
         seed: of everything drawn.
         llm: whether the language model is needed.
+        files: weights that measure, by option; None where they are not used.
 
     Raises:
-        FileNotFoundError: where the model folder lacks a part.
+        FileNotFoundError: where the model folder lacks a part, or one of the files is missing.
         ValueError: where a number is below 1.
     """
 
-    def __init__(self, loading: Loading, drawing: Drawing, processes: int, seed: int, llm: bool = True) -> None:
+    def __init__(
+        self,
+        loading: Loading,
+        drawing: Drawing,
+        processes: int,
+        seed: int,
+        llm: bool = True,
+        files: dict[str, str | None] | None = None,
+    ) -> None:
         find_parts(loading, llm)
+        self.measured_by = file_hashes(files or {})
         self.setup, self.seed, self.llm = Setup(loading, drawing), seed, llm
         self.size = positive("batch", loading.batch)
         self.processes = positive("processes", processes)
@@ -46,10 +56,12 @@ class Session:
             return call("jobs:facts", self.setup, self.llm)
         return self.described.result()
 
-    def run(self, job: str, items: Sequence[Any], extra: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-        """The results of a function of `jobs` for all items, a batch at a time; it gets `extra` behind the items."""
+    def run(
+        self, job: str, items: Sequence[Any], extra: tuple[Any, ...] = (), module: str = "jobs"
+    ) -> list[dict[str, Any]]:
+        """The results of a function of `module` for all items, a batch at a time; it gets `extra` behind the items."""
         starts = range(0, len(items), self.size)
-        tasks = [(f"jobs:{job}", self.setup, items[start : start + self.size], *extra) for start in starts]
+        tasks = [(f"{module}:{job}", self.setup, items[start : start + self.size], *extra) for start in starts]
         parts = run_tasks(call, tasks, self.processes, job.replace("_", " "), "jobs")
         return [result for part in parts for result in part]
 
@@ -63,8 +75,8 @@ class Session:
         cards["decode/guidance"] = card(drawing.decode_guidance, 1, f"guidance of the diffusion decoder{whole}")
         shared = {
             "seed": f"{self.seed}: scene n from (what, {self.seed}, n), image n from {self.sample_seed(0)} + n",
-            "weights": facts["weights"],
-            "settings": {**asdict(drawing), **facts["model"], **sizes, "checker": VERSION},
+            "weights": {**facts["weights"], **self.measured_by},
+            "settings": {**asdict(drawing), **facts["model"], **sizes, "batch": self.size, "checker": VERSION},
         }
         write_cards(folder / f"{name}.json", cards, shared)
 

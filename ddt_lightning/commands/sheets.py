@@ -62,6 +62,16 @@ def sheet(rows: list[Row], *, titles: list[str] | None = None, cell: int = 112, 
     return page
 
 
+def stacked(parts: list[Image.Image], gap: int = 10) -> Image.Image:
+    """Sheets below each other as one picture, as wide as the widest."""
+    height = sum(part.height for part in parts) + gap * (len(parts) - 1)
+    page, y = Image.new("RGB", (max(part.width for part in parts), height), PAPER), 0
+    for part in parts:
+        page.paste(part, (0, y))
+        y += part.height + gap
+    return page
+
+
 def enlarge(image: np.ndarray, cell: int) -> Image.Image:
     """An image fitted into a square of `cell` pixels, without smoothing where it is smaller."""
     height, width = image.shape[:2]

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,20 @@ class Step:
     folder: Path
 
 
+def fit(stage: str, *args: str) -> list[str]:
+    """A `ddt-fit` command line; two processes where there are two cores, behind the first `--config`."""
+    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
+    return ["ddt_lightning.cli", stage, *args[:2], *layout, *args[2:]]
+
+
+def mixed_precision() -> list[str]:
+    """Options of a stage with muon where the processor has products in bf16, which take half the time."""
+    facts = Path("/proc/cpuinfo")
+    if not facts.is_file() or not {"avx512_bf16", "amx_bf16"} & set(facts.read_text().split()):
+        return []
+    return ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"]
+
+
 def digest_files(paths: list[Path]) -> str:
     """Hash of names and bytes."""
     digest = hashlib.blake2b(digest_size=8)
@@ -68,6 +82,22 @@ def fingerprint(step: Step, before: str) -> str:
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     parts = [step.name, before, *words, *versions, digest_files(sources), digest_files(yaml)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def assemble_model(run: Path, language: str) -> None:
+    """`run/model/`: all parts of a model side by side, as `Pipeline.from_pretrained` reads them.
+
+    Args:
+        run: folder with the runs of `tokenizer`, `renderer` and a language stage.
+        language: the stage whose language model is taken.
+    """
+    folder = run / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in ("tokenizer", "renderer"):
+        shutil.copytree(run / part / "release" / part, folder / part)
+    for part in ("lm", "vocab"):
+        shutil.copytree(run / language / "release" / part, folder / part)
 
 
 class Record:
@@ -168,3 +198,41 @@ def run_step(step: Step, record: Record, log: Path) -> None:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
     record.seconds = spent + time.monotonic() - started
+
+
+def run_plan(folder: Path, steps: list[Step], prepare: Callable[[Step, dict[str, float]], None]) -> dict[str, float]:
+    """Run what is not done of some steps that build on each other, and say what runs and how long is left.
+
+    Args:
+        folder: of the records, the logs and everything the steps write.
+        steps: in order.
+        prepare: called before a step runs, with the seconds of the steps before it.
+
+    Returns:
+        Seconds of every step.
+
+    Raises:
+        RuntimeError: a step failed, or ended without what it makes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before, pace = "", 1.0
+    times: dict[str, float] = {}
+    for number, step in enumerate(steps, 1):
+        before = fingerprint(step, before)
+        record = open_record(folder, step, before)
+        here = f"[{number}/{len(steps)}] {step.name}"
+        left = pace * sum(later.seconds for later in steps[number - 1 :] if not Record(folder, later.name).done)
+        if record.done:
+            say(f"{here}: done before, in {minutes(record.seconds)}")
+        else:
+            record.write()
+            say(f"{here}: {step.about} (about {minutes(pace * step.seconds)}; {minutes(left)} left in all)")
+            prepare(step, times)
+            run_step(step, record, folder / "logs" / f"{step.name}.log")
+            if not step.folder.exists():
+                raise RuntimeError(f"step {step.name} ended without {step.folder}.")
+            record.done = True
+            record.write()
+            pace = 0.5 * pace + 0.5 * min(3.0, max(0.3, record.seconds / step.seconds))
+        times[step.name] = record.seconds
+    return times

@@ -11,6 +11,8 @@ from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ddt_lightning.scenes.check import Detected, detect
 
@@ -74,3 +76,8 @@ def kept_l1(
     if not kept.any():
         raise ValueError("`boxes` cover the whole image; nothing is left to compare.")
     return float(np.abs(image[kept].astype(np.float64) - target[kept]).mean() / 255)
+
+
+def direction(image_change: Tensor, text_change: Tensor) -> Tensor:
+    """CLIP's directional similarity `[N]`: cosine of the changes of vectors `[N, d]`; 0 where either did not change."""
+    return cosine_similarity(image_change, text_change, dim=-1)

@@ -1,14 +1,16 @@
 """GenEval's correctness rule on detected objects, and its scores: detections and metadata in, rows and means out.
 
-The rule, the rows of `results.jsonl` and the summary are those of djghosh13/geneval (arXiv 2310.11513); the detector is
-`scenes.check`, so the result is shapes-GenEval and never a GenEval number. With `ignore_kind` the six rules are applied
-with the kind left out and every entry on objects of its own (colour_layout).
+The rule, the rows of `results.jsonl` and the summary are those of djghosh13/geneval (arXiv 2310.11513), whatever the
+detector. `score` detects with `scenes.check`, so its result is shapes-GenEval and never a GenEval number; objects in
+photos come from `photos.py`. With `ignore_kind` the six rules are applied with the kind left out and every entry on
+objects of its own (colour_layout).
 """
 
 import json
 import math
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +200,33 @@ def intervals(results: Sequence[dict], *, seed: int = 0, draws: int = 2000) -> d
     if shares:
         low, high = np.quantile(overall, (0.025, 0.975))
         found["overall"] = (float(low), float(high))
+    return found
+
+
+def read_metadata(prompts: str) -> list[dict]:
+    """GenEval metadata from a JSON Lines file.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming a line that is not metadata, or an empty file.
+    """
+    path = Path(prompts)
+    if not path.is_file():
+        raise FileNotFoundError(f"`prompts` ({prompts}) is not a file of GenEval metadata.")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            metadata = json.loads(line)
+            whole = metadata["tag"] in TAGS and metadata["prompt"] and metadata["include"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{prompts}, line {number} is not GenEval metadata (tag, include, prompt).")
+        found.append(metadata)
+    if not found:
+        raise ValueError(f"`prompts` ({prompts}) holds no prompt.")
     return found
 
 

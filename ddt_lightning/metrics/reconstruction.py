@@ -43,6 +43,12 @@ def l1(image: Tensor, original: Tensor) -> Tensor:
     return (image.double() - original.double()).abs().flatten(1).mean(dim=1) / 255.0
 
 
+def l2(image: Tensor, original: Tensor) -> Tensor:
+    """Mean squared error of each image with values in [0, 1]: float64 `[B]`."""
+    _check(image, original)
+    return ((image.double() - original.double()) / 255.0).square().flatten(1).mean(dim=1)
+
+
 def _check(image: Tensor, original: Tensor) -> None:
     """Errors of a metric call that would otherwise give a wrong number silently."""
     if image.dtype != torch.uint8 or original.dtype != torch.uint8:

@@ -8,9 +8,7 @@ packed by itself: a step stays a function of (seed, step), whatever the processe
 import heapq
 from collections.abc import Sequence
 
-import torch
-
-from ddt_lightning.shards.rows import ROUND, pad_rows
+from ddt_lightning.shards.rows import ROUND, pad_rows, to_rows
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import IGNORE
 
@@ -50,19 +48,17 @@ def pack_rows(examples: Sequence[Example], pad: int, row_length: int) -> Example
     lengths = [len(example["ids"]) for example in examples]
     rows = level_rows(lengths, row_length)
     longest = max(sum(lengths[i] for i in row) for row in rows)
-    shape = len(rows), min(-(-longest // ROUND) * ROUND, row_length)
-    ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
-    positions = torch.zeros(shape, dtype=torch.int64)
-    for number, row in enumerate(rows):
-        start = 0
-        for i in row:
-            end = start + lengths[i]
-            ids[number, start:end] = torch.tensor(examples[i]["ids"])
-            labels[number, start + 1 : end] = torch.tensor(examples[i]["labels"][1:])
-            positions[number, start:end] = torch.arange(lengths[i])
-            start = end
-        positions[number, start:] = torch.arange(shape[1] - start)
-    return {"ids": ids, "labels": labels, "positions": positions}
+    length = min(-(-longest // ROUND) * ROUND, row_length)
+    ids = [[i for n in row for i in examples[n]["ids"]] for row in rows]
+    labels = [[i for n in row for i in (IGNORE, *examples[n]["labels"][1:])] for row in rows]
+    positions = [[i for n in row for i in range(lengths[n])] for row in rows]
+    for places in positions:
+        places.extend(range(length - len(places)))
+    return {
+        "ids": to_rows(ids, length, pad),
+        "labels": to_rows(labels, length, IGNORE),
+        "positions": to_rows(positions, length, 0),
+    }
 
 
 def level_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.read import Columns, Record, captions, questions, read_json, read_npy
@@ -48,12 +49,17 @@ def pad_rows(examples: Sequence[Example], pad: int) -> Example:
         pad: id of the padding; its label is `IGNORE`.
     """
     longest = max(len(example["ids"]) for example in examples)
-    shape = len(examples), -(-longest // ROUND) * ROUND
-    ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
-    for row, example in enumerate(examples):
-        ids[row, : len(example["ids"])] = torch.tensor(example["ids"])
-        labels[row, : len(example["ids"])] = torch.tensor(example["labels"])
-    return {"ids": ids, "labels": labels}
+    length = -(-longest // ROUND) * ROUND
+    padding = {"ids": pad, "labels": IGNORE}
+    return {name: to_rows([example[name] for example in examples], length, filler) for name, filler in padding.items()}
+
+
+def to_rows(lists: Sequence[Sequence[int]], length: int, filler: int) -> Tensor:
+    """Lists of at most `length` numbers as int64 `[B, length]`, filled up with `filler`.
+
+    One array of all numbers is many times faster than a small tensor for each list.
+    """
+    return torch.from_numpy(np.array([[*row, *[filler] * (length - len(row))] for row in lists], np.int64))
 
 
 def read_ids(record: Record) -> NDArray[np.int64]:

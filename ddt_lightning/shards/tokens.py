@@ -17,15 +17,20 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.packing import check_row_length, make_rows
+from ddt_lightning.shards.permute import NATURAL, marked, permutation
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, expand, read_shard
 from ddt_lightning.shards.rows import pick_view, read_ids, texts_of, with_wordings
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.write import common_fields
-from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
+from ddt_lightning.vocab import Ids, Vocab, load_text_tokenizer, train_text_tokenizer
 
 MOST_TEXTS = 1_000_000  # texts that the text tokenizer is trained on; more hardly change it
 TEXT_MEMBERS = ("txt", "json")
@@ -42,6 +47,7 @@ class RowDecoder:
         columns: layout of the shards.
         seed: of the choice of captions.
         row_length: see `shards/packing.py`.
+        permute: see `shards/permute.py`.
     """
 
     vocab: Vocab
@@ -50,6 +56,7 @@ class RowDecoder:
     columns: Columns
     seed: int
     row_length: int | None = None
+    permute: str = NATURAL
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample in the format `label`."""
@@ -61,7 +68,7 @@ class RowDecoder:
         if label == "text_only":
             ids, labels = self.vocab.text_only(text or "", self.max_length)
             return {"ids": ids, "labels": labels}
-        image = pick_view(read_ids(record), self.seed, sample)
+        image = in_order(pick_view(read_ids(record), self.seed, sample), self.permute, self.vocab)
         if label == "i2t":
             ids, labels = self.vocab.i2t(image, text or "", self.max_length)
         elif label == "image_only" or rng.random() < self.caption_drop:
@@ -73,6 +80,14 @@ class RowDecoder:
     def collate(self, examples: list[Example]) -> Example:
         """Padded or packed ids and labels."""
         return make_rows(examples, self.vocab.pad, self.row_length)
+
+
+def in_order(ids: NDArray[np.int64], permute: str, vocab: Vocab) -> Ids:
+    """Image ids `[K]` so that the model, whatever the vocabulary's order, sees them permuted from that order."""
+    if permute == NATURAL:
+        return ids
+    seen = vocab.reorder(torch.from_numpy(ids))[permutation(permute, len(ids))]
+    return vocab.reorder(seen)
 
 
 def has_ids(record: Record) -> bool:
@@ -102,6 +117,8 @@ class TokenShards(ShardModule):
         vocab: folder of a saved vocabulary; null makes one and saves it in the run's folder.
         text_tokenizer: folder of a text tokenizer for that, e.g. of a Llama; null trains one.
         text_vocab_size: the most pieces of a trained text tokenizer.
+        permute: order in which the model sees an image's ids, `natural`, `reversed`, `stride-N` or `random-SEED`; for
+            studies, as what was trained in another order than the natural one cannot draw.
         columns: where the texts lie in shards of another layout.
         weights: `shards` or `text_shards` -> a weight for each of its patterns, which then are sources of their own
             with exact shares, e.g. `{shards: [0.7, 0.3]}`; null takes all their samples alike.
@@ -135,6 +152,7 @@ class TokenShards(ShardModule):
         vocab: str | None = None,
         text_tokenizer: str | None = None,
         text_vocab_size: int = 1024,
+        permute: str = NATURAL,
         columns: Columns | None = None,
         weights: dict[str, list[float]] | None = None,
         t2i: float = 0.6,
@@ -167,6 +185,8 @@ class TokenShards(ShardModule):
             )
         self.shards, self.val_shards, self.text_shards, self.texts = shards, val_shards, text_shards, texts
         self.vocab_folder, self.text_tokenizer, self.text_vocab_size = vocab, text_tokenizer, text_vocab_size
+        permutation(permute, 1)  # refuses an unknown name
+        self.permute = permute
         self.columns, self.weights = columns or Columns(), weights or {}
         check_weights(self.weights, {"shards": shards, "text_shards": text_shards})
         self.val_text_shards = val_text_shards
@@ -182,7 +202,8 @@ class TokenShards(ShardModule):
             text = load_text_tokenizer(self.text_tokenizer)
         else:
             text = train_text_tokenizer(with_wordings(islice(self._texts(urls), MOST_TEXTS)), self.text_vocab_size)
-        vocab = Vocab(text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"])
+        tokenizer = marked(fields["tokenizer"], self.permute)
+        vocab = Vocab(text, fields["codebook_size"], fields["K"], fields["order"], tokenizer)
         target = self.run_vocab()
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".vocab-", dir=target.parent))
@@ -208,7 +229,7 @@ class TokenShards(ShardModule):
         self.ranks()
         urls = expand(self.shards, "data.shards")
         val_urls = expand(self.val_shards, "data.val_shards") if self.val_shards is not None else []
-        self.vocab = load_vocab(self.vocab_folder or self.run_vocab(), [*urls, *val_urls], "data.shards")
+        self.vocab = load_vocab(self.vocab_folder or self.run_vocab(), [*urls, *val_urls], "data.shards", self.permute)
         check_length(self.max_length, self.vocab.image_tokens)
         if self.shares["t2i"] + self.shares["i2t"] > 0:
             usable, wanted = has_both, "image ids (ids.npy) and a text (txt, json)"
@@ -230,19 +251,23 @@ class TokenShards(ShardModule):
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
-        decoder = RowDecoder(self.vocab, self.max_length, self.caption_drop, self.columns, self.seed, self.row_length)
+        decoder = self.decoder(self.caption_drop, self.seed)
         return self.train_loader(self.train_readers, self.train_slots, decoder)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Held-out batches of this process in the same shares, with every caption; then those of text alone."""
         loaders: list[Loader] = []
-        decoder = RowDecoder(self.vocab, self.max_length, 0.0, self.columns, 0, self.row_length)
+        decoder = self.decoder(0.0, 0)
         if self.val_shards is not None:
             loaders.append(self.val_loader([self.val_reader], self.slots([Fraction(1)], []), decoder))
         if self.val_text_shards is not None:
             self.text_loader = len(loaders)
             loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], decoder))
         return loaders[0] if len(loaders) == 1 else loaders
+
+    def decoder(self, caption_drop: float, seed: int) -> RowDecoder:
+        """Raw samples to rows, for training or validation."""
+        return RowDecoder(self.vocab, self.max_length, caption_drop, self.columns, seed, self.row_length, self.permute)
 
     def slots(self, images: list[Fraction], texts: list[Fraction]) -> list[Slot]:
         """The formats' shares over the sources of images and then those of text alone, if any."""
@@ -276,8 +301,8 @@ def text_reader(module: ShardModule, patterns: list[str]) -> Reader:
     return module.reader(expand(patterns, option), has_text, option, "a text (txt)", train=False)
 
 
-def load_vocab(folder: str | Path, urls: list[str], option: str) -> Vocab:
-    """A saved vocabulary, checked against the `tokens.json` files beside some token shards.
+def load_vocab(folder: str | Path, urls: list[str], option: str, permute: str = NATURAL) -> Vocab:
+    """A saved vocabulary, checked against the `tokens.json` files beside some token shards read in the order `permute`.
 
     Raises:
         FileNotFoundError: there is no vocabulary, or no `tokens.json`.
@@ -285,7 +310,7 @@ def load_vocab(folder: str | Path, urls: list[str], option: str) -> Vocab:
     """
     vocab = Vocab.load(folder)
     fields, place = common_fields(urls, option)
-    vocab.check(fields, f"{place}/tokens.json")
+    vocab.check({**fields, "tokenizer": marked(fields["tokenizer"], permute)}, f"{place}/tokens.json")
     return vocab
 
 

@@ -23,7 +23,6 @@ from ddt_lightning.training.parallel import (
     ParallelConfig,
     forward_method,
     materialise,
-    plain,
     shard,
     whole_state_dict,
     zero_gradient,
@@ -105,14 +104,16 @@ class LanguageModule(pl.LightningModule):
             load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         if self.lora is not None:
             add_lora(self.llm, self.lora)
-        adapted = reader(self.llm, lambda name, start, end: weights.read(name, start, end))
-        shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+        read = None
         if self.folder is not None and parts:
             source = released(self.init_from, "lm") if self.init_from else self.folder
             weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
-            names = {base_name(plain(name)) for name, _ in self.llm.named_parameters()}
+            names = {base_name(name) for name, _ in self.llm.named_parameters()}
             weights.check({name for name in names if name is not None})
-            materialise(self.llm, self.trainer.strategy.root_device, adapted)
+            read = reader(self.llm, weights.read)
+        shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+        if read is not None:
+            materialise(self.llm, self.trainer.strategy.root_device, read)
         self.hidden_states = forward_method(self.llm, hidden_states)
 
     def codes(self) -> Tensor:

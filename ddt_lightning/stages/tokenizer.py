@@ -5,6 +5,7 @@ is compared with. They are three options, not one of several types: a value from
 one config into another.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,10 @@ class TokenizerModule(pl.LightningModule):
         """
         device, key = latents.device, (self.seed, step)
         batch = self.trainer.datamodule.batch_size
+        # a GPU would wait for the noise of a large batch; on a CPU the processes share the cores already
+        threads = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
         return Draws(
-            noise=normal(tuple(latents.shape[1:]), "noise", *key, samples=samples).to(device),
+            noise=normal(tuple(latents.shape[1:]), "noise", *key, samples=samples, threads=threads).to(device),
             times=stratified("time", *key, samples=samples, batch=batch).to(device),
             drop=uniform("drop", *key, samples=samples).to(device),
             revival=generator("revive", self.seed, self.global_step),

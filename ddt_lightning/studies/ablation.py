@@ -2,13 +2,13 @@
 
 In: a study, read from YAML: the `ddt-fit` configuration that every run starts from, and axes, each a mapping from the
 name of a variant to an overlay of that configuration; the first variant of every axis is the reference. Out, in one
-folder: `variants/NAME.yaml` (overlays), `runs/NAME/seed-N/` (a training run with its `eval/`), `steps/` and `logs/`.
-A run that is finished is not run again while its configuration, code and libraries stay; a killed one goes on.
+folder: `variants/NAME.yaml` (overlays), `runs/NAME/seed-N/` (a training run with its `eval/`), and
+runner.py's records. A run that is finished is not run again while its configuration, code and libraries stay;
+a killed one goes on.
 """
 
 import itertools
 import json
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -17,14 +17,12 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from ddt_lightning import cli
-from ddt_lightning.cli import shipped
-from ddt_lightning.commands import main as verbs
 from ddt_lightning.commands.cost import merge, read_yaml
 from ddt_lightning.commands.staging import write_text
-from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
+from ddt_lightning.commands.steps import Step
+from ddt_lightning.studies import runner
+from ddt_lightning.studies.runner import FIT, VERB, Overlay, Run, chain, check, is_done, overlaid
 
-Overlay = dict[str, Any]
 REFERENCE = "reference"
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 TRAINING = ("tokens", "latents", "training", "stages", "shards", "scenes", "seeding.py")
@@ -153,9 +151,8 @@ def plan(study: Study) -> list[Variant]:
     found = []
     for choices in combinations:
         differs = [f"{axis}-{name}" for axis, name in choices.items() if name != first[axis]]
-        overlay: Overlay = {"trainer": {"max_steps": study.steps}}
-        for part in (study.settings, *(study.axes[axis][name] for axis, name in choices.items())):
-            merge(overlay, json.loads(json.dumps(part)))  # a copy: merging fills nested mappings
+        steps: Overlay = {"trainer": {"max_steps": study.steps}}
+        overlay = overlaid(steps, study.settings, *(study.axes[axis][name] for axis, name in choices.items()))
         found.append(Variant("+".join(differs) or REFERENCE, choices, overlay))
     return found
 
@@ -181,7 +178,7 @@ def training(study: Study, variant: Variant, seed: int, out: Path) -> Step:
     """The step that trains one run."""
     words = [word for config in configs_of(study, variant, out) for word in ("--config", config)]
     folder = out / "runs" / variant.name / f"seed-{seed}"
-    command = ["ddt_lightning.cli", "tokenizer", *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
+    command = [FIT, "tokenizer", *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
     about = f"train {study.steps} steps"
     return Step(f"{variant.name}.{seed}.train", about, [command], TRAINING, 0.0, folder)
 
@@ -198,46 +195,24 @@ def measuring(study: Study, variant: Variant, seed: int, out: Path) -> Step:
     options = {"tokens": sorted({total * part // 4 for part in range(4)}), **study.evaluation}
     for name, value in options.items():
         words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    command = ["ddt_lightning.commands.main", *words]
+    command = [VERB, *words]
     return Step(f"{variant.name}.{seed}.eval", "measure", [command], MEASURING, 0.0, folder / "eval")
 
 
 def steps_of(study: Study, variant: Variant, seed: int, out: Path) -> list[tuple[Step, str]]:
     """Training and measuring of a run, with their fingerprints."""
     write_text(out / "variants" / f"{variant.name}.yaml", yaml.safe_dump(variant.overlay, sort_keys=False))
-    found, before = [], ""
-    for step in (training(study, variant, seed, out), measuring(study, variant, seed, out)):
-        before = fingerprint(step, before)
-        found.append((step, before))
-    return found
+    return chain([training(study, variant, seed, out), measuring(study, variant, seed, out)])
 
 
-def is_done(out: Path, steps: list[tuple[Step, str]]) -> bool:
-    """Whether a run was trained and measured as it would be now."""
-    records = [(Record(out, step.name), step.folder, mark) for step, mark in steps]
-    return all(record.done and record.fingerprint == mark and folder.exists() for record, folder, mark in records)
-
-
-def check(study: Study, variant: Variant, out: Path) -> None:
+def check_variant(study: Study, variant: Variant, out: Path) -> None:
     """Read a variant's settings as its run will, without running it.
 
     Raises:
         ValueError: naming the variant, where they make no run.
     """
-    from ddt_lightning.training.run import StageCLI
-
-    module, data = (cli.locate(target) for target in cli.STAGES["tokenizer"])
-    args = [word for config in configs_of(study, variant, out) for word in ("--config", shipped(config))]
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or every trainer lists the devices
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    try:
-        StageCLI(module, data, args=args, stage="tokenizer")
-    except ValueError as error:
-        raise ValueError(f"variant {variant.name}: {error}") from error
-    except SystemExit as usage:
-        raise ValueError(f"variant {variant.name} is not a configuration of `ddt-fit tokenizer`, see above.") from usage
-    verb, words = verbs.split_verb(measuring(study, variant, study.seeds[0], out).commands[0][1:])
-    verbs.parse(verb, verbs.load(verb), words)
+    for step in (training(study, variant, study.seeds[0], out), measuring(study, variant, study.seeds[0], out)):
+        check(step, f"variant {variant.name}")
 
 
 def run_all(study: Study, variants: list[Variant], out: Path) -> dict[str, str]:
@@ -254,32 +229,13 @@ def run_all(study: Study, variants: list[Variant], out: Path) -> dict[str, str]:
     Raises:
         ValueError: the settings of a variant make no run; nothing has been run then.
     """
-    runs = [(variant, seed, steps_of(study, variant, seed, out)) for seed in study.seeds for variant in variants]
-    waiting = [run for run in runs if not is_done(out, run[2])]
-    for variant in {run[0].name: run[0] for run in waiting}.values():
-        check(study, variant, out)
-    failed: dict[str, str] = {}
-    spent: list[float] = []
-    if len(waiting) < len(runs):
-        say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already.")
-    for number, (variant, seed, steps) in enumerate(waiting):
-        left = f"; {minutes(sum(spent) / len(spent) * (len(waiting) - number))} left" if spent else ""
-        say(f"[{number + 1}/{len(waiting)}] {variant.name}, seed {seed}: {study.steps} steps{left}")
-        seconds = 0.0
-        try:
-            for step, mark in steps:
-                record = open_record(out, step, mark)
-                before = record.seconds
-                if not record.done:
-                    record.write()
-                    run_step(step, record, out / "logs" / f"{step.name}.log")
-                    record.done = True
-                    record.write()
-                seconds += record.seconds - before
-        except RuntimeError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            failed[f"{variant.name}, seed {seed}"] = lines[-1]
-            say(f"  failed: {lines[-1]}")
-        else:
-            spent.append(seconds)
-    return failed
+    runs, waiting = [], {}
+    for seed in study.seeds:
+        for variant in variants:
+            steps = steps_of(study, variant, seed, out)
+            runs.append(Run(f"{variant.name}, seed {seed}", f"{study.steps} steps", steps))
+            if not is_done(out, steps):
+                waiting[variant.name] = variant
+    for variant in waiting.values():
+        check_variant(study, variant, out)
+    return runner.run_all(runs, out)

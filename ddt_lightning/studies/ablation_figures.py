@@ -16,13 +16,12 @@ from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.studies import page
 from ddt_lightning.studies.ablation import REFERENCE, Study
 from ddt_lightning.studies.ablation_table import Outcome, explained, read_outcomes, rows
+from ddt_lightning.studies.charts import COLOURS, DARK, GREY, tidy
 from ddt_lightning.studies.samples import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#2f6f9f", "#b5651d", "#2d7d46", "#8a4fa3", "#b23b3b", "#5f8a8b", "#a08520", "#7a5c48", "#c4649a", "#4b5fc9")
-DARK, GREY, SOFT, LINE = "#1d1d1f", "#55585f", "#6a6a70", "#e4e4e2"
 MANY = len(COLOURS) + 1
 PREFIX = "tokenizer/psnr@"
 
@@ -60,14 +59,8 @@ def chart(study: Study, outcomes: Sequence[Outcome], path: Path) -> None:
     figure.suptitle(study.title, x=0.012, ha="left", fontsize=14, color=DARK)
     draw_bars(bars, study, outcomes)
     draw_lines(lines, study, outcomes)
-    for axes in (bars, lines):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(LINE)
-        axes.tick_params(colors=SOFT, length=0)
-        axes.xaxis.label.set_color(SOFT)
-        axes.yaxis.label.set_color(SOFT)
-        axes.grid(axis="x" if axes is bars else "y", color=LINE, linewidth=0.8)
-        axes.set_axisbelow(True)
+    tidy(bars, "x")
+    tidy(lines)
     for text in bars.get_yticklabels():
         text.set_color(DARK)
     figure.savefig(path, dpi=130)

@@ -16,7 +16,9 @@ from typing import Any
 from ddt_lightning.commands.cards import Card, read_cards, versions
 from ddt_lightning.commands.staging import write_json
 from ddt_lightning.commands.steps import Record
-from ddt_lightning.studies.ablation import REFERENCE, Study, is_done, plan, steps_of
+from ddt_lightning.studies import findings
+from ddt_lightning.studies.ablation import REFERENCE, Study, plan, steps_of
+from ddt_lightning.studies.runner import is_done
 
 KEPT = ("value", "interval", "n", "protocol")
 ERRORS = tuple(f"tokenizer/x0_error_{band}_noise" for band in ("low", "mid", "high"))
@@ -51,16 +53,12 @@ class Outcome:
 
 def over_seeds(cards: Sequence[Card]) -> Card:
     """One card for the same score of several seeds: mean, and Student's 95 % interval over seeds."""
-    from scipy.stats import t as student
-
     if len(cards) == 1:
         return {key: cards[0][key] for key in KEPT}
-    values, count = [float(card["value"]) for card in cards], len(cards)
-    mean = sum(values) / count
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(student.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    protocol = f"mean and 95 % interval over {count} seeds, each: {cards[0]['protocol']} (n {cards[0]['n']})"
-    return {"value": mean, "interval": [mean - half, mean + half], "n": count, "protocol": protocol, "by_seed": values}
+    mean = findings.over_seeds([float(card["value"]) for card in cards])
+    protocol = f"mean and 95 % interval over {len(cards)} seeds, each: {cards[0]['protocol']} (n {cards[0]['n']})"
+    found = {"value": mean.value, "interval": list(mean.interval or ()), "n": len(cards), "protocol": protocol}
+    return {**found, "by_seed": mean.by_seed}
 
 
 def collect(study: Study, out: Path) -> list[Outcome]:
@@ -146,15 +144,7 @@ def explained(study: Study, outcomes: Sequence[Outcome]) -> str:
 
 def markdown(study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
     """The table as Markdown whose columns also align as plain text."""
-    head, body = rows(study, outcomes)
-    widths = [max(len(cell) for cell in column) for column in zip(head, *body, strict=True)]
-    names = len(study.axes)
-
-    def line(cells: Sequence[str]) -> str:
-        both = enumerate(zip(cells, widths, strict=True))
-        return "| " + " | ".join(c.ljust(w) if i < names else c.rjust(w) for i, (c, w) in both) + " |"
-
-    rule = "|" + "|".join("-" * (w + 2) if i < names else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
-    lines = [f"# {study.title}", "", line(head), rule, *map(line, body), "", *wrap(explained(study, outcomes), 110)]
+    table = findings.Table(*rows(study, outcomes), names=len(study.axes))
+    lines = [f"# {study.title}", "", *findings.aligned(table), "", *wrap(explained(study, outcomes), 110)]
     lines += [f"\nFailed: {run}: {why}" for run, why in failed.items()]
     return "\n".join(lines) + "\n"

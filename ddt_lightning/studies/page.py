@@ -101,8 +101,8 @@ def tiles(items: Sequence[tuple[str, str, str]]) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    """A PNG or GIF file as a data URI."""
+    return f"data:image/{path.suffix[1:]};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def picture(path: Path, alt: str, verdict: bool | None = None) -> str:

@@ -1,9 +1,9 @@
 """The report of a run: one HTML page without other files, the first thing a stranger opens.
 
 In: a run folder with what is there of `metrics.json`, `eval/*.json` (cards), `eval/samples/*.json` (indexes of sample
-images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), and `study.json` of a study (in
-the folder or one below). Out: the page. What a run does not have is named as missing; samples are those the evaluation
-chose before it knew anything about them.
+images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), and the JSON files of
+studies (`STUDIES`, in the folder or one below). Out: the page. What a run does not have is named as missing; samples
+are those the evaluation chose before it knew anything about them.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,17 @@ from pathlib import Path
 
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
-from ddt_lightning.studies import ablation_figures, page, samples
+from ddt_lightning.studies import ablation_figures, findings, interpolation_figures, page, progressive_figures, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
 
+STUDIES: dict[str, Callable[[Path], str]] = {
+    "study.json": ablation_figures.section,
+    "findings.json": findings.section,
+    "progressive.json": progressive_figures.section,
+    "interpolation.json": interpolation_figures.section,
+}
 STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
 
 HEADLINES = {
@@ -34,9 +40,11 @@ GROUPS = {
     "Questions": "vqa/",
     "Captions": "caption/",
     "Tokenizer": "tokenizer/",
+    "Pictures": "pictures/",
 }
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
-NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error")  # not between 0 and 1 with 1 the best: no bar
+NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
+"""Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
     "edit/exact_match": ("edit/ceiling_tokenizer",),
@@ -68,12 +76,13 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     cards = read_cards(run / "eval")
     metrics = read_json(run / "metrics.json") or {key: card["value"] for key, card in cards.items()}
     stages = _stages(run)
-    studies = [path.parent for path in (run / "study.json", *sorted(run.glob("*/study.json"))) if path.is_file()]
+    places = [run, *sorted(path for path in run.iterdir() if path.is_dir())]
+    studies = [(show, place) for name, show in STUDIES.items() for place in places if (place / name).is_file()]
     if not metrics and not stages and not studies:
         raise ValueError(
-            f"{run} holds neither metrics.json nor a stage's metrics.csv nor a study.json: there is nothing to report."
+            f"{run} holds neither metrics.json nor a stage's metrics.csv nor a study: there is nothing to report."
         )
-    shown = ("studies", "Studies", lambda: "".join(ablation_figures.section(folder) for folder in studies))
+    shown = ("studies", "Studies", lambda: "".join(show(place) for show, place in studies))
     parts: list[tuple[str, str, Callable[[], str]]] = [
         ("scores", "Scores", lambda: _scores(cards, metrics)),
         ("reconstruction", "Reconstruction by number of tokens", lambda: samples.reconstruction(run, cards)),

@@ -54,7 +54,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
         mask: bool `[B,1,1,N]`, which keys may be seen, or None for all.
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, heads, *, D / heads]
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
+        return plain_attention(q, k, v, mask).transpose(1, 2).flatten(2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # [B, Q, D]
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention as two products and a softmax, `[B,H,Q,d]` over `[B,H,N,d]`.
+
+    In bf16 on a CPU the backward of torch's fused attention takes three times as long as that of fp32; this takes less
+    than either where sequences are as short as ours.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, H, Q, N]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def layer_norm(x: Tensor) -> Tensor:

@@ -140,11 +140,7 @@ class ImageTokenizer(nn.Module):
 
     def fingerprint(self) -> str:
         """Sixteen hex digits of the config and the weights: what a token shard names as its tokenizer."""
-        digest = hashlib.blake2b(json.dumps(asdict(self.config), sort_keys=True).encode(), digest_size=8)
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return weights_hash(self, json.dumps(asdict(self.config), sort_keys=True))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors`."""
@@ -185,3 +181,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             raise FileNotFoundError(f"No tokenizer in {folder}: {name} is missing.")
     values: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
     return values
+
+
+def weights_hash(net: nn.Module, config: str = "") -> str:
+    """Sixteen hex digits of a network's weights, and of its config where it is given."""
+    digest = hashlib.blake2b(config.encode(), digest_size=8)
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -37,8 +37,8 @@ class TimesConfig:
     """
 
     power: float = 2.0
-    first_power: float = 12.0
-    fall_steps: int = 500
+    first_power: float = 30.0
+    fall_steps: int = 1500
     law: Literal["uniform", "logit_normal"] = "uniform"
     logit_mean: float = 0.0
     logit_std: float = 1.0

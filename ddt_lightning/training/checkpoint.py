@@ -58,7 +58,23 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
         if not weights:
             raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")
         return weights
-    return load_file(released(path, part) / "model.safetensors")
+    return read_folder(released(path, part))
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """All weights of a folder: of its `model.safetensors`, or of the files that its index names.
+
+    Raises:
+        FileNotFoundError: neither is there, or one of those files is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        raise FileNotFoundError(f"`init_from` ({folder}) lacks the weights {missing[0]}: copy all of its files.")
+    return {key: value for name in sorted(names) for key, value in load_file(folder / name).items()}
 
 
 def exported_facts(path: str | Path) -> dict[str, Any]:

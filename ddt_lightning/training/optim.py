@@ -37,6 +37,8 @@ class OptimConfig:
         beta1: first moment decay of AdamW.
         beta2: second moment decay of AdamW.
         momentum: of muon.
+        orthogonalise_in: numbers in which muon orthogonalises. bfloat16 halves the time where the processor has it.
+        fused: AdamW in one kernel; pays on a GPU.
         weight_decay: decoupled, on matrices only.
         warmup_steps: linear rise from 0.
         total_steps: length of the schedule; 0 for the trainer's `max_steps`.
@@ -51,6 +53,8 @@ class OptimConfig:
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95
+    orthogonalise_in: Literal["float32", "bfloat16"] = "float32"
+    fused: bool = False
     weight_decay: float = 0.01
     warmup_steps: int = 50
     total_steps: int = 0
@@ -81,27 +85,27 @@ def lr_share(step: int, config: OptimConfig, total_steps: int) -> float:
 
 
 @torch.no_grad()
-def orthogonalise(updates: Tensor, iterations: int = 5) -> Tensor:
-    """Push the singular values of every matrix of `[N, rows, columns]` towards 1, in fp32."""
+def orthogonalise(updates: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
+    """Push the singular values of every matrix of `[N, rows, columns]` towards 1, computed in `dtype`."""
     a, b, c = NEWTON_SCHULZ
-    x = updates / (updates.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = (updates / (updates.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2)
     for _ in range(iterations):
         gram = x @ x.transpose(1, 2)
         x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
-    return x.transpose(1, 2) if tall else x
+    return (x.transpose(1, 2) if tall else x).to(updates.dtype)
 
 
-def shared_orthogonalise(updates: Tensor) -> Tensor:
+def shared_orthogonalise(updates: Tensor, dtype: torch.dtype) -> Tensor:
     """`orthogonalise`, with the matrices divided among the processes; all of them hold the same `updates`."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return orthogonalise(updates)
+        return orthogonalise(updates, dtype)
     mine = slice(dist.get_rank(), None, dist.get_world_size())
     result = torch.zeros_like(updates)
     if len(updates[mine]):
-        result[mine] = orthogonalise(updates[mine])
+        result[mine] = orthogonalise(updates[mine], dtype)
     dist.all_reduce(result)
     return result
 
@@ -142,7 +146,8 @@ class Muon(torch.optim.AdamW):
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             ahead = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-            updates = shared_orthogonalise(ahead) * (0.2 * math.sqrt(max(rows, columns)))
+            dtype = getattr(torch, group["orthogonalise_in"])
+            updates = shared_orthogonalise(ahead, dtype) * (0.2 * math.sqrt(max(rows, columns)))
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(updates.unbind(0)), alpha=-group["lr"])
 
@@ -192,14 +197,20 @@ def build_optimizer(
     unused = [pattern for pattern in config.lrs if not any(re.search(pattern, name) for name in named)]
     if unused:
         raise ValueError(f"`optim.lrs` names {unused[0]!r}, which is found in no parameter's name.")
-    shared = {"betas": (config.beta1, config.beta2), "momentum": config.momentum}
+    shared = {
+        "betas": (config.beta1, config.beta2),
+        "momentum": config.momentum,
+        "orthogonalise_in": config.orthogonalise_in,
+    }
     optimizer = Muon(
         [
             {"params": parameters, "lr": lr, "weight_decay": decay, "matrices": matrices, **shared}
             for (lr, decay, matrices), parameters in groups.items()
         ],
         lr=config.lr,
+        fused=config.fused or None,
     )
+    optimizer._step_supports_amp_scaling = False  # of fp16; with the mark Lightning refuses to clip gradients
     total = config.total_steps or total_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_share(step, config, total))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
@@ -31,8 +31,9 @@ class FinalCheckpoint(pl.Callback):
     """Saves `last.ckpt` when training ends, whatever the checkpoint interval."""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save after the last step, before weight averaging puts the averages in place."""
-        if trainer.checkpoint_callback is not None and trainer.global_step >= trainer.max_steps:
+        """Save after the last step, be it by `max_time`, before weight averaging puts the averages in place."""
+        ended = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        if trainer.checkpoint_callback is not None and ended:
             trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
 
 
@@ -91,6 +92,10 @@ class StageCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str, default=f"runs/{self.stage}", help="folder of everything written")
         parser.add_argument("--ckpt_path", type=str | None, default="last", help="continue from here; `last` or a file")
         parser.add_argument("--init_from", type=str | None, default=None, help="start a new run from these weights")
+        text = (
+            "save and leave with exit code 138 after so long; the same call goes on (`trainer.max_time` ends the run)"
+        )
+        parser.add_argument("--call_minutes", type=float | None, default=None, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -117,7 +122,7 @@ class StageCLI(LightningCLI):
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks[:0] = [FinalCheckpoint(), FiniteLoss()]
-        trainer.callbacks.append(StopOnSignal())
+        trainer.callbacks.append(StopOnSignal(self.config.call_minutes))
         return trainer
 
 
@@ -134,6 +139,13 @@ def checkpoint_to_continue(cli: StageCLI) -> Path | None:
     if wanted not in (None, "last"):
         raise FileNotFoundError(f"`ckpt_path` ({wanted}) does not exist.")
     return None
+
+
+def put_averages_in_place(trainer: pl.Trainer) -> None:
+    """What Lightning leaves out where a checkpoint of the last step leaves nothing to train: the end of training."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging):
+            callback.on_train_end(trainer, trainer.lightning_module)
 
 
 def write_release(cli: StageCLI) -> None:
@@ -159,8 +171,9 @@ def run(cli: StageCLI) -> pl.Trainer:
         warnings.filterwarnings("ignore", message)
     run_dir = Path(cli.config.run_dir)
     checkpoint = checkpoint_to_continue(cli)
+    step = resume_step(checkpoint) if checkpoint else 0
     if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:
-        set_aside(run_dir, resume_step(checkpoint) if checkpoint else 0)
+        set_aside(run_dir, step)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
@@ -176,5 +189,7 @@ def run(cli: StageCLI) -> pl.Trainer:
     if cli.trainer.is_global_zero:
         put_back(run_dir)
     if cli.trainer.global_step >= cli.trainer.max_steps > 0:
+        if step >= cli.trainer.max_steps:
+            put_averages_in_place(cli.trainer)
         write_release(cli)
     return cli.trainer

@@ -1,12 +1,14 @@
 """Stopping on a signal: SIGTERM or SIGUSR1 lets the current step end, saves `last.ckpt`, and leaves with 128 + signal.
 
-That is what a scheduler sends before it takes the machine away. Lightning answers inside the signal handler, with a
-collective that meets whatever the other processes are doing, and two processes then wait for each other for ever. Here
-the handler only takes a note; the processes agree after a step, so one signal to any of them stops all.
+That is what a scheduler sends before it takes the machine away; a call whose own time is up leaves as on SIGUSR1.
+Lightning answers inside the signal handler, with a collective that meets whatever the other processes are doing, and
+two processes then wait for each other for ever. Here the handler only takes a note; the processes agree after a step,
+so one signal to any of them stops all.
 """
 
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -15,13 +17,28 @@ import lightning.pytorch as pl
 from ddt_lightning.training.checkpoint import last_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STARTED = time.monotonic()  # of this process, but for a few imports
 
 
 class StopOnSignal(pl.Callback):
-    """Has to stand behind callbacks that follow every step, such as weight averaging: what it saves includes them."""
+    """Has to stand behind callbacks that follow every step, such as weight averaging: what it saves includes them.
 
-    def __init__(self) -> None:
-        self.noted = 0
+    Args:
+        minutes: how long this call may take from its start, or None.
+
+    Raises:
+        ValueError: no time at all.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        if minutes is not None and minutes <= 0:
+            raise ValueError(f"`call_minutes` ({minutes}) must be above 0; null is no limit.")
+        self.noted, self.minutes = 0, minutes
+
+    @property
+    def late(self) -> bool:
+        """Whether this call's time is up."""
+        return self.minutes is not None and time.monotonic() - STARTED > 60 * self.minutes
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The signal handler."""
@@ -34,6 +51,8 @@ class StopOnSignal(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - the batch is of no interest
         """Agree; when any process was told to stop, save and leave."""
+        if self.late and not self.noted:
+            self.noted = signal.SIGUSR1
         agree = trainer.strategy.reduce_boolean_decision
         if not agree(bool(self.noted), all=False):
             return
@@ -41,6 +60,7 @@ class StopOnSignal(pl.Callback):
         if trainer.checkpoint_callback is not None:
             trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
         if trainer.is_global_zero:
-            where = f"stopped by {number.name} after step {trainer.global_step}"
+            cause = f"`call_minutes` ({self.minutes:g})" if self.late else number.name
+            where = f"stopped by {cause} after step {trainer.global_step}"
             print(f"ddt-fit: {where}; the same command goes on from there", file=sys.stderr)
         raise SystemExit(128 + number)

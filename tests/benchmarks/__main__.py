@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-SHARED = ("__main__", "timing", "sizes")
+SHARED = ("__main__", "timing", "sizes", "device")
 NAMES = [path.stem for path in sorted(Path(__file__).parent.glob("*.py")) if path.stem not in SHARED]
 
 

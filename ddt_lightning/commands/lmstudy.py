@@ -1,0 +1,240 @@
+"""`ddt study order|scaling|text|against`: experiments on language models of ids, from one YAML each.
+
+In: a study's YAML. Out, in one folder: findings.json, study.md, pictures and the runs. The same call goes on where it
+was stopped; a run that is done with the same settings is not run again.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ddt_lightning.studies.findings import Findings
+    from ddt_lightning.studies.runner import Run
+
+
+def order(
+    *,
+    out: str = "runs/study-order",
+    config: str = "stages/study-order.yaml",
+    sets: list[str] | str | None = None,
+    orders: list[str] | None = None,
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    text: bool = True,
+    plan: bool = False,
+) -> None:
+    """Train one small language model on ids in several orders: what shuffling tokens costs, by tokenizer.
+
+    Args:
+        out: folder for README.md (the protocol), study.md, findings.json, study.png, penalty.png and the runs.
+        config: the study, a YAML file.
+        sets: pairs name=FOLDER of token shards (images-train-*.tar, images-val-*.tar), instead of the file's.
+        orders: natural, reversed, stride-N, random; instead of the file's.
+        steps: optimizer steps of each run.
+        seeds: of each run.
+        text: whether words are studied beside the sets.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    from ddt_lightning.studies import order as study_of
+    from ddt_lightning.studies import order_figures
+
+    pairs = [sets] if isinstance(sets, str) else sets
+    named = study_of.from_pairs(pairs) if pairs else None
+    changed = {"sets": named, "orders": orders, "steps": steps, "seeds": seeds}
+    study = study_of.OrderStudy.read(config, {**changed, "words": None if text else {}})
+    folder = Path(out)
+    runs = study_of.plan(study, folder)
+    if listed(runs, plan):
+        return
+    study_of.write_protocol(study, folder)
+    failed = run_checked(runs, folder)
+    scores = study_of.collect(study, folder)
+    if scores:
+        order_figures.draw(study, scores, folder)
+    conclude(study_of.findings(study, scores, failed), folder)
+
+
+def scaling(
+    *,
+    out: str = "runs/study-scaling",
+    config: str = "stages/study-scaling.yaml",
+    shards: str | None = None,
+    tokenizer: str | None = None,
+    score: bool | None = None,
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    plan: bool = False,
+) -> None:
+    """Train language models of several sizes, score them along their training, and fit a power law to the losses.
+
+    Args:
+        out: folder for study.md, findings.json, study.png, grid.png and the runs.
+        config: the study, a YAML file.
+        shards: folder of token shards (images-train-*.tar, images-val-*.tar), instead of the file's.
+        tokenizer: run or folder of the image tokenizer that made the ids, instead of the file's; `none` draws nothing.
+        score: draw and score all prompts of the suite at every checkpoint, not only a few to look at.
+        steps: optimizer steps of each run.
+        seeds: of each size.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    from dataclasses import replace
+
+    from ddt_lightning.studies import scaling as study_of
+    from ddt_lightning.studies import scaling_figures
+    from ddt_lightning.studies.runner import overlaid
+
+    changed = {"tokenizer": tokenizer, "score": score, "steps": steps, "seeds": seeds}
+    study = study_of.ScalingStudy.read(config, changed)
+    if tokenizer == "none":
+        study = replace(study, tokenizer=None)
+    if shards is not None:
+        named = {"shards": [f"{shards}/images-train-*.tar"], "val_shards": [f"{shards}/images-val-*.tar"]}
+        study = replace(study, settings=overlaid(study.settings, {"data": named}))
+    folder = Path(out)
+    runs = study_of.plan(study, folder)
+    if listed(runs, plan):
+        return
+    failed = run_checked(runs, folder)
+    points = study_of.collect(study, folder)
+    if points:
+        scaling_figures.draw(study, points, folder)
+    conclude(study_of.findings(study, points, failed), folder)
+
+
+def text(
+    *,
+    out: str = "runs/study-text",
+    config: str = "stages/study-text.yaml",
+    sets: list[str] | str | None = None,
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    plan: bool = False,
+) -> None:
+    """Train the same model on text alone and on the same text with images: what images do to held-out text.
+
+    Args:
+        out: folder for study.md, findings.json, study.png and the runs.
+        config: the study, a YAML file.
+        sets: pairs name=FOLDER of token shards (images-train-*.tar) of the same images, instead of the file's.
+        steps: optimizer steps of each run.
+        seeds: of each run.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    from ddt_lightning.studies import mixture as study_of
+    from ddt_lightning.studies.order import from_pairs
+
+    pairs = [sets] if isinstance(sets, str) else sets
+    named = {name: shards["shards"] for name, shards in from_pairs(pairs).items()} if pairs else None
+    study = study_of.MixtureStudy.read(config, {"sets": named, "steps": steps, "seeds": seeds})
+    folder = Path(out)
+    runs = study_of.plan(study, folder)
+    if listed(runs, plan):
+        return
+    study_of.make_text_tokenizer(study, folder)
+    failed = run_checked(runs, folder)
+    final, curves = study_of.collect(study, folder)
+    if final:
+        study_of.draw(study, final, curves, folder)
+    conclude(study_of.findings(study, final, failed), folder)
+
+
+def against(
+    *,
+    out: str = "runs/study-against",
+    config: str = "stages/study-against.yaml",
+    tokenizers: list[str] | str | None = None,
+    shards: str | None = None,
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    plan: bool = False,
+) -> None:
+    """Train the same language model on the ids of several image tokenizers, and compare what it draws and edits.
+
+    Args:
+        out: folder for study.md, findings.json, study.png, draw.png, edit.png, the token shards and the runs.
+        config: the study, a YAML file.
+        tokenizers: pairs name=FOLDER of tokenizer runs, instead of the file's; the first one is the reference.
+        shards: folder of `ddt data scenes`, instead of the file's.
+        steps: optimizer steps of each pretraining.
+        seeds: of each tokenizer's language model.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+        ValueError: the tokenizers spend different bits on an image.
+    """
+    from ddt_lightning.studies import against as study_of
+    from ddt_lightning.studies.order import split_pair
+
+    pairs = [tokenizers] if isinstance(tokenizers, str) else tokenizers
+    named = dict(split_pair(pair, "--tokenizers") for pair in pairs) if pairs else None
+    study = study_of.AgainstStudy.read(config, {"tokenizers": named, "shards": shards, "steps": steps, "seeds": seeds})
+    folder = Path(out)
+    encodings, runs = study_of.encodings(study, folder), study_of.plan(study, folder)
+    if listed([*encodings, *runs], plan):
+        return
+    check_all([*encodings, *runs], folder)
+    if failed := run_checked(encodings, folder):
+        raise RuntimeError(f"encoding failed ({'; '.join(failed.values())}); see {out}/logs.")
+    bits = study_of.check_bits(study, folder)
+    failed = run_checked(runs, folder)
+    scores = study_of.collect(study, folder)
+    if scores:
+        study_of.draw(study, scores, folder)
+    conclude(study_of.findings(study, scores, bits, failed), folder)
+
+
+def listed(runs: Sequence["Run"], plan: bool) -> bool:
+    """Whether only the plan was asked for; it is printed then."""
+    for run in runs if plan else []:
+        print(f"{run.name}: {run.about}")
+    return plan
+
+
+def check_all(runs: Sequence["Run"], out: Path) -> None:
+    """Read the settings of everything that waits.
+
+    Raises:
+        ValueError: settings make no run.
+    """
+    from ddt_lightning.studies import runner
+
+    for run in runs:
+        if not runner.is_done(out, run.steps):
+            for step, _ in run.steps:
+                runner.check(step, run.name)
+
+
+def run_checked(runs: Sequence["Run"], out: Path) -> dict[str, str]:
+    """Read the settings of everything that waits, then run it; what failed, by run.
+
+    Raises:
+        ValueError: settings make no run; nothing has been run then.
+    """
+    from ddt_lightning.studies import runner
+
+    check_all(runs, out)
+    return runner.run_all(runs, out)
+
+
+def conclude(found: "Findings", out: Path) -> None:
+    """Write and print what was found.
+
+    Raises:
+        RuntimeError: runs failed.
+    """
+    from ddt_lightning.studies.findings import write_findings
+
+    print(f"\n{write_findings(found, out)}\nEverything is in {out}; `ddt report {out}` makes a page of it.")
+    if found.failed:
+        raise RuntimeError(f"{len(found.failed)} runs failed ({', '.join(found.failed)}); see {out}/logs.")

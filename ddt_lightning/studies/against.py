@@ -1,0 +1,238 @@
+"""Image tokenizers against each other through the same language model: encode, pretrain, instruct, draw and edit.
+
+Everything but the ids is the same: image, edit and question shards, text, network, steps, batches, prompts and edits.
+The tokenizers are to have equal bits, K log2(codes), within a tolerance; a tokenizer with more could win by that alone.
+Each is a run folder that `ddt encode --tokenizer` accepts, of whatever kind. Source: DDT-LLaMA's comparison with MoVQ
+through Gemma2-2B.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddt_lightning.commands.cards import read_cards
+from ddt_lightning.commands.files import find_tokenizer
+from ddt_lightning.commands.sheets import Row, sheet
+from ddt_lightning.commands.steps import Step
+from ddt_lightning.shards.write import read_tokens_json
+from ddt_lightning.studies.findings import Findings, Mean, Table, over_seeds, paired
+from ddt_lightning.studies.panels import draw_bars, panels, save
+from ddt_lightning.studies.runner import (
+    Overlay,
+    Run,
+    Training,
+    chain,
+    fit_step,
+    inputs_mark,
+    is_done,
+    overlaid,
+    verb_step,
+)
+from ddt_lightning.studies.samples import read_json
+
+ENCODING = ("commands/encode.py", "commands/encoding.py", "shards", "tokens", "spatial")
+SCORING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
+SHOWN = {"t2i/shapes_geneval/": "drawing: ", "edit/exact_match": "editing: "}
+PLAIN = (
+    "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
+    "and edits says which way of writing pictures suits it better."
+)
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstStudy(Training):
+    """Tokenizers side by side. `configs`, `settings` and `steps` are of pretraining.
+
+    Args:
+        tokenizers: {name: run or folder of a tokenizer}; the first one is what the others are compared with.
+        orders: {name: order of its ids in the language model}, where it is not `fine_to_coarse`.
+        shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
+        bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
+        instruct: {configs, settings, steps} of instruction tuning.
+        coding: further options of `ddt encode`.
+        drawing: options of `ddt eval t2i`.
+        editing: options of `ddt eval edit`.
+    """
+
+    tokenizers: dict[str, str]
+    shards: str
+    orders: dict[str, str] = field(default_factory=dict)
+    bits_tolerance: float = 0.02
+    instruct: dict[str, Any] = field(default_factory=dict)
+    coding: dict[str, Any] = field(default_factory=dict)
+    drawing: dict[str, Any] = field(default_factory=dict)
+    editing: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.tokenizers) < 2:
+            raise ValueError(f"`tokenizers` ({', '.join(self.tokenizers)}) must name at least two, {{name: folder}}.")
+        if unknown := sorted(set(self.orders) - set(self.tokenizers)):
+            raise ValueError(f"`orders` ({unknown[0]}) is none of the tokenizers {', '.join(self.tokenizers)}.")
+        if sorted(self.instruct) != ["configs", "settings", "steps"]:
+            raise ValueError(f"`instruct` ({', '.join(self.instruct)}) must have configs, settings and steps.")
+
+
+def encode_step(study: AgainstStudy, name: str, out: Path) -> tuple[Step, str]:
+    """The step that encodes all shards with one tokenizer."""
+    kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
+    options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
+    weights = find_tokenizer(study.tokenizers[name]) / "model.safetensors"
+    facts = weights.stat()
+    mark = f"{inputs_mark(kinds, 'shards')} {weights} {facts.st_size} {facts.st_mtime_ns}"
+    return chain([verb_step(f"{name}.encode", "encode", options, ENCODING, out / "tokens" / name)], mark)[0]
+
+
+def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+    """Pretraining, instruction tuning, drawing and editing with one tokenizer's ids."""
+    tokens, run = out / "tokens" / name, out / "runs" / name / f"seed-{seed}"
+    ids: Overlay = {"shards": [f"{tokens}/images-train-*.tar"], "val_shards": [f"{tokens}/images-val-*.tar"],
+                    "text_shards": [f"{study.shards}/text-train-*.tar"],
+                    "texts": [f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]}  # fmt: skip
+    overlay = overlaid({"trainer": {"max_steps": study.steps}}, study.settings, {"data": ids})
+    pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", study.configs, overlay, seed, out, run / "pretrain")
+    chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
+                      "edits": [f"{tokens}/edits-train-*.tar"],
+                      "questions": [f"{tokens}/questions-train-*.tar"]}  # fmt: skip
+    more = {"trainer": {"max_steps": study.instruct["steps"]}}
+    tuned = overlaid(more, study.instruct["settings"], {"data": chats, "init_from": str(run / "pretrain")})
+    instruct = fit_step(f"{name}.{seed}.instruct", "instruct", study.instruct["configs"], tuned, seed, out,
+                        run / "instruct")  # fmt: skip
+    loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name]}
+    scored = [
+        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, SCORING, run / "eval-t2i"),
+        verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, SCORING, run / "eval-edit"),
+    ]
+    mark = f"{encode_step(study, name, out)[1]} {inputs_mark([f'{study.shards}/text-train-*.tar'], 'shards')}"
+    return chain([pretrain, instruct, *scored], mark)
+
+
+def encodings(study: AgainstStudy, out: Path) -> list[Run]:
+    """Encoding of all shards by each tokenizer."""
+    return [Run(f"{name}, encode", "images, edits, questions", [encode_step(study, name, out)])
+            for name in study.tokenizers]  # fmt: skip
+
+
+def plan(study: AgainstStudy, out: Path) -> list[Run]:
+    """All trainings, seed by seed."""
+    about = f"pretrain {study.steps} steps, instruct {study.instruct['steps']}, draw and edit"
+    return [
+        Run(f"{name}, seed {seed}", about, steps_of(study, name, seed, out))
+        for seed in study.seeds
+        for name in study.tokenizers
+    ]
+
+
+def check_bits(study: AgainstStudy, out: Path) -> dict[str, float]:
+    """{tokenizer: bits of an image} of the encoded shards.
+
+    Raises:
+        ValueError: they differ by more than the tolerance.
+    """
+    found = {}
+    for name in study.tokenizers:
+        fields = read_tokens_json(out / "tokens" / name)
+        found[name] = fields["K"] * math.log2(fields["codebook_size"])
+    first = next(iter(found.values()))
+    for name, bits in found.items():
+        if abs(bits - first) > study.bits_tolerance * first:
+            raise ValueError(
+                f"`tokenizers.{name}` spends {bits:.0f} bits on an image, the first one {first:.0f}: compare those of "
+                f"equal K log2(codes), or raise `bits_tolerance` ({study.bits_tolerance})."
+            )
+    return found
+
+
+def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
+    """{score: {tokenizer: {seed: value}}} of the finished runs: drawing by tag, edits by kind."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for name in study.tokenizers:
+        for seed in study.seeds:
+            steps = steps_of(study, name, seed, out)
+            if not is_done(out, steps):
+                continue
+            for step, _ in steps[2:]:
+                for key, card in read_cards(step.folder).items():
+                    start = next((start for start in SHOWN if key.startswith(start)), None)
+                    if start is not None:
+                        part = key.removeprefix(start).strip("/").replace("_", " ") or "all kinds"
+                        scores = found.setdefault(f"{SHOWN[start]}{part}", {}).setdefault(name, {})
+                        scores[seed] = float(card["value"])
+    return found
+
+
+def draw(study: AgainstStudy, scores: Scores, out: Path) -> None:
+    """`study.png`, and `draw.png` and `edit.png`: the same prompts and edits, a column for each tokenizer."""
+    figure, grid = panels(study.title, 1, 1, width=max(8.0, 0.75 * len(scores)), height=3.8)
+    bars: dict[str, dict[str, Mean]] = {
+        key.replace(": ", "\n"): {name: over_seeds(list(by_seed.values())) for name, by_seed in one.items()}
+        for key, one in scores.items()
+    }
+    draw_bars(grid[0, 0], bars, "share that is right", "")
+    grid[0, 0].tick_params(axis="x", labelsize=7)
+    save(figure, out / "study.png")
+    pictures = {"draw.png": ("eval-t2i", "t2i", "prompt"), "edit.png": ("eval-edit", "edit", "instruction")}
+    for file, (part, index, text) in pictures.items():
+        folders = {name: out / "runs" / name / f"seed-{study.seeds[0]}" / part for name in study.tokenizers}
+        listed = {name: read_json(folder / "samples" / f"{index}.json") for name, folder in folders.items()}
+        listed = {name: items for name, items in listed.items() if items}
+        if listed:
+            rows, titles = same(listed, folders, text)
+            sheet(rows, titles=titles).save(out / file)
+
+
+def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tuple[list[Row], list[str]]:
+    """Rows of what every tokenizer made of one prompt or edit, two of each tag or kind, and the columns' titles."""
+    first = next(iter(listed))
+    titles, rows = [], []
+    shown: dict[str, int] = {}
+    for number, item in enumerate(listed[first]):
+        kind = item.get("tag", item.get("type"))
+        shown[kind] = shown.get(kind, 0) + 1
+        if shown[kind] > 2:
+            continue
+        cells = [] if "source" not in item else [("source", folders[first] / item["source"])]
+        for name, items in listed.items():
+            other = items[number]
+            if other[text] != item[text]:
+                raise ValueError(f"{folders[name]} and {folders[first]} were asked different things: run both again.")
+            cells.append((name, folders[name] / (other["result"] if "result" in other else other["files"][0])))
+        cells += [] if "target" not in item else [("target", folders[first] / item["target"])]
+        titles = [title for title, _ in cells]
+        rows.append(Row(item[text], [np.asarray(Image.open(file).convert("RGB")) for _, file in cells], str(kind)))
+    return rows, titles
+
+
+def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], failed: dict[str, str]) -> Findings:
+    """The side-by-side table."""
+    first, *others = study.tokenizers
+    head = ["score", *(cell for name in study.tokenizers for cell in (name, "95 %"))]
+    head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]
+    rows = []
+    for key, one in scores.items():
+        cells = [key]
+        for name in study.tokenizers:
+            cells += over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""]
+        for name in others:
+            change = paired(one.get(name, {}), one.get(first, {}))
+            cells += change.shown("+.3f") if change is not None else ["", ""]
+        rows.append(cells)
+    spent = ", ".join(f"{name} {value:.0f}" for name, value in bits.items())
+    seeds = {len(by_seed) for one in scores.values() for by_seed in one.values()}
+    explained = (
+        f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Drawing by the tags of "
+        "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
+        f"equals its target. Means over {' or '.join(map(str, sorted(seeds))) or 'no'} seeds, intervals and "
+        "differences over seeds; one seed has no interval."
+    )
+    pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
+                "draw.png": "The same prompts drawn through each tokenizer.",
+                "edit.png": "The same edits made through each tokenizer."}  # fmt: skip
+    numbers = {"scores": scores, "bits": dict(bits)}
+    return Findings("against", study.title, PLAIN, explained, [Table(head, rows)], pictures, numbers, failed)

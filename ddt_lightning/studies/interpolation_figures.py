@@ -1,0 +1,132 @@
+"""Counterfactual interpolation to look at: a sheet of pictures, a chart, and a section of the report.
+
+In: outcomes and pictures of some models. Out: `interpolation-grid.png` (a block for each pair, a row for each model),
+`interpolation.png` (way and evenness against the share of exchanged tokens), HTML.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddt_lightning.commands.cards import Card
+from ddt_lightning.commands.sheets import Row, sheet, stacked
+from ddt_lightning.studies import page
+from ddt_lightning.studies.charts import COLOURS, DARK, SOFT, percent, spread_of, tidy
+from ddt_lightning.studies.interpolation import BLEND, CUT, NAME, Mixing, read_mixing
+from ddt_lightning.studies.side_by_side import Arrays
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CELL, LABEL = 96, 150
+GRID, CHART = f"{NAME}-grid.png", f"{NAME}.png"
+TEXTS = {
+    GRID: "Left what A's tokens give, right B's; between them the first tokens are B's and the others A's.",
+    CHART: "Means over pairs, bars of 95 %; hollow: fewer than half of the pairs have left A and not arrived at B.",
+}
+
+
+def figures(outcomes: Sequence[Mixing], found: Sequence[Arrays], shares: Sequence[float], out: Path) -> list[str]:
+    """Draw the sheet and the chart; the names of the files.
+
+    Args:
+        outcomes: of each model, and of the mixes of pixels.
+        found: their arrays, with `pictures`.
+        shares: of B's tokens.
+        out: folder.
+    """
+    blocks = []
+    for n in range(len(found[0]["pictures"])):
+        rows = [
+            Row(one.name, [image.transpose(1, 2, 0) for image in arrays["pictures"][n]], note(one))
+            for one, arrays in zip(outcomes, found, strict=True)
+        ]
+        titles = ["A", *(f"{percent(share)} of B" for share in shares), "B"]
+        blocks.append(sheet(rows, titles=titles if n == 0 else None, cell=CELL, label_width=LABEL))
+    stacked(blocks).save(out / GRID)
+    chart(outcomes, shares, out / CHART)
+    return [GRID, CHART]
+
+
+def note(one: Mixing) -> str:
+    """What a row of the sheet exchanges."""
+    if one.tokens:
+        return f"first of {one.tokens} tokens"
+    return "upper rows of B" if one.name == CUT else "weighted mean of A and B"
+
+
+def chart(outcomes: Sequence[Mixing], shares: Sequence[float], path: Path) -> None:
+    """Evenness and way against the share of B's tokens."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 4.1), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2)
+    models = [one.name for one in outcomes if one.tokens]
+    titles = ("Spread of the change (0: regions are swapped, 1: all alike)", "Way of the picture from A to B")
+    for axes, key, title in zip(panels, ("spread", "moved"), titles, strict=True):
+        for one in outcomes:
+            colour = COLOURS[models.index(one.name) % len(COLOURS)] if one.tokens else SOFT
+            draw_line(axes, one, key, shares, colour)
+        axes.set_title(title, loc="left", fontsize=10.5, color=DARK)
+        axes.set_xlabel("tokens of B, % of all")
+        axes.set_xticks([100 * share for share in shares], [f"{100 * share:.3g}" for share in shares])
+        axes.set_ylim(-0.04, 1.04)
+        tidy(axes)
+    figure.legend(
+        *panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(outcomes)), frameon=False,
+        fontsize=9, labelcolor=DARK,
+    )  # fmt: skip
+    figure.savefig(path, dpi=130)
+
+
+def draw_line(axes: "Axes", one: Mixing, key: str, shares: Sequence[float], colour: str) -> None:
+    """One score of one model, with bars for the intervals; hollow where less than half of the pairs have it."""
+    scores: list[Card | None] = getattr(one, key)
+    told = [(100 * share, score) for share, score in zip(shares, scores, strict=True) if score is not None]
+    width, style = (1.8, "-") if one.tokens else (1.2, ":" if one.name == BLEND else "--")
+    axes.plot(
+        [x for x, _ in told], [score["value"] for _, score in told], style, color=colour, linewidth=width, marker="o",
+        markersize=4.5, label=one.name,
+    )  # fmt: skip
+    most = max((score["n"] for score in one.moved if score is not None), default=0)
+    for x, score in told:
+        if score["interval"]:
+            axes.plot([x, x], score["interval"], color=colour, linewidth=1.2)
+        if score["n"] < most / 2:
+            axes.plot([x], [score["value"]], "o", color="white", markeredgecolor=colour, markersize=4.5, zorder=3)
+
+
+def section(folder: Path) -> str:
+    """The report's part about counterfactual interpolation."""
+    outcomes, content = read_mixing(folder)
+    shares = content["settings"]["shares"]
+    html = "<h3>Exchanging tokens between two images</h3>"
+    html += (
+        "<p>The first tokens of an image A are exchanged for those of an image B: spatial tokens paste regions of B "
+        "into A, tokens that describe the whole picture change all of it. "
+        f"<span class='soft'>{content['pairs']} pairs, {escape(content['source'])}.</span></p>"
+    )
+    for name in content["figures"]:
+        html += page.figure(page.picture(folder / name, TEXTS[name]), TEXTS[name])
+    head = ["spread of the change", *(f"{percent(share)} of B" for share in shares)]
+    body = []
+    for title, key in (("", "spread"), ("Way from A to B", "moved")):
+        body += [[title]] if title else []
+        for one in outcomes:
+            cells = (cell(score, content["pairs"]) for score in getattr(one, key))
+            faint = "" if one.tokens else "bound:"
+            body.append([faint + escape(one.name), *(f'<td class="n">{escape(cell)}</td>' for cell in cells)])
+    text = (
+        "Spread: 0 where places come wholly from A or from B (cut), 1 where every place is equally far on the way "
+        "(blend); places where A and B agree do not count. &plusmn;: 95 %, bootstrap over pairs; in brackets: of how "
+        "many pairs, where others have not left A or have arrived at B."
+    )
+    return html + page.table(head, body) + f"<p class='soft small'>{text}</p>"
+
+
+def cell(score: Card | None, pairs: int) -> str:
+    """A score with its interval, and of how many pairs it is where not of all."""
+    if score is None:
+        return "-"
+    return spread_of(score, 2) + (f" ({score['n']})" if score["n"] < pairs else "")

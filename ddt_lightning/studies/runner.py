@@ -1,0 +1,229 @@
+"""What studies share: runs of several steps, each skipped when it is done as it would be now, continued when killed.
+
+A run is a chain of command lines (train, then measure). In one folder: `variants/` (the overlays that runs differ by),
+`steps/` (what is known of each step) and `logs/`. Fingerprints are those of `commands/steps.py`, and each covers the
+steps before it and the shards that the first one reads.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from ddt_lightning import cli
+from ddt_lightning.cli import shipped
+from ddt_lightning.commands import main as verbs
+from ddt_lightning.commands.cost import merge, read_yaml
+from ddt_lightning.commands.staging import write_text
+from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
+from ddt_lightning.shards.read import expand
+
+Overlay = dict[str, Any]
+FIT, VERB = "ddt_lightning.cli", "ddt_lightning.commands.main"
+LANGUAGE = ("lm", "training", "stages", "shards", "seeding.py", "vocab.py")  # code that a language model depends on
+
+
+@dataclass(frozen=True)
+class Run:
+    """One thing to train and measure.
+
+    Args:
+        name: what a person reads.
+        about: the same, of what is being done.
+        steps: in order, each with its fingerprint.
+    """
+
+    name: str
+    about: str
+    steps: list[tuple[Step, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What every study of language models says about its runs.
+
+    Args:
+        title: what tables and pictures are headed with.
+        configs: YAML files of `ddt-fit pretrain` that every run starts from, merged in order; also the process layout.
+        settings: overlay of every run.
+        steps: optimizer steps of every run.
+        seeds: of every run: fresh weights, order of the data.
+    """
+
+    title: str
+    configs: list[str]
+    settings: Overlay = field(default_factory=dict)
+    steps: int = 600
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"`steps` ({self.steps}) must be at least 1.")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"`seeds` ({self.seeds}) must name each seed once, and at least one.")
+
+    @classmethod
+    def read(cls, path: str, changed: dict[str, Any]) -> Self:
+        """A study from a YAML file.
+
+        Args:
+            path: the file.
+            changed: fields to replace; those that are None stay.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it does not describe a study of this kind.
+        """
+        values = read_yaml([path])
+        known = {one.name for one in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"{path} has no option {unknown[0]!r}; this study has {', '.join(sorted(known))}.")
+        values |= {name: value for name, value in changed.items() if value is not None}
+        if missing := [name for name in ("title", "configs") if not values.get(name)]:
+            raise ValueError(f"{path} lacks `{missing[0]}`.")
+        return cls(**values)
+
+
+def overlaid(*parts: Overlay) -> Overlay:
+    """Overlays merged in order, into a new one."""
+    merged: Overlay = {}
+    for part in parts:
+        merge(merged, json.loads(json.dumps(part)))  # a copy: merging fills nested mappings
+    return merged
+
+
+def fit_step(
+    name: str, stage: str, configs: Sequence[str], overlay: Overlay, seed: int, out: Path, folder: Path
+) -> Step:
+    """The step that trains one language model; writes its overlay.
+
+    Args:
+        name: of the step and of the overlay.
+        stage: of `ddt-fit`.
+        configs: YAML files below the overlay.
+        overlay: what this run says beyond them.
+        seed: of the run.
+        out: the study's folder.
+        folder: the run's.
+    """
+    file = out / "variants" / f"{name}.yaml"
+    write_text(file, yaml.safe_dump(overlay, sort_keys=False))
+    words = [word for config in (*configs, str(file)) for word in ("--config", config)]
+    command = [FIT, stage, *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
+    return Step(name, f"train {name}", [command], LANGUAGE, 0.0, folder)
+
+
+def verb_step(name: str, verb: str, options: dict[str, Any], code: tuple[str, ...], folder: Path) -> Step:
+    """The step of a `ddt` verb that writes `folder`.
+
+    Args:
+        name: of the step.
+        verb: e.g. `eval t2i`.
+        options: of the verb; those that are None are left out.
+        code: parts of the package that the result depends on.
+        folder: what the verb writes, given as its `--out`.
+    """
+    words = [*verb.split(), "--out", str(folder)]
+    for option, value in options.items():
+        if value is not None:
+            words += [f"--{option}", value if isinstance(value, str) else json.dumps(value)]
+    return Step(name, verb, [[VERB, *words]], code, 0.0, folder)
+
+
+def chain(steps: Sequence[Step], before: str = "") -> list[tuple[Step, str]]:
+    """Steps with their fingerprints, each of which covers those before it, and `before`."""
+    found = []
+    for step in steps:
+        before = fingerprint(step, before)
+        found.append((step, before))
+    return found
+
+
+def inputs_mark(patterns: Sequence[str], option: str) -> str:
+    """What a result depends on of the shards it is made from: their names, sizes, and the `tokens.json` beside them.
+
+    Raises:
+        FileNotFoundError: a pattern matches nothing; the message names `option`.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    urls = expand(list(patterns), option)
+    for url in urls:
+        digest.update(f"{url} {Path(url).stat().st_size if Path(url).is_file() else 'remote'}\n".encode())
+    for folder in dict.fromkeys(Path(url).parent for url in urls):
+        if (folder / "tokens.json").is_file():
+            digest.update((folder / "tokens.json").read_bytes())
+    return digest.hexdigest()
+
+
+def is_done(out: Path, steps: Sequence[tuple[Step, str]]) -> bool:
+    """Whether steps were done as they would be now."""
+    records = [(Record(out, step.name), step.folder, mark) for step, mark in steps]
+    return all(record.done and record.fingerprint == mark and folder.exists() for record, folder, mark in records)
+
+
+def check(step: Step, label: str) -> None:
+    """Read a step's settings as its commands will, without running them.
+
+    Raises:
+        ValueError: naming `label`, where they make no run.
+    """
+    from ddt_lightning.training.run import StageCLI
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or every trainer lists the devices
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for module, *words in step.commands:
+        if module == VERB:
+            verb, rest = verbs.split_verb(words)
+            verbs.parse(verb, verbs.load(verb), rest)
+            continue
+        stage, args = words[0], [shipped(word) for word in words[1:]]
+        net, data = (cli.locate(target) for target in cli.STAGES[stage])
+        try:
+            StageCLI(net, data, args=args, stage=stage)
+        except ValueError as error:
+            raise ValueError(f"{label}: {error}") from error
+        except SystemExit as usage:
+            raise ValueError(f"{label} is not a configuration of `ddt-fit {stage}`, see above.") from usage
+
+
+def run_all(runs: Sequence[Run], out: Path) -> dict[str, str]:
+    """Run what is not done; a run that fails does not stop the others.
+
+    Args:
+        runs: in order; a step that several of them share is run once.
+        out: the study's folder.
+
+    Returns:
+        What went wrong, by name of the run.
+    """
+    waiting = [run for run in runs if not is_done(out, run.steps)]
+    failed: dict[str, str] = {}
+    spent: list[float] = []
+    if len(waiting) < len(runs):
+        say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already.")
+    for number, run in enumerate(waiting):
+        left = f"; {minutes(sum(spent) / len(spent) * (len(waiting) - number))} left" if spent else ""
+        say(f"[{number + 1}/{len(waiting)}] {run.name}: {run.about}{left}")
+        seconds = 0.0
+        try:
+            for step, mark in run.steps:
+                record = open_record(out, step, mark)
+                before = record.seconds
+                if not record.done:
+                    record.write()
+                    run_step(step, record, out / "logs" / f"{step.name}.log")
+                    record.done = True
+                    record.write()
+                seconds += record.seconds - before
+        except RuntimeError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            failed[run.name] = lines[-1]
+            say(f"  failed: {lines[-1]}")
+        else:
+            spent.append(seconds)
+    return failed

@@ -1,0 +1,235 @@
+"""Larger models and more tokens: one recipe at several sizes, each scored at some shares of its training.
+
+A size is trained once per seed; its checkpoints at, say, 50, 75 and 100 % of the tokens are released and scored:
+cross-entropy of held-out rows, and drawings of the same prompts (all prompts of shapes-GenEval with `score`). The law
+is fitted to the nats per held-out image id, against parameters outside the embeddings and image ids seen. Checkpoints
+on the way have not had their learning rate lowered to the end, and those of one run are not independent: the exponent
+of the tokens is that of this recipe, and its interval is too narrow. Source: DDT-LLaMA's project page, 2B and 8B models
+at 50, 75 and 100 % of the training tokens.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ddt_lightning.callbacks.snapshots import snapshot
+from ddt_lightning.commands.cards import read_cards
+from ddt_lightning.commands.cost import read_yaml
+from ddt_lightning.commands.steps import Step
+from ddt_lightning.shards.read import expand
+from ddt_lightning.shards.write import common_fields
+from ddt_lightning.studies import powerlaw
+from ddt_lightning.studies.findings import Findings, Table, over_seeds
+from ddt_lightning.studies.runner import (
+    FIT,
+    LANGUAGE,
+    Overlay,
+    Run,
+    Training,
+    chain,
+    fit_step,
+    inputs_mark,
+    is_done,
+    overlaid,
+    verb_step,
+)
+
+DRAWING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
+OVERALL = "t2i/shapes_geneval/overall"
+PLAIN = (
+    "Large language models get better in a predictable way with more parameters and more data; this shows whether a "
+    "model of image tokens does so too, in how well it guesses tokens and in what it draws."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingStudy(Training):
+    """Sizes of one recipe.
+
+    Args:
+        sizes: {name: overlay} with what differs, usually `model.network`; small to large.
+        percents: of the steps, at which checkpoints are scored; the last is 100.
+        tokenizer: run or folder of the image tokenizer that made the ids; null draws nothing.
+        score: draw all prompts of the suite rather than one for each tag.
+        evaluation: further options of `ddt eval t2i`.
+    """
+
+    sizes: dict[str, Overlay] = field(default_factory=dict)
+    percents: list[int] = field(default_factory=lambda: [50, 75, 100])
+    tokenizer: str | None = None
+    score: bool = False
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.sizes) < 2:
+            raise ValueError(f"`sizes` ({', '.join(self.sizes)}) must name at least two sizes of a model.")
+        if sorted(set(self.percents)) != self.percents or self.percents[0] < 1 or self.percents[-1] != 100:
+            raise ValueError(f"`percents` ({self.percents}) must rise, from 1 at least to 100.")
+        if any(self.steps * percent % 100 for percent in self.percents):
+            raise ValueError(f"`steps` ({self.steps}) must give whole numbers at {self.percents} %.")
+        if self.score and self.tokenizer is None:
+            raise ValueError("`tokenizer` (null) is needed to draw, with `score`: name the run that made the ids.")
+
+    @property
+    def marks(self) -> list[int]:
+        """The steps at which checkpoints are scored."""
+        return [self.steps * percent // 100 for percent in self.percents]
+
+    def data(self) -> dict[str, Any]:
+        """What configs and settings say under `data`."""
+        found: dict[str, Any] = overlaid(read_yaml(self.configs), self.settings).get("data", {})
+        return found
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint of one run.
+
+    Args:
+        size: name of the size.
+        seed: of the run.
+        percent: of the training.
+        parameters: outside embedding and head.
+        ids: image ids seen until then.
+        loss: held-out nats per scored token.
+        image_loss: held-out nats per image id.
+        score: shapes-GenEval, overall; None where it was not asked for.
+    """
+
+    size: str
+    seed: int
+    percent: int
+    parameters: int
+    ids: int
+    loss: float
+    image_loss: float
+    score: float | None
+
+
+def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+    """Training of one size, then release and drawings of each checkpoint."""
+    folder = out / "runs" / size / f"seed-{seed}"
+    every = math.gcd(*study.marks)
+    own = overlaid(read_yaml(study.configs), study.settings).get("trainer", {}).get("callbacks") or []
+    kept = {"class_path": "ddt_lightning.callbacks.snapshots.Snapshots", "init_args": {"steps": study.marks}}
+    always = {"max_steps": study.steps, "val_check_interval": every, "callbacks": [*own, kept]}
+    overlay = overlaid(study.settings, study.sizes[size], {"trainer": always})
+    train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run")
+    steps = [train]
+    for percent, mark in zip(study.percents, study.marks, strict=True):
+        at = folder / f"at-{percent}"
+        checkpoint = snapshot(folder / "run", mark)
+        words = train.commands[0][2 : train.commands[0].index("--run_dir")]
+        command = [FIT, "pretrain", *words, "--run_dir", str(at), "--seed_everything", str(seed)]
+        # a run that is at its last step already trains nothing and writes its release
+        command += ["--ckpt_path", str(checkpoint), f"--trainer.max_steps={mark}"]
+        command += ["--data.vocab", str(folder / "run" / "vocab")]
+        steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], LANGUAGE, 0.0, at))
+        if study.tokenizer is not None and (study.score or seed == study.seeds[0]):
+            few = {} if study.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
+            options = {"model": str(at), "tokenizer": study.tokenizer, "chat": False, **few, **study.evaluation}
+            steps.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, DRAWING, at / "eval"))
+    data = study.data()
+    marks = [inputs_mark(data[option], f"data.{option}") for option in ("shards", "val_shards")]
+    return chain(steps, " ".join(marks))
+
+
+def plan(study: ScalingStudy, out: Path) -> list[Run]:
+    """All runs, seed by seed."""
+    missing = [option for option in ("shards", "val_shards") if not study.data().get(option)]
+    if missing:
+        raise ValueError(f"`settings.data.{missing[0]}` is missing: name token shards.")
+    about = f"{study.steps} steps, scored at {', '.join(map(str, study.percents))} %"
+    return [
+        Run(f"{size}, seed {seed}", about, steps_of(study, size, seed, out))
+        for seed in study.seeds
+        for size in study.sizes
+    ]
+
+
+def parameters(release: Path) -> int:
+    """Weights of a released model outside embedding and head."""
+    from safetensors import safe_open
+
+    count = 0
+    with safe_open(release / "lm" / "model.safetensors", framework="np") as file:
+        for name in file.keys():
+            if "embed_tokens" not in name and "lm_head" not in name:
+                count += math.prod(file.get_slice(name).get_shape())
+    return count
+
+
+def validations(run: Path) -> dict[int, tuple[float, float]]:
+    """{steps done: (loss, image loss)} of a run's held-out rows."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/loss")]
+    return {round(float(row["step"])): (float(row["val/loss"]), float(row["val/image_loss"])) for row in rows}
+
+
+def collect(study: ScalingStudy, out: Path) -> list[Point]:
+    """The checkpoints of the finished runs."""
+    data = study.data()
+    fields, _ = common_fields(expand(list(data["shards"]), "data.shards"), "data.shards")
+    shares = [float(data.get(name, 0.0)) for name in ("t2i", "i2t", "image_only", "text_only")]
+    per_step = data["batch_size"] * sum(shares[:3]) / sum(shares) * fields["K"]
+    found = []
+    for size in study.sizes:
+        for seed in study.seeds:
+            steps = steps_of(study, size, seed, out)
+            if not is_done(out, steps):
+                continue
+            folder = out / "runs" / size / f"seed-{seed}"
+            losses = validations(folder / "run")
+            for percent, mark in zip(study.percents, study.marks, strict=True):
+                at = folder / f"at-{percent}"
+                score = float(read_cards(at / "eval")[OVERALL]["value"]) if study.score else None
+                count, ids = parameters(at / "release"), round(mark * per_step)
+                found.append(Point(size, seed, percent, count, ids, *losses[mark], score))
+    return found
+
+
+def law(points: Sequence[Point]) -> powerlaw.PowerLaw | None:
+    """The power law through all checkpoints; None where they do not fix one."""
+    factors = {"parameters": [float(one.parameters) for one in points], "image ids": [float(one.ids) for one in points]}
+    try:
+        return powerlaw.fit(factors, [one.image_loss for one in points])
+    except ValueError:
+        return None
+
+
+def findings(study: ScalingStudy, points: Sequence[Point], failed: dict[str, str]) -> Findings:
+    """Tables of the checkpoints and of the law."""
+    rows = []
+    for size in study.sizes:
+        for percent in study.percents:
+            here = [one for one in points if (one.size, one.percent) == (size, percent)]
+            if not here:
+                continue
+            cells = [size, f"{percent} %", f"{here[0].parameters:,}", f"{here[0].ids:,}", str(len(here))]
+            cells += [f"{over_seeds([one.loss for one in here]).value:.4f}"]
+            cells += over_seeds([one.image_loss for one in here]).shown(".4f")
+            scores = [one.score for one in here if one.score is not None]
+            rows.append([*cells, *(over_seeds(scores).shown(".3f") if scores else ["", ""])])
+    head = ["size", "trained", "parameters", "image ids", "seeds", "loss", "image loss", "95 %"]
+    head += ["shapes-GenEval", "95 %"]
+    tables, fitted = [Table(head, rows, names=2)], law(points)
+    if fitted is not None:
+        exponents = [[name, f"{value:.4f}", f"{fitted.intervals[name][0]:.4f} to {fitted.intervals[name][1]:.4f}"]
+                     for name, value in fitted.exponents.items()]  # fmt: skip
+        title = f"image loss = {fitted.constant:.3f} x parameters^-a x ids^-b, {fitted.points} points, "
+        title += f"residual {100 * fitted.residual:.2f} %"
+        tables.append(Table(["factor", "exponent", "95 %"], exponents, title=title))
+    explained = (
+        "Losses in nats per held-out token and per held-out image id; parameters outside the embeddings. The law is a "
+        "least-squares line through logarithms, its interval from the covariance. Checkpoints on the way still had a "
+        "high learning rate, and those of one run hang together, so the interval is too narrow. shapes-GenEval comes "
+        "from a classical checker on rendered shapes and is not GenEval."
+    )
+    pictures = {"study.png": "Held-out loss against image ids seen and against parameters; dotted: the fitted law.",
+                "grid.png": "The same prompts drawn by every size at every checkpoint."}  # fmt: skip
+    numbers = {"points": [asdict(one) for one in points], "law": None if fitted is None else asdict(fitted)}
+    return Findings("scaling", study.title, PLAIN, explained, tables, pictures, numbers, failed)

@@ -1,0 +1,70 @@
+"""The scaling study to look at: losses against tokens and parameters, and what each checkpoint draws.
+
+In: the study's points. Out: `study.png`, and `grid.png` where checkpoints drew.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddt_lightning.commands.sheets import Row, sheet
+from ddt_lightning.studies.charts import COLOURS, SOFT
+from ddt_lightning.studies.panels import draw_lines, panels, save
+from ddt_lightning.studies.samples import read_json
+from ddt_lightning.studies.scaling import Point, ScalingStudy, law
+
+
+def draw(study: ScalingStudy, points: Sequence[Point], out: Path) -> None:
+    """Both pictures."""
+    figure, grid = panels(study.title, 1, 2, width=5.2, height=3.6)
+    fitted = law(points)
+    sizes = [size for size in study.sizes if any(one.size == size for one in points)]
+    for axes, factor, across in zip(grid[0], ("ids", "parameters"), ("image ids seen", "parameters"), strict=True):
+        groups = {f"{percent} %": [one for one in points if one.percent == percent] for percent in study.percents}
+        if factor == "ids":
+            groups = {size: [one for one in points if one.size == size] for size in sizes}
+        lines, laws = {}, []
+        for name, group in groups.items():
+            places = sorted({getattr(one, factor) for one in group})
+            lines[name] = places, [mean_loss([o for o in group if getattr(o, factor) == x]) for x in places]
+            if fitted is not None:
+                at = {getattr(one, factor): one for one in group}
+                facts = [{"parameters": float(at[x].parameters), "image ids": float(at[x].ids)} for x in places]
+                laws.append((places, [fitted.loss(one) for one in facts]))
+        draw_lines(axes, lines, "", across, "held-out nats per image id")
+        for number, (xs, ys) in enumerate(laws):
+            axes.plot(xs, ys, linestyle=":", color=COLOURS[number % len(COLOURS)], linewidth=1.2)
+        for line in axes.lines[: len(lines)]:
+            line.set_marker("o")
+            line.set_markersize(4)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter(lambda value, _: f"{value:.3g}")
+        axes.tick_params(which="both", colors=SOFT, length=0, labelsize=8)
+    save(figure, out / "study.png")
+    rows = drawings(study, sizes, out)
+    if rows:
+        sheet([row for _, row in rows], titles=rows[0][0], label_width=110).save(out / "grid.png")
+
+
+def mean_loss(points: Sequence[Point]) -> float:
+    """Mean image loss over seeds."""
+    return sum(one.image_loss for one in points) / len(points)
+
+
+def drawings(study: ScalingStudy, sizes: Sequence[str], out: Path) -> list[tuple[list[str], Row]]:
+    """(tags, a row of the first seed's drawings) of each size and checkpoint, one prompt of each tag."""
+    found = []
+    for size in sizes:
+        for percent in study.percents:
+            folder = out / "runs" / size / f"seed-{study.seeds[0]}" / f"at-{percent}" / "eval"
+            first: dict[str, str] = {}
+            for item in read_json(folder / "samples" / "t2i.json") or []:
+                first.setdefault(item["tag"], item["files"][0])
+            if first:
+                images = [np.asarray(Image.open(folder / file).convert("RGB")) for file in first.values()]
+                found.append(([tag.replace("_", " ") for tag in first], Row(size, images, f"{percent} %")))
+    return found

@@ -1,0 +1,39 @@
+"""What a study's runner starts as processes, run in this one: each process would spend seconds on imports."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from ddt_lightning import cli
+from ddt_lightning.commands.main import main
+from ddt_lightning.commands.steps import Record, Step
+from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
+
+TINY_LM = ["stages/pretrain.yaml", "tests/smoke/language.yaml"]
+
+
+def run_here(step: Step, record: Record, log: Path) -> None:
+    """`run_step` without new processes."""
+    for module, *words in step.commands:
+        entry = {"ddt_lightning.cli": cli.main, "ddt_lightning.commands.main": main}[module]
+        lines = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(lines):
+                entry(words)
+        except SystemExit as stop:
+            raise RuntimeError(lines.getvalue()) from stop
+    record.seconds += 1.0
+    record.write()
+
+
+def token_shards(folder: Path, ids: np.ndarray, *, codes: int, tokenizer: str = "abc123", val: int = 16) -> Path:
+    """`images-{train,val}-000000.tar` of ids `[N, K]` with a caption each; the last `val` are held out."""
+    samples = [{"__key__": f"{n:06d}", "ids.npy": pack_ids(one, codes), "txt": f"picture {n % 5} of {n % 3}"}
+               for n, one in enumerate(ids)]  # fmt: skip
+    write_shards(folder, "images-train", samples[:-val], 10_000)
+    write_shards(folder, "images-val", samples[-val:], 10_000)
+    fields = {"tokenizer": tokenizer, "K": ids.shape[1], "codebook_size": codes, "order": "fine_to_coarse"}
+    write_tokens_json(folder, **fields, transform="16 px, centre", source="made up")
+    return folder

@@ -1,0 +1,146 @@
+"""Tokenizers against each other on the smallest real runs: everything equal but the ids, and the same questions."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from inprocess import TINY_LM, run_here
+from PIL import Image
+from tiny import tiny_tokenizer
+
+from ddt_lightning.commands.cards import read_cards
+from ddt_lightning.commands.main import main
+from ddt_lightning.studies import against as study_of
+from ddt_lightning.studies import runner
+from ddt_lightning.studies.against import AgainstStudy, check_bits, collect, encodings, plan
+
+ROOT = Path(__file__).parents[1]
+TAGS = {"single object", "two object", "counting", "colors", "position", "color attr"}
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write(folder: Path, **changed) -> str:
+    data = {"data": {"packing": False, "val_samples": 8}}
+    scoring = {"processes": 1, "steps": 1}
+    study = {
+        "title": "small",
+        "configs": TINY_LM,
+        "steps": 2,
+        "tokenizers": {"a": f"{folder}/a", "b": f"{folder}/b"},
+        "shards": f"{folder}/shards",
+        "settings": {"data": {"text_vocab_size": 400, **data["data"]}},
+        "instruct": {"configs": ["stages/instruct.yaml", TINY_LM[1]], "steps": 2, "settings": data},
+        "coding": {"processes": 1},
+        "drawing": {"images": 1, "prompts": 2, **scoring},
+        "editing": {"edits": 4, **scoring},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study | changed, sort_keys=False))
+    return str(folder / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder, cwd = tmp_path_factory.mktemp("study"), Path.cwd()
+    for seed, name in enumerate("ab"):
+        tiny_tokenizer(seed=seed).save_pretrained(folder / name / "release" / "tokenizer")
+    sizes = ["--images=16", "--edits=12", "--questions=12", "--text=12", "--val=8", "--side=16", "--workers=1"]
+    os.chdir(ROOT)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner, "run_step", run_here)
+            main(["data", "scenes", "--out", str(folder / "shards"), *sizes])
+            main(["study", "against", "--config", write(folder), "--out", str(folder / "out")])
+    finally:
+        os.chdir(cwd)
+    return folder
+
+
+def test_runs_differ_in_their_ids_alone(done):
+    out = done / "out"
+    for stage in ("pretrain", "instruct"):
+        texts = [(out / "runs" / name / "seed-0" / stage / "config.yaml").read_text() for name in "ab"]
+        assert texts[0].replace(f"{out}/tokens/a", "T").replace(f"{out}/runs/a", "R") == texts[1].replace(
+            f"{out}/tokens/b", "T"
+        ).replace(f"{out}/runs/b", "R")
+    marks = [json.loads((out / "tokens" / name / "tokens.json").read_text())["tokenizer"] for name in "ab"]
+    assert marks == [tiny_tokenizer(seed=seed).fingerprint() for seed in (0, 1)] and marks[0] != marks[1]
+    asked = []
+    for name in "ab":
+        run = out / "runs" / name / "seed-0"
+        prompts = [item["prompt"] for item in json.loads((run / "eval-t2i/samples/t2i.json").read_text())]
+        edits = [item["instruction"] for item in json.loads((run / "eval-edit/samples/edit.json").read_text())]
+        asked.append([prompts, edits])
+    assert asked[0] == asked[1] and len(asked[0][0]) == 12
+
+
+def test_the_table_is_side_by_side(done):
+    out = done / "out"
+    scores = collect(AgainstStudy.read(str(done / "study.yaml"), {}), out)
+    assert {key.removeprefix("drawing: ") for key in scores if "drawing" in key} == TAGS | {"overall"}
+    assert "editing: all kinds" in scores
+    for name in "ab":
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-t2i")
+        assert scores["drawing: counting"][name] == {0: cards["t2i/shapes_geneval/counting"]["value"]}
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-edit")
+        assert scores["editing: all kinds"][name] == {0: cards["edit/exact_match"]["value"]}
+    content = json.loads((out / "findings.json").read_text())
+    assert content["numbers"]["bits"]["a"] == content["numbers"]["bits"]["b"] == pytest.approx(6 * 4.585, rel=1e-3)
+    assert content["tables"][0]["head"][:5] == ["score", "a", "95 %", "b", "95 %"]
+    with Image.open(out / "draw.png") as drawn, Image.open(out / "edit.png") as edited:
+        assert drawn.height > 12 * 112 and edited.width > drawn.width  # prompts by tokenizer; source and target beside
+    assert (out / "study.png").is_file()
+
+
+def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done, monkeypatch):
+    started = []
+    monkeypatch.setattr(runner, "run_step", lambda step, record, log: started.append(step.name))
+    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    out = done / "out"
+    assert runner.run_all([*encodings(study, out), *plan(study, out)], out) == {} and started == []
+    swapped = replace(study, tokenizers={"a": study.tokenizers["b"], "b": study.tokenizers["b"]})
+    changed = [runner.is_done(out, run.steps) for run in (*encodings(swapped, out), *plan(swapped, out))]
+    assert changed == [False, True, False, True]
+
+
+def test_unequal_bits_are_refused(done):
+    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    facts = done / "out" / "tokens" / "b" / "tokens.json"
+    before = facts.read_text()
+    facts.write_text(before.replace('"codebook_size": 24', '"codebook_size": 96'))
+    try:
+        with pytest.raises(ValueError, match=r"`tokenizers\.b` spends 40 bits on an image, the first one 28"):
+            check_bits(study, done / "out")
+        assert check_bits(replace(study, bits_tolerance=0.5), done / "out")["b"] > 39
+    finally:
+        facts.write_text(before)
+
+
+def test_report_and_errors(done, tmp_path, capsys):
+    main(["report", str(done / "out")])
+    text = Path(capsys.readouterr().out.strip()).read_text()
+    assert study_of.PLAIN in text and text.count("data:image/png") == 3
+    for changed, message in (
+        ({"tokenizers": {"a": "x"}}, "at least two"),
+        ({"orders": {"c": "raster"}}, "`orders`"),
+        ({"instruct": {"steps": 2}}, "`instruct`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AgainstStudy.read(write(tmp_path, **changed), {})
+    study = AgainstStudy.read(write(tmp_path, shards=f"{done}/shards"), {})
+    with pytest.raises(FileNotFoundError, match="tokenizer"):
+        encodings(study, tmp_path / "out")
+
+
+def test_the_shipped_study_is_made_of_runs(done, tmp_path):
+    study = AgainstStudy.read("stages/study-against.yaml", {"shards": f"{done}/shards"})
+    study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"})
+    for run in (*encodings(study, tmp_path), *plan(study, tmp_path)):
+        for step, _ in run.steps:
+            runner.check(step, run.name)

@@ -1,0 +1,133 @@
+"""The scaling study on the smallest real runs: which weights are scored, and what they are said to have cost."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from inprocess import TINY_LM, run_here, token_shards
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import tiny_tokenizer
+from transformers import AutoModelForCausalLM
+
+from ddt_lightning.commands.main import main
+from ddt_lightning.studies import runner
+from ddt_lightning.studies import scaling as study_of
+from ddt_lightning.studies.scaling import Point, ScalingStudy, collect, law, plan
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write(folder: Path, **changed) -> str:
+    study = {
+        "title": "small",
+        "configs": TINY_LM,
+        "steps": 4,
+        "percents": [50, 100],
+        "tokenizer": f"{folder}/tokenizer",
+        "sizes": {"small": {}, "large": {"model": {"network": {"width": 48, "depth": 3}}}},
+        "evaluation": {"processes": 1, "steps": 1},
+        "settings": {
+            "trainer": {"limit_val_batches": 1.0},
+            "data": {"shards": [f"{folder}/ids/images-train-*.tar"], "val_shards": [f"{folder}/ids/images-val-*.tar"],
+                     "text_vocab_size": 300, "packing": False},
+        },
+    }  # fmt: skip
+    (folder / "study.yaml").write_text(yaml.safe_dump(study | changed, sort_keys=False))
+    return str(folder / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder, cwd = tmp_path_factory.mktemp("study"), Path.cwd()
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    ids = np.random.default_rng(0).integers(0, 24, (48, 6))
+    token_shards(folder / "ids", ids, codes=24, tokenizer=tokenizer.fingerprint())
+    os.chdir(ROOT)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner, "run_step", run_here)
+            main(["study", "scaling", "--config", write(folder), "--out", str(folder / "out")])
+    finally:
+        os.chdir(cwd)
+    return folder
+
+
+def test_each_point_is_its_own_checkpoint(done):
+    out = done / "out"
+    points = collect(ScalingStudy.read(str(done / "study.yaml"), {}), out)
+    assert [(one.size, one.percent) for one in points] == [(s, p) for s in ("small", "large") for p in (50, 100)]
+    for one in points:
+        folder = out / "runs" / one.size / "seed-0"
+        weights = load_file(folder / f"at-{one.percent}" / "release" / "lm" / "model.safetensors")
+        step = 4 * one.percent // 100
+        saved = torch.load(folder / "run" / "checkpoints" / f"step-{step}.ckpt", weights_only=True)
+        assert saved["global_step"] == step
+        assert all((saved["state_dict"][f"llm.{name}"] == value).all() for name, value in weights.items())
+        model = AutoModelForCausalLM.from_pretrained(folder / f"at-{one.percent}" / "release" / "lm")
+        assert one.parameters == model.num_parameters(exclude_embeddings=True)
+        assert one.ids == pytest.approx(step * 8 * 0.9 * 6, abs=1) and one.score is None
+    small = [load_file(out / "runs/small/seed-0" / at / "release/lm/model.safetensors") for at in ("at-50", "at-100")]
+    assert any((small[0][name] != small[1][name]).any() for name in small[0])
+    logged = json.loads((out / "findings.json").read_text())["numbers"]["points"]
+    assert [one["image_loss"] for one in logged] == [one.image_loss for one in points]
+    with Image.open(out / "grid.png") as grid:
+        assert grid.height > 4 * 112 and grid.width > 6 * 112  # four checkpoints, a prompt of each tag
+    assert "shapes-GenEval" in (out / "study.md").read_text() and (out / "study.png").is_file()
+
+
+def test_a_finished_study_runs_nothing(done, monkeypatch):
+    started = []
+    monkeypatch.setattr(runner, "run_step", lambda step, record, log: started.append(step.name))
+    study = ScalingStudy.read(str(done / "study.yaml"), {})
+    assert runner.run_all(plan(study, done / "out"), done / "out") == {} and started == []
+
+
+def test_report_shows_the_study(done, capsys):
+    main(["report", str(done / "out")])
+    text = Path(capsys.readouterr().out.strip()).read_text()
+    assert study_of.PLAIN in text and text.count("data:image/png") == 2
+
+
+def test_law_of_the_points():
+    points = [Point("x", 0, 50, n, d, 1.0, 9.0 * n**-0.1 * d**-0.2, None) for n in (100, 300) for d in (50, 100)]
+    found = law(points)
+    assert found is not None and found.exponents == pytest.approx({"parameters": 0.1, "image ids": 0.2})
+    assert law(points[:2]) is None
+
+
+def test_errors_name_what_is_wrong(done, tmp_path):
+    for changed, message in (
+        ({"sizes": {"a": {}}}, "at least two sizes"),
+        ({"percents": [50]}, "`percents`"),
+        ({"percents": [100, 50]}, "`percents`"),
+        ({"percents": [30, 100]}, "whole numbers"),
+        ({"tokenizer": None, "score": True}, "`tokenizer`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ScalingStudy.read(write(tmp_path, **changed), {})
+    study = ScalingStudy.read(write(tmp_path, settings={}), {})
+    with pytest.raises(ValueError, match=r"settings\.data\.shards"):
+        plan(study, tmp_path)
+
+
+def test_the_shipped_study_is_made_of_runs(done, tmp_path):
+    study = ScalingStudy.read("stages/study-scaling.yaml", {})
+    assert study.percents == [50, 75, 100] and len(study.sizes) == 3
+    ours = ScalingStudy.read(str(done / "study.yaml"), {})
+    data = {**study.settings["data"], **{name: ours.settings["data"][name] for name in ("shards", "val_shards")}}
+    study = replace(study, tokenizer=ours.tokenizer, settings={**study.settings, "data": data})
+    for run in plan(study, tmp_path)[:3]:
+        for step, _ in run.steps:
+            runner.check(step, run.name)
