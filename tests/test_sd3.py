@@ -91,15 +91,15 @@ def test_a_run_starts_from_it(sd3, tmp_path):
         encoder=EncoderConfig(1, 8, 2, 8, 2), quantizer=QuantizerConfig(warmup_steps=0),
         decoder=DecoderConfig(2, 2, 8, positions=6),
     )  # fmt: skip
-    module = TokenizerModule(config, OptimConfig(), sd3=str(sd3[1]))
+    module = TokenizerModule(OptimConfig(), config, sd3=str(sd3[1]))
     module.trainer = SimpleNamespace(max_steps=1)
     module.configure_model()
     state = module.tokenizer.decoder.state_dict()
     assert torch.equal(state["transformer_blocks.1.attn.to_q.weight"], sd3[0].transformer_blocks[1].attn.to_q.weight)
     with pytest.raises(ValueError, match="velocity"):
-        TokenizerModule(replace(config, head="x0"), OptimConfig(), sd3=str(sd3[1]))
+        TokenizerModule(OptimConfig(), replace(config, head="x0"), sd3=str(sd3[1]))
     with pytest.raises(ValueError, match="name one"):
-        TokenizerModule(config, OptimConfig(), sd3=str(sd3[1]), init_from="runs/other")
+        TokenizerModule(OptimConfig(), config, sd3=str(sd3[1]), init_from="runs/other")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):

@@ -35,6 +35,7 @@ class Mosaic(nn.Module):
         super().__init__()
         self.levels = nn.Parameter(torch.linspace(-1, 1, 64))
         self.config = SimpleNamespace(tokens=self.side**2, codebook_size=64, latent_channels=3, latent_size=SIDE)
+        self.latent_shape = (3, SIDE, SIDE)
 
     def encode(self, latents):
         grey = avg_pool2d(latents.mean(1, keepdim=True), SIDE // self.side).flatten(1)  # [B, K]

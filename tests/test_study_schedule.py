@@ -122,7 +122,7 @@ def test_errors_name_what_is_wrong(tmp_path):
 
 def test_settings_that_make_no_run_stop_before_anything_runs(tmp_path, capsys):
     for overlay, message in (
-        ({"model": {"tokenizer": {"tokens": 0}}}, "variant a-bad: .*tokens"),
+        ({"model": {"tokenizer": {"tokens": 0}}}, "variant a-bad: (?s:.*)`tokenizer.tokens` .0."),
         ({"model": {"tokenzier": {}, "optim": {"lrate": 1}}}, "variant a-bad is not a configuration"),
     ):
         axes = {"a": {"good": {}, "bad": overlay}}
