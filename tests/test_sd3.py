@@ -92,7 +92,7 @@ def test_a_run_starts_from_it(sd3, tmp_path):
         decoder=DecoderConfig(2, 2, 8, positions=6),
     )  # fmt: skip
     module = TokenizerModule(OptimConfig(), config, sd3=str(sd3[1]))
-    module.trainer = SimpleNamespace(max_steps=1)
+    module.trainer = SimpleNamespace(max_steps=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
     module.configure_model()
     state = module.tokenizer.decoder.state_dict()
     assert torch.equal(state["transformer_blocks.1.attn.to_q.weight"], sd3[0].transformer_blocks[1].attn.to_q.weight)
