@@ -292,7 +292,7 @@ def test_losses_are_those_of_every_partial_sum():
     features = quantizer.features(queries)
     partial = [quantizer.total(quantized.ids[:, :n]) for n in (1, 5)]
     mean = sum((features - part).square().mean() for part in partial) / 2
-    assert float(quantized.loss) == pytest.approx(mean.item() * (1 + PLAIN.commit_weight), rel=1e-5)
+    assert float(quantized.loss) == pytest.approx(float(mean) * (1 + PLAIN.commit_weight), rel=1e-5)
     weights = torch.randn(6, 3, 2, 2)
     (through,) = torch.autograd.grad((quantized.codes * weights).sum(), queries, retain_graph=True)
     (direct,) = torch.autograd.grad((features * weights).sum(), queries, retain_graph=True)

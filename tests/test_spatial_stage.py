@@ -127,6 +127,12 @@ def test_a_language_model_learns_its_ids_and_draws(run, shards, tmp_path):
     assert list(partial) == list(range(2, facts["K"] + 1, 2)) and torch.equal(partial[facts["K"]], whole)
 
 
+def drawing_options():
+    from ddt_lightning.pipeline import Sampling
+
+    return Sampling()
+
+
 def test_orders_that_do_not_fit_are_refused(run, shards, tmp_path, capsys):
     call = ["encode", "--tokenizer", str(run), "--shards", f"{shards}/images-*.tar", "--out", str(tmp_path / "x"),
             "--processes", "1", "--order", "coarse_to_fine"]  # fmt: skip
