@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddt_lightning.commands.cards import flat
-from ddt_lightning.commands.steps import Step, assemble_model, fit, minutes, mixed_precision, run_plan, say
+from ddt_lightning.commands.steps import (
+    Step,
+    assemble_model,
+    fit,
+    minutes,
+    mixed_precision,
+    run_plan,
+    say,
+    tokenizer_start,
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,6 @@ def plan(mode: Mode) -> list[Step]:
     scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
     scored.append(f"--prompt_images={mode.prompt_images}")
     evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
-    # as in stages/tok.yaml: the warm-up shorter only where the whole run is short, the fall of the power half of it
-    warmup, fall = min(250, mode.steps[0] // 4), mode.steps[0] // 2
-    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={fall}"]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     images = [
         "--data.shards",
@@ -76,8 +82,7 @@ def plan(mode: Mode) -> list[Step]:
         "--data.val_shards",
         json.dumps([f"{shards}/images-val-*.tar"]),
     ]
-    muon = mixed_precision()
-    mixed = muon[:1]  # the language model is trained by AdamW
+    muon, adamw = mixed_precision(muon=True), mixed_precision(muon=False)
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
@@ -85,7 +90,7 @@ def plan(mode: Mode) -> list[Step]:
              ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
-                   *images, *start, *muon, steps[0])],
+                   *images, *tokenizer_start(mode.steps[0]), *muon, steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
         Step("renderer", f"train its one-step decoder, {mode.steps[1]} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer",
@@ -99,14 +104,14 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   *mixed, steps[2])],
+                   *adamw, steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "pretrain"),
         Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
-                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *mixed, steps[3])],
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *adamw, steps[3])],
              (*nets, "lm", "vocab.py"), mode.seconds[5], run / "instruct"),
         Step("eval", "draw, edit, describe, answer, and score all of it", [evaluate],
              ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[6], run / "eval"),

@@ -12,7 +12,16 @@ import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ddt_lightning.commands.steps import Step, assemble_model, fit, minutes, mixed_precision, run_plan, say
+from ddt_lightning.commands.steps import (
+    Step,
+    assemble_model,
+    fit,
+    minutes,
+    mixed_precision,
+    run_plan,
+    say,
+    tokenizer_start,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,6 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     """
     tokens, model, pictures = run / "tokens", run / "model", run / "pictures"
     ddt = "ddt_lightning.commands.main"
-    warmup = min(250, photos.tokenizer_steps // 4)  # as in stages/tok.yaml, shorter only where the run is short
-    start = [f"--model.tokenizer.quantizer.warmup_steps={warmup}", f"--model.tokenizer.times.fall_steps={2 * warmup}"]
     images = [
         *("--data.shards", json.dumps([photos.train]), "--data.val_shards", json.dumps([photos.val])),
         *(f"--data.image_size={photos.image_size}", "--data.augment=flip"),
@@ -97,11 +104,13 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     return [
         Step("tokenizer", f"train the tokenizer, {photos.tokenizer_steps} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--config", photos.overlay, "--run_dir",
-                  f"{run}/tokenizer", *start, *mixed_precision(), f"--trainer.max_steps={photos.tokenizer_steps}")],
+                  f"{run}/tokenizer", *tokenizer_start(photos.tokenizer_steps), *mixed_precision(muon=True),
+                  f"--trainer.max_steps={photos.tokenizer_steps}")],
              nets, next(seconds), run / "tokenizer"),
         Step("renderer", f"train its one-step decoder, {photos.renderer_steps} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer", "--model.tokenizer",
-                  f"{run}/tokenizer", *images, *mixed_precision(), f"--trainer.max_steps={photos.renderer_steps}")],
+                  f"{run}/tokenizer", *images, *mixed_precision(muon=True),
+                  f"--trainer.max_steps={photos.renderer_steps}")],
              nets, next(seconds), run / "renderer"),
         Step("tokens", "encode the photos",
              [[*encode, photos.train, "--out", f"{tokens}/train", f"--views={photos.views}"],

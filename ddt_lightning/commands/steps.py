@@ -55,12 +55,23 @@ def fit(stage: str, *args: str) -> list[str]:
     return ["ddt_lightning.cli", stage, *args[:2], *layout, *args[2:]]
 
 
-def mixed_precision() -> list[str]:
-    """Options of a stage with muon where the processor has products in bf16, which take half the time."""
+def mixed_precision(muon: bool) -> list[str]:
+    """Options of a stage, with muon or without, where the processor has products in bf16, which take half the time."""
     facts = Path("/proc/cpuinfo")
     if not facts.is_file() or not {"avx512_bf16", "amx_bf16"} & set(facts.read_text().split()):
         return []
-    return ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"]
+    return ["--trainer.precision=bf16-mixed", *(["--model.optim.orthogonalise_in=bfloat16"] if muon else [])]
+
+
+def tokenizer_start(steps: int) -> list[str]:
+    """How a tokenizer's run of `steps` steps starts, as in stages/tok.yaml.
+
+    The warm-up is shorter only where the whole run is short; the power of the times falls over half of the run.
+    """
+    return [
+        f"--model.tokenizer.quantizer.warmup_steps={min(250, steps // 4)}",
+        f"--model.tokenizer.times.fall_steps={steps // 2}",
+    ]
 
 
 def digest_files(paths: list[Path]) -> str:
