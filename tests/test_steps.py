@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from ddt_lightning.commands import steps
 
 ROOT = Path(__file__).parents[1]
 CHILD = """
@@ -52,3 +55,24 @@ def until(happened) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize(
+    ("flags", "faster", "expected"),
+    [
+        ({"avx512_bf16"}, torch.bfloat16, ["--trainer.precision=bf16-mixed"]),
+        ({"avx512_bf16"}, torch.float32, []),
+        ({"avx2"}, torch.bfloat16, []),
+    ],
+)
+def test_bf16_only_where_it_is_measured_to_be_faster(monkeypatch, flags, faster, expected):
+    def product(a, b):
+        time.sleep(0.0005 if a.dtype == faster else 0.003)
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(steps, "processor_flags", lambda: flags)
+    steps.bf16_pays.cache_clear()
+    try:
+        assert steps.mixed_precision(muon=False) == expected
+    finally:
+        steps.bf16_pays.cache_clear()
