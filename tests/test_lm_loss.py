@@ -21,24 +21,26 @@ def batch():
     return 3 * torch.randn(3, 7, D, generator=generator), torch.randn(V, D, generator=generator), labels
 
 
-def plain(hidden, weight, targets, softcap=None, z_weight=0.0):
+def plain(hidden, weight, targets, softcap=None, z_weight=0.0, weights=1.0):
     logits = hidden @ weight.T
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     losses = F.cross_entropy(logits, targets, reduction="none")
-    return losses.sum() + z_weight * logits.logsumexp(-1).square().sum(), losses
+    return (weights * (losses + z_weight * logits.logsumexp(-1).square())).sum(), losses
 
 
 @pytest.mark.parametrize("rows", [None, 1, 7, 64])
 @pytest.mark.parametrize(("softcap", "z_weight"), [(None, 0.0), (2.0, 0.0), (None, 0.3), (2.0, 0.3)])
-def test_sum_and_gradients_are_those_of_plain_logits(rows, softcap, z_weight):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sum_and_gradients_are_those_of_plain_logits(rows, softcap, z_weight, weighted):
     torch.manual_seed(0)
     hidden, weight = 2 * torch.randn(N, D), torch.randn(V, D)
     targets = torch.randint(V, (N,))
+    weights = 3 * torch.rand(N) if weighted else None
     ours = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
     theirs = [hidden.double().requires_grad_(), weight.double().requires_grad_()]
-    total, losses = linear_cross_entropy(*ours, targets, softcap, z_weight, rows)
-    expected, each = plain(*theirs, targets, softcap, z_weight)
+    total, losses = linear_cross_entropy(*ours, targets, softcap, z_weight, rows, weights)
+    expected, each = plain(*theirs, targets, softcap, z_weight, 1.0 if weights is None else weights.double())
     (total * 0.7).backward()
     (expected * 0.7).backward()
     torch.testing.assert_close(total.double(), expected, rtol=1e-5, atol=0)
@@ -124,6 +126,18 @@ def test_parts_by_id_range(batch):
     assert sums.total.item() == pytest.approx(sum(map(sum, nats.values())), rel=1e-5)
     counts = [sums.text_count, sums.image_count, sums.count]
     assert counts == [len(nats["text"]), len(nats["image"]), sum(map(len, nats.values()))]
+
+
+def test_text_counts_more_where_it_is_weighed_more(batch):
+    hidden, weight, labels = batch
+    hidden, head = hidden.requires_grad_(), weight
+    sums = split_loss(hidden, head, labels, 10, 20, text_weight=5.0)
+    even = split_loss(hidden, head, labels, 10, 20)
+    assert sums.text == even.text
+    assert sums.image == even.image
+    assert sums.text_count == even.text_count > 0
+    torch.testing.assert_close(sums.total, even.total + 4 * even.text)
+    assert sums.count == even.count + 4 * even.text_count
 
 
 def test_nothing_scored_is_zero_with_a_gradient(batch):

@@ -20,7 +20,8 @@ LEAST_ROWS = 128  # positions of a chunk where the vocabulary is large: fewer wo
 class LossSums:
     """Cross-entropy in nats, summed, with the number of labels in each sum; [BOV] and [EOV] are only in the total.
 
-    `total` alone has a gradient, and holds the z-loss where there is one.
+    `total` alone has a gradient, holds the z-loss where there is one, and weighs text as it was asked to; so does
+    `count`.
     """
 
     total: Tensor
@@ -38,6 +39,7 @@ def linear_cross_entropy(
     softcap: float | None = None,
     z_weight: float = 0.0,
     rows: int | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ weight.T` without the logits.
 
@@ -51,13 +53,15 @@ def linear_cross_entropy(
         softcap: c of `c tanh(logits / c)` (Gemma 2), or None.
         z_weight: weight of the squared log-partition (PaLM, arXiv 2204.02311, section 5), which keeps it near 0.
         rows: positions of a chunk; None chooses by V.
+        weights: of the positions in the sum, `[N]`; None for 1.
 
     Returns:
-        The sum over positions, z-loss included, fp32; and the cross-entropies `[N]`, fp32, without a gradient.
+        The weighted sum over positions, z-loss included, fp32; and the plain cross-entropies `[N]`, fp32, without a
+        gradient.
     """
     rows = rows or max(LEAST_ROWS, LOGITS // weight.shape[0])
     wanted = torch.is_grad_enabled()
-    return _LinearCrossEntropy.apply(hidden, weight, targets, softcap, z_weight, rows, wanted)
+    return _LinearCrossEntropy.apply(hidden, weight, targets, softcap, z_weight, rows, weights, wanted)
 
 
 def split_loss(
@@ -68,8 +72,12 @@ def split_loss(
     image_end: int,
     softcap: float | None = None,
     z_weight: float = 0.0,
+    text_weight: float = 1.0,
 ) -> LossSums:
     """Sums over all scored labels, text (below `image_start`) and image (`image_start <= label < image_end`).
+
+    `text_weight` weighs the labels below `image_start` in `total` and `count`, so that `total / count` is a weighted
+    mean; the other sums are plain.
 
     Args:
         hidden: `[B, T, D]`, what the head is applied to; position t predicts the label at t + 1.
@@ -79,12 +87,15 @@ def split_loss(
         image_end: the id after the last one.
         softcap: see `linear_cross_entropy`.
         z_weight: see there.
+        text_weight: above 0.
     """
     scored = labels[:, 1:] >= 0
     targets = labels[:, 1:][scored]
-    total, losses = linear_cross_entropy(hidden[:, :-1][scored], weight, targets, softcap, z_weight)
     text, image = targets < image_start, (targets >= image_start) & (targets < image_end)
-    return LossSums(total, scored.sum(), losses[text].sum(), text.sum(), losses[image].sum(), image.sum())
+    weights = torch.where(text, text_weight, 1.0) if text_weight != 1 else None
+    total, losses = linear_cross_entropy(hidden[:, :-1][scored], weight, targets, softcap, z_weight, weights=weights)
+    count = scored.sum() if weights is None else weights.sum()
+    return LossSums(total, count, losses[text].sum(), text.sum(), losses[image].sum(), image.sum())
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -97,7 +108,7 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         ranks, count = dist.get_world_size(), count.clone()
         dist.all_reduce(count)
-    return total * ranks / count.clamp(min=1)
+    return total * ranks / (count + (count == 0))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -112,6 +123,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         z_weight: float,
         rows: int,
+        weights: Tensor | None,
         wanted: bool,
     ) -> tuple[Tensor, Tensor]:
         """Losses, and the gradients of their sum, kept for `backward`."""
@@ -127,7 +139,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 chunk = slice(start, start + rows)
                 states = hidden[chunk].to(product)
                 losses[chunk], partition, slope = _chunk(states, head, targets[chunk], softcap, z_weight)
-                penalty += partition.square().sum()
+                penalty += (partition.square() * (1.0 if weights is None else weights[chunk])).sum()
+                if weights is not None:
+                    slope *= weights[chunk, None]
                 slope = slope.to(product)
                 if ctx.hidden is not None:
                     ctx.hidden[chunk] = slope @ head
@@ -139,7 +153,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     ctx.weight += slope.T @ states
         ctx.dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
-        return losses.sum() + z_weight * penalty, losses
+        total = losses.sum() if weights is None else losses @ weights
+        return total + z_weight * penalty, losses
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -149,7 +164,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden = ctx.hidden.mul_(upstream) if ctx.hidden is not None else None
         weight = ctx.weight.mul_(upstream).to(ctx.dtype) if ctx.weight is not None else None
         ctx.hidden = ctx.weight = ctx.dtype = None
-        return hidden, weight, None, None, None, None, None
+        return hidden, weight, None, None, None, None, None, None
 
 
 def _chunk(

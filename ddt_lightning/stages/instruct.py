@@ -26,11 +26,22 @@ class InstructModule(LanguageModule):
         freeze_text_embeddings: bool = False,
         codebook: str | None = None,
         z_weight: float = 0.0,
+        text_weight: float = 1.0,
     ) -> None:
         if not init_from and not llm:
             raise ValueError(
                 "`init_from` is needed: instruction tuning starts from a pretrain run, e.g. runs/pretrain."
             )
         super().__init__(
-            network, optim, llm, parallel, init_from, seed, lora, freeze_text_embeddings, codebook, z_weight
+            network,
+            optim,
+            llm,
+            parallel,
+            init_from,
+            seed,
+            lora,
+            freeze_text_embeddings,
+            codebook,
+            z_weight,
+            text_weight,
         )

@@ -48,6 +48,8 @@ class LanguageModule(pl.LightningModule):
         codebook: start the rows of the image ids from the code vectors of this image tokenizer, a run or a release
             folder; null starts them from noise.
         z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
+        text_weight: weight of a text id in the training loss, an image id's being 1. An answer has few ids and an image
+            many: at 1 a model that learns both hardly learns to answer.
     """
 
     llm: PreTrainedModel
@@ -65,10 +67,13 @@ class LanguageModule(pl.LightningModule):
         freeze_text_embeddings: bool = False,
         codebook: str | None = None,
         z_weight: float = 0.0,
+        text_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if z_weight < 0:
             raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
+        if text_weight <= 0:
+            raise ValueError(f"`model.text_weight` ({text_weight}) must be above 0.")
         if lora is not None and not lora.tables and not init_from:
             raise ValueError("`model.lora.tables` (false) leaves the new rows untrained: set it, or give `init_from`.")
         self.network = network
@@ -81,6 +86,7 @@ class LanguageModule(pl.LightningModule):
         self.freeze_text_embeddings = freeze_text_embeddings
         self.codebook = codebook
         self.z_weight = z_weight
+        self.text_weight = text_weight
 
     def configure_model(self) -> None:
         """Build the language model once for the data's vocabulary, load `init_from`, and shard.
@@ -134,12 +140,12 @@ class LanguageModule(pl.LightningModule):
         """Summed losses of a batch, in all and apart for text and image ids."""
         hidden = self.hidden_states(batch["ids"], batch.get("positions"))
         head = self.llm.get_output_embeddings().weight
-        z_weight = self.z_weight if self.training else 0.0
+        z_weight, text_weight = (self.z_weight, self.text_weight) if self.training else (0.0, 1.0)
         image = self.vocab.image_start, self.vocab.image_end
-        return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight)
+        return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight, text_weight)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy per scored token of the global batch."""
+        """Cross-entropy per scored token of the global batch, text weighted."""
         sums = self.sums(batch)
         loss = global_mean(sums.total, sums.count)
         parts = {"text_loss": sums.text / sums.text_count, "image_loss": sums.image / sums.image_count}
