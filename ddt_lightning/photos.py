@@ -41,7 +41,7 @@ class Photos:
         renderer_steps: optimizer steps.
         pretrain_steps: optimizer steps.
         drawn: pictures of each prompt or class.
-        evaluated: held-out photos that are reconstructed and scored.
+        evaluated: held-out photos that are reconstructed, and those that are captioned, and scored.
         seconds: an estimate for each step of the plan, for two idle cores.
     """
 
@@ -98,6 +98,8 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards"]
     classes = ["--classes", f"{data / photos.classes}"] if photos.classes else []
     held_out = ["--shards", photos.val, f"--images={photos.evaluated}"]
+    score = [[ddt, "eval", "caption", "--model", f"{model}", "--shards", photos.val, "--chat=false",
+              f"--captions={photos.evaluated}", "--out", f"{run}/eval"]]  # fmt: skip
     seconds = iter(photos.seconds)
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     use = ("commands", "pipeline.py", "lm", "tokens", "photos.py")
@@ -121,7 +123,7 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
                   "--data.shards", json.dumps([f"{tokens}/train/*.tar"]),
                   "--data.val_shards", json.dumps([f"{tokens}/val/*.tar"]),
                   *(f"--data.{name}={share}" for name, share in photos.formats.items()),
-                  f"--trainer.max_steps={photos.pretrain_steps}")],
+                  *mixed_precision(muon=False), f"--trainer.max_steps={photos.pretrain_steps}")],
              (*nets, "lm", "vocab.py"), next(seconds), run / "pretrain"),
         Step("eval", "reconstruct held-out photos",
              [[ddt, "eval", "reconstruction", "--model", f"{model}", *held_out, "--out", f"{run}/eval"]],
@@ -130,10 +132,10 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
              [[ddt, "generate", f"{run}/prompts.txt", *classes, "--chat=false", f"--images={photos.drawn}",
                "--model", f"{model}", "--out", f"{pictures}"]],
              use, next(seconds), pictures),
-        Step("describe", "describe photos of the evaluation and their reconstructions",
+        Step("describe", "describe photos of the evaluation, and score captions where photos have them",
              [[ddt, "describe", f"{run}/eval/samples/reconstruction", "--chat=false", "--model", f"{model}",
-               "--out", f"{run}/descriptions"]],
-             use, next(seconds), run / "descriptions"),
+               "--out", f"{run}/descriptions"], *([] if classes else score)],
+             (*use, "metrics"), next(seconds), run / "descriptions"),
         Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), next(seconds),
              run / "report.html"),
     ]  # fmt: skip
