@@ -287,6 +287,8 @@ def test_failures_name_option_value_and_fix(capsys, tmp_path, world, pretrained)
     assert "`init_from` is needed" in failure(
         capsys, "instruct", *arguments("instruct", run, world, pretrained), "--init_from=null"
     )
+    for option in ("text_weight", "z_weight"):
+        assert f"`model.{option}` (-1" in failure(capsys, "pretrain", *pretrain, f"--model.{option}=-1")
     other = shutil.copytree(world, tmp_path / "other")
     write_tokens_json(
         other, tokenizer="u" * 16, K=K, codebook_size=CODES, order="fine_to_coarse", transform="none", source="test"
