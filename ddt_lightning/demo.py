@@ -55,8 +55,8 @@ class Mode:
 
 
 MODES = {
-    "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2600, 500, 1500, 1000), 4, 200,
-                    (38, 760, 100, 74, 250, 180, 150, 5)),
+    "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2000, 400, 3500, 2500), 4, 200,
+                    (38, 820, 110, 65, 400, 300, 90, 5)),
     "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 8, 12, 8), 1, 8, (10, 30, 15, 15, 20, 20, 40, 5)),
     "long": Mode("runs/demo-long", 60_000, 24_000, 24_000, 10_000, 512, (14_000, 2_500, 7_000, 4_000), 4, 200,
                  (150, 4100, 450, 280, 1500, 1000, 200, 5)),
@@ -104,7 +104,7 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   *adamw, steps[2])],
+                   "--model.codebook", f"{run}/tokenizer", *adamw, steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "pretrain"),
         Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",

@@ -123,7 +123,7 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
                   "--data.shards", json.dumps([f"{tokens}/train/*.tar"]),
                   "--data.val_shards", json.dumps([f"{tokens}/val/*.tar"]),
                   *(f"--data.{name}={share}" for name, share in photos.formats.items()),
-                  *mixed_precision(muon=False), f"--trainer.max_steps={photos.pretrain_steps}")],
+                  "--model.codebook", f"{run}/tokenizer", *mixed_precision(muon=False), f"--trainer.max_steps={photos.pretrain_steps}")],
              (*nets, "lm", "vocab.py"), next(seconds), run / "pretrain"),
         Step("eval", "reconstruct held-out photos",
              [[ddt, "eval", "reconstruction", "--model", f"{model}", *held_out, "--out", f"{run}/eval"]],
