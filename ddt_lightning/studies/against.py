@@ -95,7 +95,8 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
     ids: Overlay = {"shards": [f"{tokens}/images-train-*.tar"], "val_shards": [f"{tokens}/images-val-*.tar"],
                     "text_shards": [f"{study.shards}/text-train-*.tar"],
                     "texts": [f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]}  # fmt: skip
-    overlay = overlaid({"trainer": {"max_steps": study.steps}}, study.settings, {"data": ids})
+    base = {"trainer": {"max_steps": study.steps}, "model": {"codebook": study.tokenizers[name]}}
+    overlay = overlaid(base, study.settings, {"data": ids})
     pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", study.configs, overlay, seed, out, run / "pretrain")
     chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
                       "edits": [f"{tokens}/edits-train-*.tar"],
