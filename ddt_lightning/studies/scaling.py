@@ -52,7 +52,8 @@ class ScalingStudy(Training):
     Args:
         sizes: {name: overlay} with what differs, usually `model.network`; small to large.
         percents: of the steps, at which checkpoints are scored; the last is 100.
-        tokenizer: run or folder of the image tokenizer that made the ids; null draws nothing.
+        tokenizer: run or folder of the image tokenizer that made the ids, whose codes the rows start from; null starts
+            them from noise and draws nothing.
         score: draw all prompts of the suite rather than one for each tag.
         evaluation: further options of `ddt eval t2i`.
     """
@@ -117,7 +118,8 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
     own = overlaid(read_yaml(study.configs), study.settings).get("trainer", {}).get("callbacks") or []
     kept = {"class_path": "ddt_lightning.callbacks.snapshots.Snapshots", "init_args": {"steps": study.marks}}
     always = {"max_steps": study.steps, "val_check_interval": every, "callbacks": [*own, kept]}
-    overlay = overlaid(study.settings, study.sizes[size], {"trainer": always})
+    start = {"model": {"codebook": study.tokenizer}}
+    overlay = overlaid(start, study.settings, study.sizes[size], {"trainer": always})
     train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run")
     steps = [train]
     for percent, mark in zip(study.percents, study.marks, strict=True):
