@@ -79,8 +79,8 @@ def test_the_shipped_defaults_hold_equally_many_bits():
         cls = {"tok": Tokenizer, "vqgan": Vqgan, "var": Var}[name]
         with torch.device("meta"):
             made[name] = cls(config.from_dict(model[kind]))
-    assert {tokenizer.bits for tokenizer in made.values()} == {288.0}
-    assert {tokenizer.config.tokens for tokenizer in made.values()} == {32}
+    assert {tokenizer.bits for tokenizer in made.values()} == {144.0}
+    assert {tokenizer.config.tokens for tokenizer in made.values()} == {16}
     sizes = {name: sum(p.numel() for p in tokenizer.parameters()) for name, tokenizer in made.items()}
     assert sizes["vqgan"] == pytest.approx(sizes["var"], rel=0.02) and sizes["vqgan"] == pytest.approx(2.4e6, rel=0.02)
 
@@ -130,7 +130,8 @@ def test_a_few_steps_of_training_find_the_pictures(make):
     ids = tokenizer.encode(x)
     boundaries = [0, 1, 5, 21] if make is var else [0, 2, 4, 8]  # scales, and half rows
     known = [float((tokenizer.decode(ids[:, :n]) - x).square().mean()) for n in boundaries]
-    assert known == sorted(known, reverse=True) and known[-1] < 0.75 * mean, (known, mean)
+    # what one id alone is worth differs between processors
+    assert known[3] < known[2] < min(known[:2]) and known[3] < 0.75 * mean, (known, mean)
     assert int(ids.unique().numel()) > 8
 
 
