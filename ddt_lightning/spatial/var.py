@@ -1,7 +1,7 @@
 """A multi-scale tokenizer: the first id stands for the whole image, later scales for what the earlier ones left over.
 
-Ids are ordered scale by scale, each row by row. By default four scales are one cell wide and three are two,
-with 512 codes: 16 ids and 144 bits, exactly those of the DDT default. Source: VAR, Tian et al.
+Ids are ordered scale by scale, each row by row. By default the scales are 1, 1, 1, 2, 3 and 4 cells wide with 512
+codes: 32 ids and 288 bits, exactly those of the DDT default (1, 2, 3, 4 would have 30 ids). Source: VAR, Tian et al.
 2024 (arXiv 2404.02905).
 """
 
@@ -25,7 +25,7 @@ class VarConfig(SpatialConfig):
         phi_share: how much of a scale goes through its convolution, from 0 to 1.
     """
 
-    scales: list[int] = field(default_factory=lambda: [1, 1, 1, 1, 2, 2, 2])
+    scales: list[int] = field(default_factory=lambda: [1, 1, 1, 2, 3, 4])
     phis: int = 4
     phi_share: float = 0.5
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(diversity_weight=0.0))

@@ -2,7 +2,7 @@
 
 Nets of diffusers' `VQModel`, codes of the DDT tokenizer's own quantizer (unit vectors, compared by their cosine as in
 ViT-VQGAN): both tokenizers then have the same codebook, kept alive in the same way, and differ in what a token is. By
-default an image is 4 x 4 cells of 512 codes, exactly the 16 ids and 144 bits of the DDT default.
+default an image is 4 x 8 cells of 512 codes, exactly the 32 ids and 288 bits of the DDT default.
 Source: VQGAN, Esser et al. 2021 (arXiv 2012.09841).
 """
 
@@ -24,7 +24,7 @@ class VqganConfig(SpatialConfig):
         grid: rows and columns of cells.
     """
 
-    grid: list[int] = field(default_factory=lambda: [4, 4])
+    grid: list[int] = field(default_factory=lambda: [4, 8])
 
     def __post_init__(self) -> None:
         if len(self.grid) != 2 or min(self.grid) < 1:

@@ -57,7 +57,7 @@ class TokenizerConfig:
         decoder: sizes of the decoder.
     """
 
-    tokens: int = 16
+    tokens: int = 32
     codebook_size: int = 512
     code_dim: int = 8
     latent_channels: int = 3
