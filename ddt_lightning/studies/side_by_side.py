@@ -62,10 +62,12 @@ def named(models: Sequence[str]) -> dict[str, str]:
     """{name: folder} of words like `NAME=FOLDER` or FOLDER, which is called by its last two parts.
 
     Raises:
-        ValueError: two models would have one name.
+        ValueError: two models would have one name, or a word is a list of several.
     """
     found: dict[str, str] = {}
     for word in models:
+        if word.startswith("[") and not Path(word).exists():
+            raise ValueError(f"`--models` ({word}) takes words of their own: --models a=FOLDER b=FOLDER.")
         name, _, folder = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
         name = name or "/".join(Path(os.path.abspath(folder)).parts[-2:])
         if file_name(name) in map(file_name, found):
