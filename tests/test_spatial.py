@@ -124,14 +124,13 @@ def test_a_few_steps_of_training_find_the_pictures(make):
     nets = NetsConfig(patch=4 if make is var else 2, channels=[16], groups=4)
     warm = QuantizerConfig(warmup_steps=30, diversity_weight=0.0)
     tokenizer = make(codebook_size=64, nets=nets, quantizer=warm)
-    train(tokenizer, 100, 1e-2)
+    train(tokenizer, 200, 1e-2)
     x = latents(16, seed=0)
     mean = float((x - x.mean(0)).square().mean())  # of the mean picture
     ids = tokenizer.encode(x)
     boundaries = [0, 1, 5, 21] if make is var else [0, 2, 4, 8]  # scales, and half rows
     known = [float((tokenizer.decode(ids[:, :n]) - x).square().mean()) for n in boundaries]
-    # what one id alone is worth differs between processors
-    assert known[3] < known[2] < min(known[:2]) and known[3] < 0.75 * mean, (known, mean)
+    assert known == sorted(known, reverse=True) and known[-1] < 0.75 * mean, (known, mean)
     assert int(ids.unique().numel()) > 8
 
 

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import signal
@@ -74,18 +75,17 @@ def bf16_pays() -> bool:
         return False
     import torch
 
-    left, right = torch.ones(1536, 128), torch.ones(128, 512)  # of a small transformer
-    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    factors = {dtype: (torch.ones(1536, 128, dtype=dtype), torch.ones(128, 512, dtype=dtype)) for dtype in best}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(20):
-        for dtype, spent in times.items():
-            a, b = left.to(dtype), right.to(dtype)
+        for dtype, (a, b) in factors.items():
             started = time.perf_counter()
-            torch.mm(a, b)
-            spent.append(time.perf_counter() - started)
+            torch.mm(a, b)  # as large as those of a small transformer
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
     torch.set_num_threads(threads)
-    return min(times[torch.bfloat16]) < min(times[torch.float32]) / 1.2
+    return best[torch.bfloat16] < best[torch.float32] / 1.2
 
 
 def mixed_precision(muon: bool) -> list[str]:

@@ -61,6 +61,8 @@ def linear_cross_entropy(
     """
     rows = rows or max(LEAST_ROWS, LOGITS // weight.shape[0])
     wanted = torch.is_grad_enabled()
+    if weights is None:
+        weights = torch.ones(len(targets), device=hidden.device)
     return _LinearCrossEntropy.apply(hidden, weight, targets, softcap, z_weight, rows, weights, wanted)
 
 
@@ -92,10 +94,9 @@ def split_loss(
     scored = labels[:, 1:] >= 0
     targets = labels[:, 1:][scored]
     text, image = targets < image_start, (targets >= image_start) & (targets < image_end)
-    weights = torch.where(text, text_weight, 1.0) if text_weight != 1 else None
+    weights = torch.where(text, text_weight, 1.0)
     total, losses = linear_cross_entropy(hidden[:, :-1][scored], weight, targets, softcap, z_weight, weights=weights)
-    count = scored.sum() if weights is None else weights.sum()
-    return LossSums(total, count, losses[text].sum(), text.sum(), losses[image].sum(), image.sum())
+    return LossSums(total, weights.sum(), losses[text].sum(), text.sum(), losses[image].sum(), image.sum())
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         z_weight: float,
         rows: int,
-        weights: Tensor | None,
+        weights: Tensor,
         wanted: bool,
     ) -> tuple[Tensor, Tensor]:
         """Losses, and the gradients of their sum, kept for `backward`."""
@@ -138,10 +139,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(hidden), rows):
                 chunk = slice(start, start + rows)
                 states = hidden[chunk].to(product)
-                losses[chunk], partition, slope = _chunk(states, head, targets[chunk], softcap, z_weight)
-                penalty += (partition.square() * (1.0 if weights is None else weights[chunk])).sum()
-                if weights is not None:
-                    slope *= weights[chunk, None]
+                each = weights[chunk]
+                losses[chunk], partition, slope = _chunk(states, head, targets[chunk], each, softcap, z_weight)
+                penalty += (each * partition.square()).sum()
                 slope = slope.to(product)
                 if ctx.hidden is not None:
                     ctx.hidden[chunk] = slope @ head
@@ -153,8 +153,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     ctx.weight += slope.T @ states
         ctx.dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
-        total = losses.sum() if weights is None else losses @ weights
-        return total + z_weight * penalty, losses
+        return (weights * losses).sum() + z_weight * penalty, losses
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
@@ -168,9 +167,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _chunk(
-    states: Tensor, head: Tensor, targets: Tensor, softcap: float | None, z_weight: float
+    states: Tensor, head: Tensor, targets: Tensor, weights: Tensor, softcap: float | None, z_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropies `[n]`, log-partitions `[n]`, and the gradient with respect to the logits `[n, V]`, all fp32."""
+    """Cross-entropies `[n]`, log-partitions `[n]`, and the weighted gradient of the logits `[n, V]`, all fp32."""
     logits = (states @ head.T).float()
     capped = None
     if softcap is not None:
@@ -181,8 +180,8 @@ def _chunk(
     shares = logits.sub_(top).exp_()
     sums = shares.sum(1, keepdim=True)
     partition = (top + sums.log()).squeeze(1)
-    slope = shares.mul_((1 + 2 * z_weight * partition[:, None]) / sums)
-    slope.scatter_add_(1, targets[:, None], torch.full_like(partition, -1.0)[:, None])
+    slope = shares.mul_(weights[:, None] * (1 + 2 * z_weight * partition[:, None]) / sums)
+    slope.scatter_add_(1, targets[:, None], -weights[:, None])
     if capped is not None:
         slope.mul_(capped.square_().neg_().add_(1))
     return partition - at_target, partition, slope

@@ -54,6 +54,7 @@ class LanguageModule(pl.LightningModule):
 
     llm: PreTrainedModel
     vocab: Vocab
+    fresh = True  # whether random weights will do
 
     def __init__(
         self,
@@ -70,6 +71,10 @@ class LanguageModule(pl.LightningModule):
         text_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if not self.fresh and not init_from and not llm:
+            raise ValueError(
+                "`init_from` is needed: instruction tuning starts from a pretrain run, e.g. runs/pretrain."
+            )
         if z_weight < 0:
             raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
         if text_weight <= 0:

@@ -89,14 +89,14 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
         ("editing", "Editing", lambda: samples.editing(run, metrics)),
         ("questions", "Questions and answers", lambda: samples.questions(run, cards)),
         ("captions", "Captions", lambda: samples.captions(run)),
+        *([shown] if studies else []),
         ("scores", "Scores", lambda: _scores(cards, metrics)),
         ("codebook", "Codebook", lambda: _codebook(run, stages)),
         ("curves", "Training", lambda: _curves(stages)),
         ("settings", "What ran", lambda: _settings(run, cards, metrics, stages)),
     ]
-    if studies:
-        pictures = [part[0] for part in parts].index("scores")
-        parts = [*parts[:pictures], shown, *parts[pictures:]] if metrics or stages else [shown]
+    if not metrics and not stages:
+        parts = [shown]
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in parts)
     body = _header(run, cards, metrics) + f"<nav>{links}</nav>"
     body += "".join(page.section(anchor, title, build()) for anchor, title, build in parts)
