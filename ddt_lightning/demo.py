@@ -58,7 +58,7 @@ MODES = {
     "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2000, 400, 3500, 2500), 4, 200,
                     (41, 860, 134, 64, 420, 365, 60, 6)),
     "quick": Mode("runs/demo-quick", 256, 64, 64, 64, 32, (20, 8, 12, 8), 1, 8, (10, 30, 15, 15, 20, 20, 40, 5)),
-    "long": Mode("runs/demo-long", 90_000, 30_000, 24_000, 10_000, 512, (6_000, 1_000, 14_000, 10_000), 4, 200,
+    "long": Mode("runs/demo-long", 90_000, 30_000, 24_000, 10_000, 512, (6_000, 1_000, 8_000, 8_000), 4, 200,
                  (150, 2580, 335, 220, 1680, 1460, 60, 6)),
 }  # fmt: skip
 
@@ -73,8 +73,9 @@ def plan(mode: Mode) -> list[Step]:
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", kinds, "--out", f"{tokens}"]
     n = mode.evaluated
     scored = [f"--images={n}", f"--edits={n}", f"--questions={n}", f"--captions={n}"]
-    scored.append(f"--prompt_images={mode.prompt_images}")
-    evaluate = [ddt, "eval", "all", "--model", f"{model}", "--out", f"{run}/eval", *scored]
+    evaluate = [ddt, "eval", "all", "--model", f"{model}", *scored]
+    held_out = [*evaluate, "--out", f"{run}/eval", f"--prompt_images={mode.prompt_images}"]
+    seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true", f"--prompt_images={max(1, mode.prompt_images // 2)}"]
     steps = [f"--trainer.max_steps={count}" for count in mode.steps]
     images = [
         "--data.shards",
@@ -82,7 +83,7 @@ def plan(mode: Mode) -> list[Step]:
         "--data.val_shards",
         json.dumps([f"{shards}/images-val-*.tar"]),
     ]
-    muon, adamw = mixed_precision(muon=True), mixed_precision(muon=False)
+    precision = mixed_precision()
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     return [
         Step("scenes", "render shards of scenes, edits and questions",
@@ -90,11 +91,11 @@ def plan(mode: Mode) -> list[Step]:
              ("scenes", "shards", "seeding.py"), mode.seconds[0], shards),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
-                   *images, *tokenizer_start(mode.steps[0]), *muon, steps[0])],
+                   *images, *tokenizer_start(mode.steps[0]), *precision, steps[0])],
              nets, mode.seconds[1], run / "tokenizer"),
         Step("renderer", f"train its one-step decoder, {mode.steps[1]} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer",
-                   "--model.tokenizer", f"{run}/tokenizer", *images, *muon, steps[1])],
+                   "--model.tokenizer", f"{run}/tokenizer", *images, *precision, steps[1])],
              nets, mode.seconds[2], run / "renderer"),
         Step("tokens", "encode images, edits and questions", [encode],
              ("commands/encode.py", "shards", "tokens"), mode.seconds[3], tokens),
@@ -104,16 +105,16 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.val_shards", json.dumps([f"{tokens}/images-val-*.tar"]),
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
-                   "--model.codebook", f"{run}/tokenizer", *adamw, steps[2])],
+                   "--model.codebook", f"{run}/tokenizer", *precision, steps[2])],
              (*nets, "lm", "vocab.py"), mode.seconds[4], run / "pretrain"),
         Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
-                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *adamw, steps[3])],
+                   "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *precision, steps[3])],
              (*nets, "lm", "vocab.py"), mode.seconds[5], run / "instruct"),
-        Step("eval", "draw, edit, describe, answer, and score all of it", [evaluate],
+        Step("eval", "draw, edit, describe, answer, and score all of it", [held_out, seen],
              ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens"), mode.seconds[6], run / "eval"),
         Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), mode.seconds[7],
              run / "report.html"),
@@ -121,8 +122,13 @@ def plan(mode: Mode) -> list[Step]:
 
 
 def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
-    """`metrics.json`: the value of every evaluation card, and the time of every step."""
+    """`metrics.json`: the value of every evaluation card, and the time of every step.
+
+    Keys that begin with `seen/` are of combinations that training shows, all others of held-out ones.
+    """
     metrics = flat(run / "eval")
+    seen = flat(run / "eval" / "seen")
+    metrics |= {f"seen/{key}": value for key, value in seen.items() if not key.startswith("decode/")}
     metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items()}
     metrics["time/total_s"] = round(sum(times.values()), 1)
     temporary = run / "metrics.tmp"

@@ -27,6 +27,7 @@ from ddt_lightning.commands.main import VERBS, load, main, parse
 from ddt_lightning.commands.staging import staged
 from ddt_lightning.commands.workers import run_tasks
 from ddt_lightning.metrics.geneval import summary, wilson
+from ddt_lightning.scenes.suite import suite
 from ddt_lightning.shards import images as shard_images
 from ddt_lightning.shards import rows as shard_rows
 from ddt_lightning.shards.images import read_images
@@ -472,6 +473,19 @@ def test_results_jsonl_is_geneval_form_and_summarises_to_the_card(evaluated):
         assert image.is_file() and json.loads((image.parents[1] / "metadata.jsonl").read_text()) == json.loads(
             row["metadata"]
         )
+
+
+def test_combinations_that_training_shows_on_request(model, tmp_path):
+    common = ["--model", str(model), "--out", str(tmp_path), "--seen", "true", *FAST]
+    main(["eval", "t2i", *common, "--prompts", "2", "--images", "1"])
+    main(["eval", "edit", *common, "--edits", "2"])
+    main(["eval", "vqa", *common, "--questions", "2"])
+    main(["eval", "caption", *common, "--captions", "2"])
+    asked = {row["prompt"] for row in lines(tmp_path / "results.jsonl")}
+    assert asked <= {row["prompt"] for row in suite(seen=True)} and len(asked) == 12
+    cards = read_cards(tmp_path)
+    for key in ("t2i/shapes_geneval/overall", "edit/exact_match", "vqa/accuracy", "caption/scene_match"):
+        assert "that training shows" in cards[key]["protocol"], key
 
 
 def test_sample_indexes_name_files_that_exist(evaluated):

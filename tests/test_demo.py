@@ -109,8 +109,11 @@ def test_fingerprint_depends_on_command_yaml_and_before(tmp_path, monkeypatch):
 
 
 def test_metrics_hold_scores_and_times(tmp_path):
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "vqa.json").write_text(json.dumps({"vqa/accuracy": {"value": 0.5, "n": 4}}))
+    (tmp_path / "eval" / "seen").mkdir(parents=True)
+    for folder, value in (("eval", 0.5), ("eval/seen", 0.75)):
+        scores = {"vqa/accuracy": {"value": value, "n": 4}, "decode/steps": {"value": 16, "n": 1}}
+        (tmp_path / folder / "vqa.json").write_text(json.dumps(scores))
     metrics = demo.collect_metrics(tmp_path, {"tokenizer": 2.0, "eval": 1.5})
-    assert metrics == {"vqa/accuracy": 0.5, "time/tokenizer_s": 2.0, "time/eval_s": 1.5, "time/total_s": 3.5}
+    scores = {"vqa/accuracy": 0.5, "seen/vqa/accuracy": 0.75, "decode/steps": 16}
+    assert metrics == {**scores, "time/tokenizer_s": 2.0, "time/eval_s": 1.5, "time/total_s": 3.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

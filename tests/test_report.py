@@ -104,7 +104,13 @@ def run(tmp_path: Path) -> Path:
         (samples / f"{name}.json").write_text(json.dumps(content))
     (run / "metrics.json").write_text(
         json.dumps(
-            {"t2i/shapes_geneval/overall": 0.75, "tokenizer/psnr": 21.0, "time/total_s": 1500, "time/eval_s": 61}
+            {
+                "t2i/shapes_geneval/overall": 0.75,
+                "seen/t2i/shapes_geneval/overall": 0.875,
+                "tokenizer/psnr": 21.0,
+                "time/total_s": 1500,
+                "time/eval_s": 61,
+            }
         )
     )
     return run
@@ -128,6 +134,12 @@ def test_page_is_whole_and_needs_no_other_file(run):
     assert text.count("<polyline") >= 7  # two lines for each of three stages, and the codebook's
     for fact in ("75.0 %", "21.0", "25 min 0 s", "1 min 1 s", "ab12", "cd34", "how many?", "truth: 3", "2 of 3 codes"):
         assert fact in text, fact
+
+
+def test_scores_of_seen_combinations_stand_beside_held_out_ones(run):
+    text, _ = parsed(write_report(run))
+    assert "of combinations seen in training 88 %" in text and "Drawing, combinations seen in training" in text
+    assert "<code>seen/t2i/shapes_geneval/overall</code>" in text
 
 
 def test_texts_are_escaped(run):

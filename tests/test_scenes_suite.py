@@ -113,6 +113,18 @@ def test_held_out_truths_are_held_out_and_fulfil_their_prompt():
             assert len(scene.shapes) == sum(entry["count"] for entry in row["include"])
 
 
+def test_the_second_suite_asks_for_what_training_shows(scenes):
+    rows = suite(seen=True)
+    assert set(Counter(row["tag"] for row in rows)) == set(TAGS) and len({row["prompt"] for row in rows}) == len(rows)
+    assert not {row["prompt"] for row in rows} & {row["prompt"] for row in ASKED}
+    rng = np.random.default_rng(5)
+    for row in rows:
+        scene = truth(row, rng, seen=True)
+        assert judge(objects(scene), row) == (True, "") and not held_out(scene)
+    plain = [row for row in rows if row["tag"] not in ("color_attr", "colors")]  # no rarer than one scene in 250
+    assert all(any(judge(objects(scene), row)[0] for scene in scenes) for row in plain)
+
+
 def test_validation_is_unseen_on_request():
     rng = np.random.default_rng(4)
     assert not any(held_out(val_scene(rng)) for _ in range(50))

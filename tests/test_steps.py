@@ -60,7 +60,11 @@ def until(happened) -> None:
 @pytest.mark.parametrize(
     ("flags", "faster", "expected"),
     [
-        ({"avx512_bf16"}, torch.bfloat16, ["--trainer.precision=bf16-mixed"]),
+        (
+            {"avx512_bf16"},
+            torch.bfloat16,
+            ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"],
+        ),
         ({"avx512_bf16"}, torch.float32, []),
         ({"avx2"}, torch.bfloat16, []),
     ],
@@ -73,6 +77,6 @@ def test_bf16_only_where_it_is_measured_to_be_faster(monkeypatch, flags, faster,
     monkeypatch.setattr(steps, "processor_flags", lambda: flags)
     steps.bf16_pays.cache_clear()
     try:
-        assert steps.mixed_precision(muon=False) == expected
+        assert steps.mixed_precision() == expected
     finally:
         steps.bf16_pays.cache_clear()

@@ -1,7 +1,8 @@
 """`ddt eval reconstruction|t2i|all`: a model folder to scores with intervals, ceilings and floors.
 
 Everything is measured on held-out scenes (combinations that no training scene, edit or question shows) drawn from the
-seed. Out, in one folder that the verbs may share, edit, vqa and caption (`evaluate_edit.py`, `evaluate_text.py`) too:
+seed; with `--seen true` on scenes of combinations that training shows, which tells what is learned from what is made
+of it. Out, in one folder that the verbs may share, edit, vqa and caption (`evaluate_edit.py`, `evaluate_text.py`) too:
 `NAME.json` (cards), `NAME.png` (a contact sheet), `samples/` (images and an index for the report), and of t2i the
 images and rows in GenEval's official layout. Prompts, edits, questions and captions go through the chat format of an
 instruct model, all with one decode setting.
@@ -16,7 +17,7 @@ from ddt_lightning.commands.evaluate_edit import edit
 from ddt_lightning.commands.evaluate_text import caption, vqa
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.options import Decoding, Drawing, Loading
-from ddt_lightning.commands.scoring import Session, held_out, say
+from ddt_lightning.commands.scoring import Session, held_out, say, scenes_measured
 from ddt_lightning.commands.staging import staged, write_json
 
 LOADING, DRAWING, DECODING = Loading(), Drawing(), Decoding()
@@ -30,6 +31,7 @@ def reconstruction(
     tokens: list[int] | None = None,
     prefix_images: int = 64,
     lpips: str | None = None,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -44,6 +46,7 @@ def reconstruction(
         tokens: numbers of first tokens; quarters of all tokens if not given.
         prefix_images: how many images to decode from fewer tokens.
         lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+        seen: scenes of combinations that training shows.
         seed: of the scenes and of the decoder's noise.
         processes: worker processes, each with its share of the cores.
         loading: which model; one with a tokenizer only will do.
@@ -54,7 +57,7 @@ def reconstruction(
 
     patterns = [shards] if isinstance(shards, str) else shards or []
     side = session.facts["model"]["image_size"] if patterns else 0
-    sources = held_out(patterns, positive("images", images), side, seed)
+    sources = held_out(patterns, positive("images", images), side, seed, seen)
     total, codes = (session.facts["model"][name] for name in ("tokens", "codebook_size"))
     counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
     if any(not 0 <= count <= total for count in counts):
@@ -64,7 +67,7 @@ def reconstruction(
     found = session.run("reconstruct_images", items[:first], (counts, lpips))
     found += session.run("reconstruct_images", items[first:], ([], lpips))
 
-    where = "held-out scenes" if not patterns else f"images of {', '.join(patterns)}"
+    where = scenes_measured(seen) if not patterns else f"images of {', '.join(patterns)}"
     rendered = "decoder" in session.facts["model"]
     how = ", drawn in one step by the renderer" if rendered else ""
     protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB{how}"
@@ -94,6 +97,7 @@ def t2i(
     images: int = 4,
     prompts: int = 0,
     chat: bool = True,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -106,6 +110,7 @@ def t2i(
         images: how many for each prompt.
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         chat: ask in the chat format of an instruct model; false for a pretrained one.
+        seen: prompts of combinations that training shows, of all six tags.
         seed: of the images and of the ground-truth scenes.
         processes: worker processes, each with its share of the cores.
         loading: which model.
@@ -117,10 +122,14 @@ def t2i(
     from ddt_lightning.scenes.suite import suite, truth
     from ddt_lightning.seeding import numpy_rng
 
-    chosen = gallery.spread(suite(), "tag", prompts) if prompts else suite()
+    chosen = gallery.spread(suite(seen), "tag", prompts) if prompts else suite(seen)
     asked = [(prompt, sample) for prompt in chosen for sample in range(positive("images", images))]
     items = [
-        (prompt["prompt"], truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], n)), session.sample_seed(i))
+        (
+            prompt["prompt"],
+            truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], n), seen),
+            session.sample_seed(i),
+        )
         for i, (prompt, n) in enumerate(asked)
     ]
     found = session.run("draw_prompts", items, (chat,))
@@ -129,7 +138,10 @@ def t2i(
     names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
     rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
     layout = geneval.rows([r["drawn"] for r in found], metadata, ignore_kind=True)
-    rule = f"shapes-GenEval: GenEval's rules on a classical shapes checker, {images} images a prompt, mean over images"
+    rule = (
+        "shapes-GenEval: GenEval's rules on a classical shapes checker, prompts of combinations "
+        f"{'that training shows' if seen else 'held out'}, {images} images a prompt, mean over images"
+    )
     cards: dict[str, Card] = {}
     for tag, value in geneval.summary(rows).items():
         spread = geneval.intervals(rows)[tag]
@@ -169,7 +181,9 @@ def t2i(
     with staged(out) as folder:
         gallery.prompts(folder, rows, [r["image"] for r in found], images)
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        session.finish(folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat})
+        session.finish(
+            folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen}
+        )
     say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
 
 
@@ -182,6 +196,7 @@ def everything(
     edits: int = 126,
     questions: int = 250,
     captions: int = 128,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -197,12 +212,13 @@ def everything(
         edits: as in `ddt eval edit`.
         questions: as in `ddt eval vqa`.
         captions: as in `ddt eval caption`.
+        seen: combinations that training shows, in place of held-out ones, everywhere.
         seed: of everything.
         processes: worker processes, each with its share of the cores.
         loading: which model.
         drawing: how to draw.
     """
-    shared: dict[str, Any] = {"out": out, "seed": seed, "processes": processes, "loading": loading}
+    shared: dict[str, Any] = {"out": out, "seen": seen, "seed": seed, "processes": processes, "loading": loading}
     t2i(**shared, images=prompt_images, drawing=drawing)
     decoding = Decoding(drawing.steps, drawing.decode_guidance)
     reconstruction(**shared, images=images, shards=shards, decoding=decoding)

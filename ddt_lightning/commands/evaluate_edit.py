@@ -14,7 +14,7 @@ from ddt_lightning.commands.cards import Card, mean_card
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.judges import check_judges, load_clip, load_dino, name_judges
 from ddt_lightning.commands.options import Drawing, Loading
-from ddt_lightning.commands.scoring import Session, say
+from ddt_lightning.commands.scoring import Session, say, scenes_measured
 from ddt_lightning.commands.staging import staged
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def edit(
     shards: list[str] | str | None = None,
     clip: str | None = None,
     dino: str | None = None,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -64,6 +65,7 @@ def edit(
         shards: edit shards to take them from; held-out scenes if not given.
         clip: folder of a transformers CLIP, such as openai/clip-vit-base-patch32, for CLIP scores.
         dino: folder of a transformers DINO, such as facebook/dino-vits16, for DINO's.
+        seen: scenes of combinations that training shows.
         seed: of the edits and images.
         processes: worker processes, each with its share of the cores.
         loading: which model; its device is also the judges'.
@@ -74,7 +76,10 @@ def edit(
     session = Session(loading, drawing, processes, seed)
     patterns = [shards] if isinstance(shards, str) else shards or []
     number = positive("edits", edits)
-    done, cards, sheets = of_shards(session, patterns, number, fields) if patterns else of_scenes(session, number, seed)
+    if patterns:
+        done, cards, sheets = of_shards(session, patterns, number, fields)
+    else:
+        done, cards, sheets = of_scenes(session, number, seed, seen)
 
     from ddt_lightning.commands.edit_cards import measure_cards
 
@@ -86,25 +91,25 @@ def edit(
     cards = {**cards, **alike}
     with staged(out) as folder:
         sheets(folder)
-        where = ", ".join(patterns) or "held-out scenes"
+        where = ", ".join(patterns) or scenes_measured(seen)
         session.finish(folder, name, cards, {"edits": len(done), "source": where, "clip": clip, "dino": dino})
     say(out, cards, *(key for key in ("edit/exact_match", "edit/ceiling_tokenizer", f"{name}/l1") if key in cards))
 
 
-def of_scenes(session: Session, number: int, seed: int) -> tuple[list["Edited"], dict[str, Card], Any]:
-    """Edits of held-out scenes: what came of them, the checker's cards, and what writes the sheet."""
+def of_scenes(session: Session, number: int, seed: int, seen: bool) -> tuple[list["Edited"], dict[str, Card], Any]:
+    """Edits of held-out or seen scenes: what came of them, the checker's cards, and what writes the sheet."""
     from ddt_lightning.commands import gallery
     from ddt_lightning.commands.edit_cards import Edited, kind_cards
     from ddt_lightning.scenes.suite import val_edit
     from ddt_lightning.scenes.tasks import EDITS
     from ddt_lightning.seeding import numpy_rng
 
-    asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)]) for n in range(number)]
+    asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)], not seen) for n in range(number)]
     found = session.run("make_edits", [(one, session.sample_seed(n)) for n, one in enumerate(asked)])
 
     rule = (
-        "the checker finds exactly the target's kinds, colours and counts, centres within 10 % of the side; "
-        "global edits: background class right and objects unchanged"
+        f"{scenes_measured(seen)}: the checker finds exactly the target's kinds, colours and counts, centres "
+        "within 10 % of the side; global edits: background class right and objects unchanged"
     )
     kinds = [one.kind for one in asked]
     cards = kind_cards("edit/exact_match", [r["correct"] for r in found], kinds, rule)

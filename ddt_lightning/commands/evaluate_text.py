@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ddt_lightning.commands.cards import Card, mean_card
 from ddt_lightning.commands.files import positive
 from ddt_lightning.commands.options import Drawing, Loading
-from ddt_lightning.commands.scoring import Session, say
+from ddt_lightning.commands.scoring import Session, say, scenes_measured
 from ddt_lightning.commands.staging import staged
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def vqa(
     out: str,
     questions: int = 250,
     shards: list[str] | str | None = None,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -39,6 +40,7 @@ def vqa(
         out: folder for vqa.json, vqa.png and samples; of shards for vqa_shards.json and vqa_shards.png.
         questions: how many, the types of question in turn; of shards the first ones.
         shards: question shards to take them from, scored by VQA v2's rule; held-out scenes if not given.
+        seen: scenes of combinations that training shows.
         seed: of the questions.
         processes: worker processes, each with its share of the cores.
         loading: which model.
@@ -56,7 +58,7 @@ def vqa(
     if shards:
         return vqa_shards(session, out, [shards] if isinstance(shards, str) else shards, questions)
     kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
-    asked = [val_question(numpy_rng("eval question", seed, n), kind) for n, kind in enumerate(kinds)]
+    asked = [val_question(numpy_rng("eval question", seed, n), kind, not seen) for n, kind in enumerate(kinds)]
     items = []
     for n, one in enumerate(asked):
         later = [*asked[n + 1 :], *asked[:n]]
@@ -65,7 +67,10 @@ def vqa(
 
     right = [score(r["answer"], one.answer) for one, r in zip(asked, found, strict=True)]
     blind = [score(r["blind"], one.answer) for one, r in zip(asked, found, strict=True)]
-    rule = "answers equal to the truth after VQA normalisation, greedy, answers balanced within each type"
+    rule = (
+        f"{scenes_measured(seen)}: answers equal to the truth after VQA normalisation, greedy, answers balanced within "
+        "each type"
+    )
     cards = {"vqa/accuracy": mean_card(right, rule)}
     cards["vqa/accuracy"]["by_type"] = {
         kind: float(mean_card([s for one, s in zip(asked, right, strict=True) if one.kind == kind], rule)["value"])
@@ -74,7 +79,7 @@ def vqa(
     cards["vqa/floor_blind"] = mean_card(blind, "the same questions about the image of another question of their type")
     with staged(out) as folder:
         gallery.questions(folder, asked, found, right)
-        session.finish(folder, "vqa", cards, {"questions": questions})
+        session.finish(folder, "vqa", cards, {"questions": questions, "seen": seen})
     say(out, cards, "vqa/accuracy", "vqa/floor_blind")
 
 
@@ -137,6 +142,7 @@ def caption(
     captions: int = 128,
     shards: list[str] | str | None = None,
     chat: bool = True,
+    seen: bool = False,
     seed: int = 0,
     processes: int = 2,
     loading: Loading = LOADING,
@@ -149,6 +155,7 @@ def caption(
         captions: how many; of shards of the first images.
         shards: image shards with captions, scored by CIDEr-D; held-out scenes if not given.
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one, of shards only.
+        seen: scenes of combinations that training shows.
         seed: of the scenes.
         processes: worker processes, each with its share of the cores.
         loading: which model.
@@ -166,16 +173,19 @@ def caption(
     from ddt_lightning.seeding import numpy_rng
 
     number = positive("captions", captions)
-    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=True) for n in range(number)]
+    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=not seen) for n in range(number)]
     found = session.run("write_captions", scenes)
 
     looks = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
     right = [caption_match(parse_caption(r["caption"]), look) for r, look in zip(found, looks, strict=True)]
-    rule = "the parsed caption, greedy, names all objects of the scene and no other; colours right where they are said"
+    rule = (
+        f"{scenes_measured(seen)}: the parsed caption, greedy, names all objects of the scene and no other; colours "
+        "right where they are said"
+    )
     cards = {"caption/scene_match": mean_card(right, rule)}
     with staged(out) as folder:
         gallery.captions(folder, looks, found, right)
-        session.finish(folder, "caption", cards, {"captions": number})
+        session.finish(folder, "caption", cards, {"captions": number, "seen": seen})
     say(out, cards, "caption/scene_match")
 
 

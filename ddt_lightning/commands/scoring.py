@@ -100,7 +100,7 @@ def read_pictures(shards: Sequence[str], number: int, side: int) -> list[Any]:
     return pictures
 
 
-def held_out(shards: Sequence[str], number: int, side: int, seed: int) -> list[Any]:
+def held_out(shards: Sequence[str], number: int, side: int, seed: int, seen: bool = False) -> list[Any]:
     """The images that a tokenizer is measured on: the first of some shards, or held-out scenes of the seed.
 
     Args:
@@ -108,13 +108,19 @@ def held_out(shards: Sequence[str], number: int, side: int, seed: int) -> list[A
         number: how many.
         side: of images from shards, in pixels.
         seed: of the scenes.
+        seen: scenes of combinations that training shows.
     """
     from ddt_lightning.scenes.suite import val_scene
     from ddt_lightning.seeding import numpy_rng
 
     if shards:
         return read_pictures(shards, number, side)
-    return [val_scene(numpy_rng("eval image", seed, n), unseen=True) for n in range(number)]
+    return [val_scene(numpy_rng("eval image", seed, n), unseen=not seen) for n in range(number)]
+
+
+def scenes_measured(seen: bool) -> str:
+    """What scenes are measured on, in words."""
+    return "scenes of combinations that training shows" if seen else "held-out scenes"
 
 
 def say(out: str, cards: dict[str, Card], *keys: str) -> None:

@@ -88,11 +88,11 @@ def bf16_pays() -> bool:
     return best[torch.bfloat16] < best[torch.float32] / 1.2
 
 
-def mixed_precision(muon: bool) -> list[str]:
-    """Options of a stage, with muon or without, where bf16 makes a step on this processor faster."""
+def mixed_precision() -> list[str]:
+    """Options of a stage trained by muon, where bf16 makes a step on this processor faster."""
     if not bf16_pays():
         return []
-    return ["--trainer.precision=bf16-mixed", *(["--model.optim.orthogonalise_in=bfloat16"] if muon else [])]
+    return ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"]
 
 
 def tokenizer_start(steps: int) -> list[str]:

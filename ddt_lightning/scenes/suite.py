@@ -3,9 +3,11 @@
 Some combinations never occur in a training scene, edit, question or text: pairs of kinds, numbers of a kind, colours
 of a kind, places of one kind relative to another, and pairs of coloured kinds. The suite's prompts of five tags are
 exactly these combinations; single_object cannot be held out. Every kind, colour, number and relation is seen in others.
+A second suite asks for the combinations that training does show: what is learned, beside what is made of it.
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import combinations
 
@@ -49,22 +51,28 @@ _FACTS = [(a, RELATIONS[n % 4], b) for n, (a, b) in enumerate(SEEN_PAIRS)]
 HELD_POSITIONS = frozenset(_FACTS + [(b, OPPOSITE[held], a) for a, held, b in _FACTS])
 
 
-def _held_looks() -> tuple[tuple[tuple[str, str], tuple[str, str]], ...]:
-    """Four pairs of coloured kinds for every seen pair of kinds, from seen colours of both."""
-    rng = np.random.default_rng(20250422)
-    chosen = []
+Looks = tuple[tuple[str, str], tuple[str, str]]
+"""Two things as (kind, colour)."""
+
+
+def _some_looks(seed: int, taken: frozenset[Looks] = frozenset()) -> frozenset[Looks]:
+    """Four pairs of coloured kinds for every seen pair of kinds, from seen colours of both, none of them taken."""
+    rng = np.random.default_rng(seed)
+    chosen: list[Looks] = []
     for a, b in SEEN_PAIRS:
         looks = [
             ((a, first), (b, second))
             for first in _NAMES
             for second in _NAMES
-            if first != second and not {(a, first), (b, second)} & HELD_COLOURS
+            if first != second
+            and not {(a, first), (b, second)} & HELD_COLOURS
+            and ((a, first), (b, second)) not in taken
         ]
         chosen += [looks[i] for i in rng.choice(len(looks), 4, replace=False)]
-    return tuple(chosen)
+    return frozenset(chosen)
 
 
-HELD_LOOKS = frozenset(_held_looks())
+HELD_LOOKS = _some_looks(20250422)
 
 
 def held_out(scene: Scene) -> bool:
@@ -83,8 +91,36 @@ def held_out(scene: Scene) -> bool:
     return False
 
 
-def suite() -> list[dict]:
-    """The 150 prompts as GenEval metadata: tag, include, exclude (counting only), prompt; in the order of `TAGS`."""
+Combinations = tuple[
+    Collection[tuple[str, str]],
+    Collection[tuple[str, int]],
+    Collection[tuple[str, str]],
+    Collection[tuple[str, str, str]],
+    Collection[Looks],
+]
+"""Pairs of kinds, numbers of a kind, colours of a kind, places of a kind, pairs of coloured kinds."""
+
+
+def _held() -> Combinations:
+    return HELD_PAIRS, HELD_COUNTS, HELD_COLOURS, HELD_POSITIONS, HELD_LOOKS
+
+
+def _seen() -> Combinations:
+    """All that training shows of the first four, and as many pairs of coloured kinds as are held out."""
+    counts = {(kind, count) for kind in KINDS for count in (2, 3, 4)} - HELD_COUNTS
+    colours = {(kind, colour) for kind in KINDS for colour in _NAMES} - HELD_COLOURS
+    ordered = [*SEEN_PAIRS, *(pair[::-1] for pair in SEEN_PAIRS)]
+    places = {(a, where, b) for a, b in ordered for where in RELATIONS} - HELD_POSITIONS
+    return SEEN_PAIRS, counts, colours, places, _some_looks(20250423, HELD_LOOKS)
+
+
+def suite(seen: bool = False) -> list[dict]:
+    """The 150 prompts as GenEval metadata: tag, include, exclude (counting only), prompt; in the order of `TAGS`.
+
+    Args:
+        seen: instead, 258 prompts of combinations that training shows.
+    """
+    pairs, counts, colours, places, looks = _seen() if seen else _held()
     rows: list[dict] = []
 
     def add(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> None:
@@ -95,19 +131,19 @@ def suite() -> list[dict]:
 
     for kind in KINDS:
         add("single_object", article(kind), [{"class": kind, "count": 1}])
-    for pair in sorted(HELD_PAIRS):
+    for pair in sorted(pairs):
         for a, b in (pair, pair[::-1]):
             add("two_object", f"{article(a)} and {article(b)}", [{"class": a, "count": 1}, {"class": b, "count": 1}])
-    for kind, count in sorted(HELD_COUNTS):
+    for kind, count in sorted(counts):
         more = [{"class": kind, "count": count + 1}]
         add("counting", f"{NUMBERS[count]} {plural(kind)}", [{"class": kind, "count": count}], more)
-    for kind, colour in sorted(HELD_COLOURS):
+    for kind, colour in sorted(colours):
         add("colors", article(f"{colour} {kind}"), [{"class": kind, "count": 1, "color": colour}])
-    for a, held, b in sorted(HELD_POSITIONS):
-        entries = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [held, 0]}]
-        add("position", f"{article(a)} {held} {article(b)}", entries)
-    for looks in sorted(HELD_LOOKS):
-        for (a, first), (b, second) in (looks, looks[::-1]):
+    for a, place_of_a, b in sorted(places):
+        entries = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [place_of_a, 0]}]
+        add("position", f"{article(a)} {place_of_a} {article(b)}", entries)
+    for look in sorted(looks):
+        for (a, first), (b, second) in (look, look[::-1]):
             entries = [{"class": a, "count": 1, "color": first}, {"class": b, "count": 1, "color": second}]
             add("color_attr", f"{article(f'{first} {a}')} and {article(f'{second} {b}')}", entries)
     return rows
@@ -212,15 +248,21 @@ def val_question(rng: np.random.Generator, kind: str | None = None, unseen: bool
     return sample_question(rng, kind, lambda source: val_scene(source, unseen=True))
 
 
-def truth(metadata: dict, rng: np.random.Generator) -> Scene:
-    """A scene that shows just what a prompt of the suite asks for; what it leaves open is drawn."""
-    looks, held = [], None
-    for entry in metadata["include"]:
-        looks += [(entry["class"], entry.get("color") or _NAMES[rng.integers(10)]) for _ in range(entry["count"])]
-        held = entry["position"][0] if "position" in entry else held
-    # The last entry is the one that stands in the relation to the first.
-    shapes = place_pair(rng, looks[::-1], held) if held else place(rng, looks)
-    return Scene(shapes, sample_background(rng))
+def truth(metadata: dict, rng: np.random.Generator, seen: bool = False) -> Scene:
+    """A scene that shows just what a prompt asks for; what it leaves open is drawn, if `seen` from what training shows.
+
+    A prompt for held-out combinations has no such scene.
+    """
+    while True:
+        looks, held = [], None
+        for entry in metadata["include"]:
+            looks += [(entry["class"], entry.get("color") or _NAMES[rng.integers(10)]) for _ in range(entry["count"])]
+            held = entry["position"][0] if "position" in entry else held
+        # The last entry is the one that stands in the relation to the first.
+        shapes = place_pair(rng, looks[::-1], held) if held else place(rng, looks)
+        scene = Scene(shapes, sample_background(rng))
+        if not (seen and held_out(scene)):
+            return scene
 
 
 def as_circles(scene: Scene) -> Scene:

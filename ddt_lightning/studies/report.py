@@ -42,6 +42,8 @@ GROUPS = {
     "Tokenizer": "tokenizer/",
     "Pictures": "pictures/",
 }
+SEEN = "seen/"
+"""What keys of combinations that training shows begin with."""
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
 NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
 """Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
@@ -74,6 +76,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     if not run.is_dir():
         raise FileNotFoundError(f"No run folder {run}: name one that `make demo` or `ddt-fit` wrote.")
     cards = read_cards(run / "eval")
+    cards |= {f"{SEEN}{key}": card for key, card in read_cards(run / "eval" / "seen").items()}
     metrics = read_json(run / "metrics.json") or {key: card["value"] for key, card in cards.items()}
     stages = _stages(run)
     places = [run, *sorted(path for path in run.iterdir() if path.is_dir())]
@@ -124,6 +127,8 @@ def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str
                 remark += f" (95 %: {100 * spread[0]:.0f} to {100 * spread[1]:.0f})"
             limits = bounds(CEILINGS, key, metrics)
             remark += f"; the tokenizer allows {100 * limits[0]:.0f} %" if limits else ""
+            if SEEN + key in metrics and not key.endswith("psnr"):
+                remark += f"; of combinations seen in training {100 * metrics[SEEN + key]:.0f} %"
             boxes.append((value, name, remark))
     intro = (
         "Images become discrete diffusion timestep tokens; a language model reads and writes them beside text; a "
@@ -140,21 +145,24 @@ def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> str:
     if not metrics:
         return page.missing("scores", "Run `ddt eval`.")
     rows: list[list[str]] = []
-    for title, start in GROUPS.items():
-        keys = sorted((key for key in metrics if key.startswith(start)), key=_order)
+    seen = {key.removeprefix(SEEN): value for key, value in metrics.items() if key.startswith(SEEN)}
+    groups = [(title, "", start, metrics) for title, start in GROUPS.items()]
+    groups += [(f"{title}, combinations seen in training", SEEN, start, seen) for title, start in GROUPS.items()]
+    for title, origin, start, scores in groups:
+        keys = sorted((key for key in scores if key.startswith(start)), key=_order)
         rows += [[escape(title)]] if keys else []
         for key in keys:
-            card = cards.get(key, {})
+            card = cards.get(origin + key, {})
             spread = card.get("interval")
             line = ""
             if not any(word in key for word in NO_SHARE):
-                line = page.bar(metrics[key], spread, bounds(CEILINGS, key, metrics), bounds(FLOORS, key, metrics))
+                line = page.bar(scores[key], spread, bounds(CEILINGS, key, scores), bounds(FLOORS, key, scores))
             between = f"{spread[0]:.3f} to {spread[1]:.3f}" if spread else ""
             faint = "bound:" if "ceiling" in key or "floor" in key else ""
             rows.append(
                 [
-                    f"{faint}<code>{escape(key)}</code>",
-                    f'<td class="n">{metrics[key]:.3f}</td>',
+                    f"{faint}<code>{escape(origin + key)}</code>",
+                    f'<td class="n">{scores[key]:.3f}</td>',
                     f'<td class="n soft">{between}</td>',
                     f'<td class="n soft">{card.get("n", "")}</td>',
                     f'<td class="wide">{line}</td>',
@@ -164,7 +172,9 @@ def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> str:
         "<p class='soft small'>95 % intervals. Green marks are ceilings: the same check on ground-truth renders, and "
         "on their reconstructions by the tokenizer, which bounds everything drawn through it. Red marks are floors: "
         "images scored against another prompt, circles in place of every shape, answers to another image. The scores "
-        "come from a classical checker on rendered shapes: they are not GenEval and not comparable to it.</p>"
+        "come from a classical checker on rendered shapes: they are not GenEval and not comparable to it. Training "
+        "never shows the pairs, numbers, colours and places that are asked for, only others of the same things; the "
+        "scores of <code>seen/</code> ask for those that it does show.</p>"
     )
     items = "".join(f"<li><code>{escape(k)}</code>: {escape(c['protocol'])}</li>" for k, c in sorted(cards.items()))
     protocols = f"<details><summary>What each score measures</summary><ul class='small'>{items}</ul></details>"
