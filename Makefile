@@ -19,7 +19,7 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2.5 hours)
+demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 1 to 2 hours)
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE)
 
 scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step

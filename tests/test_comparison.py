@@ -92,7 +92,7 @@ def test_an_exported_folder_starts_a_run(run, raster, tmp_path):
     export(str(run), str(tmp_path / "plain"))
     args = ["--config", str(ROOT / "stages/pretrain.yaml"), "--config", str(ROOT / "tests/smoke/language.yaml")]
     args += [f"--data.shards=[{raster}/*.tar]", "--init_from", str(tmp_path / "plain"), "--trainer.max_steps=1"]
-    args += ["--model.optim.lr=1e-30", f"--data.vocab={run}/vocab"]
+    args += ["--model.optim.lr=1e-30", "--model.optim.matrix_lr=1e-30", f"--data.vocab={run}/vocab"]
     cli.fit("pretrain", [*args, "--run_dir", str(tmp_path / "next")])
     first = load_file(run / "release" / "lm" / "model.safetensors")
     second = load_file(tmp_path / "next" / "release" / "lm" / "model.safetensors")
