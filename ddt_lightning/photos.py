@@ -74,7 +74,7 @@ SETS = {
         ("A dog runs through the grass .", "A man climbs a rock .", "Two children play in the snow .",
          "A girl in a red shirt jumps into a pool .", "A man rides a bike on a dirt road .",
          "A surfer rides a wave .", "A black dog swims in the water .", "People walk in a city at night ."),
-        6000, 1500, 5000, 4, 500, (2250, 380, 80, 2400, 80, 30, 30, 5),
+        12_000, 1500, 5000, 4, 500, (3100, 380, 120, 700, 30, 15, 15, 5),
     ),
 }  # fmt: skip
 
@@ -93,7 +93,8 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     ddt = "ddt_lightning.commands.main"
     images = [
         *("--data.shards", json.dumps([photos.train]), "--data.val_shards", json.dumps([photos.val])),
-        *(f"--data.image_size={photos.image_size}", "--data.augment=flip"),
+        # what is encoded in several crops is also seen in crops
+        *(f"--data.image_size={photos.image_size}", f"--data.augment={'crop_flip' if photos.views > 1 else 'flip'}"),
     ]
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards"]
     classes = ["--classes", f"{data / photos.classes}"] if photos.classes else []
