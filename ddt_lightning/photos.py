@@ -33,6 +33,7 @@ class Photos:
         train: its shards.
         val: held-out shards.
         image_size: side in pixels.
+        augment: of training photos for the renderer, as the overlay's for the tokenizer.
         views: crops of each training photo that are encoded.
         formats: shares of the language model's formats.
         classes: file with the names of its classes, below `DDT_DATA`; None where photos have captions.
@@ -49,6 +50,7 @@ class Photos:
     train: str
     val: str
     image_size: int
+    augment: str
     views: int
     formats: dict[str, float]
     classes: str | None
@@ -64,13 +66,13 @@ class Photos:
 SETS = {
     "cifar10": Photos(
         "data/cifar10.yaml", "${DDT_DATA}/cifar10/cifar10-train-*.tar.gz", "${DDT_DATA}/cifar10/cifar10-val-*.tar.gz",
-        32, 1, {"t2i": 0.9, "i2t": 0.1, "text_only": 0.0}, "cifar10/classes.json", (),
+        32, "flip", 4, {"t2i": 0.9, "i2t": 0.1, "text_only": 0.0}, "cifar10/classes.json", (),
         4000, 1000, 4000, 8, 500, (1500, 250, 60, 1500, 60, 40, 20, 5),
     ),
     "flickr8k": Photos(
         "data/flickr8k.yaml", "${DDT_DATA}/flickr8k_64/flickr8k64-train-*.tar.gz",
         "${DDT_DATA}/flickr8k_64/flickr8k64-val-*.tar.gz",
-        64, 4, {"t2i": 0.5, "i2t": 0.4, "text_only": 0.1}, None,
+        64, "crop_flip", 4, {"t2i": 0.5, "i2t": 0.4, "text_only": 0.1}, None,
         ("A dog runs through the grass .", "A man climbs a rock .", "Two children play in the snow .",
          "A girl in a red shirt jumps into a pool .", "A man rides a bike on a dirt road .",
          "A surfer rides a wave .", "A black dog swims in the water .", "People walk in a city at night ."),
@@ -93,8 +95,7 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     ddt = "ddt_lightning.commands.main"
     images = [
         *("--data.shards", json.dumps([photos.train]), "--data.val_shards", json.dumps([photos.val])),
-        # what is encoded in several crops is also seen in crops
-        *(f"--data.image_size={photos.image_size}", f"--data.augment={'crop_flip' if photos.views > 1 else 'flip'}"),
+        *(f"--data.image_size={photos.image_size}", f"--data.augment={photos.augment}"),
     ]
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards"]
     classes = ["--classes", f"{data / photos.classes}"] if photos.classes else []

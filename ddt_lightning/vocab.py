@@ -10,9 +10,9 @@ the sequence formats. Training, generation and export all take their sequences f
     chat        BOS USER: parts ASSISTANT: parts EOS USER: ...       parts = any mix of text and images
     image       [BOV] id_1 .. id_K [EOV]         text        one space, then the text
 
-The leading space makes a word the same piece at the start of a text and inside it. Everything after BOS is scored,
-in chat only what an assistant says and the EOS that ends it. BOS, EOS and PAD are the text tokenizer's own; the only
-new specials are [BOV] and [EOV]. The vocabulary is not padded: a model has exactly `Vocab.size` rows.
+The leading space makes a word the same piece at the start of a text and inside it. Everything after BOS is scored but
+the EOS of image_only, in chat only what an assistant says and the EOS that ends it. BOS, EOS and PAD are the text
+tokenizer's own; the only new specials are [BOV] and [EOV]. The vocabulary is not padded: a model has `Vocab.size` rows.
 
 Special strings inside a text are split into ordinary pieces, never parsed, so a user cannot forge a special id; nor a
 turn: inside a turn "USER:" is written "USER :".
@@ -186,8 +186,8 @@ class Vocab:
         return self._scored([*image, *self._caption(caption, max_length, 2 + len(image))])
 
     def image_only(self, ids: Ids) -> tuple[list[int], list[int]]:
-        """BOS image EOS, all scored: `t2i` with its caption dropped."""
-        return self._scored(self._image(ids))
+        """BOS image EOS: `t2i` with its caption dropped. EOS is not scored, or captions (`i2t`) would begin with it."""
+        return self._scored(self._image(ids), end=False)
 
     def text_only(self, text: str, max_length: int | None = None) -> tuple[list[int], list[int]]:
         """BOS text EOS, all scored."""
@@ -310,8 +310,8 @@ class Vocab:
         ids = self.encode_text(f" {text}") if text else []
         return ids if max_length is None else ids[: max(max_length - others, 0)]
 
-    def _scored(self, body: list[int]) -> tuple[list[int], list[int]]:
-        return [self.bos, *body, self.eos], [IGNORE, *body, self.eos]
+    def _scored(self, body: list[int], end: bool = True) -> tuple[list[int], list[int]]:
+        return [self.bos, *body, self.eos], [IGNORE, *body, self.eos if end else IGNORE]
 
     def _chat(
         self, turns: Sequence[Turn], images: Images, last: str, drop_text: bool

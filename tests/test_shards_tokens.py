@@ -64,7 +64,7 @@ def rows(batches):
 def kind(vocab, ids):
     if vocab.bov not in ids:
         return "text_only"
-    if len(ids) == K + 4:
+    if len(ids) == K + 3:  # its EOS is not scored
         return "image_only"
     return "i2t" if ids[1] == vocab.bov else "t2i"
 
