@@ -80,6 +80,7 @@ SETS = {
     ),
 }  # fmt: skip
 
+SAMPLING = ("--temperature=1", "--guidance=3")  # colder, as shapes are drawn, photos are mostly a plain background
 SIZES = [field.name for field in fields(Photos) if field.type is int and field.name not in ("image_size", "views")]
 
 
@@ -133,7 +134,7 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
              (*use, "metrics"), next(seconds), run / "eval"),
         Step("draw", "draw each class" if classes else "draw some captions",
              [[ddt, "generate", f"{run}/prompts.txt", *classes, "--chat=false", f"--images={photos.drawn}",
-               "--model", f"{model}", "--out", f"{pictures}"]],
+               *SAMPLING, "--model", f"{model}", "--out", f"{pictures}"]],
              use, next(seconds), pictures),
         Step("describe", "describe photos of the evaluation, and score captions where photos have them",
              [[ddt, "describe", f"{run}/eval/samples/reconstruction", "--chat=false", "--model", f"{model}",
