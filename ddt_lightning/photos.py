@@ -101,8 +101,8 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
     encode = [ddt, "encode", "--tokenizer", f"{run}/tokenizer", "--shards"]
     classes = ["--classes", f"{data / photos.classes}"] if photos.classes else []
     held_out = ["--shards", photos.val, f"--images={photos.evaluated}"]
-    score = [[ddt, "eval", "caption", "--model", f"{model}", "--shards", photos.val, "--chat=false",
-              f"--captions={photos.evaluated}", "--out", f"{run}/eval"]]  # fmt: skip
+    score = [ddt, "eval", "caption", "--model", f"{model}", "--shards", photos.val, "--chat=false",
+             f"--captions={photos.evaluated}", "--out", f"{run}/eval"]  # fmt: skip
     seconds = iter(photos.seconds)
     nets = ("tokens", "latents", "training", "stages", "shards", "seeding.py")
     use = ("commands", "pipeline.py", "lm", "tokens", "photos.py")
@@ -136,9 +136,9 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
              [[ddt, "generate", f"{run}/prompts.txt", *classes, "--chat=false", f"--images={photos.drawn}",
                *SAMPLING, "--model", f"{model}", "--out", f"{pictures}"]],
              use, next(seconds), pictures),
-        Step("describe", "describe photos of the evaluation, and score captions where photos have them",
+        Step("describe", "describe photos of the evaluation, and score captions",
              [[ddt, "describe", f"{run}/eval/samples/reconstruction", "--chat=false", "--model", f"{model}",
-               "--out", f"{run}/descriptions"], *([] if classes else score)],
+               "--out", f"{run}/descriptions"], score],
              (*use, "metrics"), next(seconds), run / "descriptions"),
         Step("report", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"), next(seconds),
              run / "report.html"),

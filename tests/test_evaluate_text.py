@@ -70,6 +70,10 @@ def test_captions_of_shards(model, spoken, tmp_path):
     assert cards["caption/cider_d_regex_floor_shuffled"]["value"] == pytest.approx(
         np.mean(cider_d(said, known[1:] + known[:1]))
     )
+    bare = [[text.lower().strip(" .") for text in texts] for texts in known]
+    equal = [one.lower().strip(" .") in texts for one, texts in zip(said, bare, strict=True)]
+    exact, floor = (cards[f"caption/exact_match{end}"]["value"] for end in ("", "_floor_shuffled"))
+    assert exact == np.mean(equal) > floor
     people = cider_d([one[0] for one in known if len(one) > 1], [one[1:] for one in known if len(one) > 1])
     assert cards["caption/cider_d_regex_person"]["value"] == pytest.approx(np.mean(people))
     assert cards["caption/cider_d_regex_person"]["n"] == 3 and (tmp_path / "caption_shards.png").is_file()

@@ -1,8 +1,8 @@
 """`ddt eval vqa|caption`: questions answered and images described, of held-out scenes or of some shards.
 
 Of scenes the truth is known in full: answers are right or wrong, captions are parsed. Of shards people's answers and
-captions are the measure: VQA v2's accuracy where ten people answered, CIDEr-D for captions. Each has a floor: the same
-questions about another image, the captions of other images.
+captions are the measure: VQA v2's accuracy where ten people answered, CIDEr-D for captions, equality for names of
+classes. Each has a floor: the same questions about another image, the captions of other images.
 """
 
 from collections.abc import Sequence
@@ -195,6 +195,7 @@ def caption_shards(session: Session, out: str, patterns: list[str], number: int,
     Raises:
         ValueError: the shards hold no two captioned images.
     """
+    from ddt_lightning.metrics.answers import normalise
     from ddt_lightning.metrics.cider import cider_d
     from ddt_lightning.shards.images import read_images
 
@@ -211,9 +212,15 @@ def caption_shards(session: Session, out: str, patterns: list[str], number: int,
         f"CIDEr-D x 10 with words by a regular expression (not the PTB tokenizer), greedy captions of {len(samples)} "
         "images; word weights from the references of just these, held fixed in the interval"
     )
+    others = [*known[1:], known[0]]
     cards = {"caption/cider_d_regex": mean_card(cider_d(said, known), rule)}
     text = "the same captions against the references of the next image"
-    cards["caption/cider_d_regex_floor_shuffled"] = mean_card(cider_d(said, [*known[1:], known[0]]), text)
+    cards["caption/cider_d_regex_floor_shuffled"] = mean_card(cider_d(said, others), text)
+    exact = "captions equal to a reference after VQA normalisation: of class names, the accuracy of a classifier"
+    for name, wanted, rule in (("", known, exact), ("_floor_shuffled", others, text)):
+        pairs = zip(said, wanted, strict=True)
+        right = [float(normalise(one) in {normalise(text) for text in references}) for one, references in pairs]
+        cards[f"caption/exact_match{name}"] = mean_card(right, rule)
     several = [texts for texts in known if len(texts) > 1]
     if several:
         people = cider_d([texts[0] for texts in several], [texts[1:] for texts in several])
@@ -227,7 +234,7 @@ def caption_shards(session: Session, out: str, patterns: list[str], number: int,
         sheet_of(folder / "caption_shards.png", rows)
         sizes = {"captions": len(samples), "source": ", ".join(patterns), "chat": chat}
         session.finish(folder, "caption_shards", cards, sizes)
-    say(out, cards, "caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled")
+    say(out, cards, "caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled", "caption/exact_match")
 
 
 def sheet_of(path: Path, rows: Sequence[tuple["Pixels", str, str]]) -> None:
