@@ -77,6 +77,12 @@ def test_captions_of_shards(model, spoken, tmp_path):
     people = cider_d([one[0] for one in known if len(one) > 1], [one[1:] for one in known if len(one) > 1])
     assert cards["caption/cider_d_regex_person"]["value"] == pytest.approx(np.mean(people))
     assert cards["caption/cider_d_regex_person"]["n"] == 3 and (tmp_path / "caption_shards.png").is_file()
+    index = json.loads((tmp_path / "samples" / "caption_shards.json").read_text())
+    assert [row["said"] for row in index] == [one or "(nothing)" for one in said]
+    assert all(
+        (tmp_path / row["image"]).is_file() and texts[0] in row["known"]
+        for row, texts in zip(index, known, strict=True)
+    )
 
 
 def test_questions_of_shards(model, spoken, tmp_path):

@@ -158,6 +158,27 @@ def test_missing_parts_are_named_not_invented(tmp_path):
     assert "nan" not in text.lower().replace("finance", "")
 
 
+def test_photos_show_what_was_drawn_and_said(run):
+    """A run whose samples come from `ddt generate` and from shards; what is not there is listed at the end."""
+    for name in ("t2i", "vqa", "caption"):
+        (run / "eval" / "samples" / f"{name}.json").unlink()
+    lines = [{"file": write_png(run / "pictures" / f"{n}.png", n), "prompt": f"<a dog {n // 2}>"} for n in range(4)]
+    (run / "pictures" / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = [{"image": "samples/i/3.png", "said": "a man & his dog", "known": "a person: two men"}]
+    (run / "eval" / "samples" / "caption_shards.json").write_text(json.dumps(said))
+    write_cards(
+        run / "eval" / "caption_shards.json",
+        {"caption/cider_d_regex": mean_card([0.25, 0.5], "words")},
+        SHARED,
+    )
+    (run / "metrics.json").unlink()
+    text, checker = parsed(write_report(run))
+    assert text.count("&lt;a dog 0&gt;</figcaption>") == text.count("&lt;a dog 1&gt;</figcaption>") == 1
+    assert "a man &amp; his dog" in text and "a person: two men" in text and "<b>0.38</b>Captions, CIDEr-D" in text
+    assert "questions" not in checker.ids and checker.ids[-1] == "absent"
+    assert re.findall(r"Not in this run: ([^.]*)\.", text[text.index('id="absent"') :]) == ["questions"]
+
+
 def test_a_sample_file_that_is_gone(run):
     (run / "eval" / "samples" / "i" / "3.png").unlink()
     text, _ = parsed(write_report(run))

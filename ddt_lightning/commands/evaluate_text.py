@@ -5,10 +5,7 @@ captions are the measure: VQA v2's accuracy where ten people answered, CIDEr-D f
 classes. Each has a floor: the same questions about another image, the captions of other images.
 """
 
-from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ddt_lightning.commands.cards import Card, mean_card
 from ddt_lightning.commands.files import positive
@@ -16,11 +13,7 @@ from ddt_lightning.commands.options import Drawing, Loading
 from ddt_lightning.commands.scoring import Session, say, scenes_measured
 from ddt_lightning.commands.staging import staged
 
-if TYPE_CHECKING:
-    from ddt_lightning.commands.edit_cards import Pixels
-
 LOADING, DRAWING = Loading(), Drawing()
-SHOWN = 24  # images of shards on a sheet
 
 
 def vqa(
@@ -37,7 +30,7 @@ def vqa(
     """Answer held-out questions about the right and about other images; those of scenes have balanced answers.
 
     Args:
-        out: folder for vqa.json, vqa.png and samples; of shards for vqa_shards.json and vqa_shards.png.
+        out: folder for vqa.json, vqa.png and samples; of shards for vqa_shards.json, vqa_shards.png and samples.
         questions: how many, the types of question in turn; of shards the first ones.
         shards: question shards to take them from, scored by VQA v2's rule; held-out scenes if not given.
         seen: scenes of combinations that training shows.
@@ -89,6 +82,7 @@ def vqa_shards(session: Session, out: str, patterns: list[str], number: int) -> 
     Raises:
         ValueError: the shards hold no question, or no two images.
     """
+    from ddt_lightning.commands import gallery
     from ddt_lightning.metrics import vqav2
     from ddt_lightning.metrics.answers import score
     from ddt_lightning.shards.images import read_images
@@ -131,7 +125,7 @@ def vqa_shards(session: Session, out: str, patterns: list[str], number: int) -> 
         for (n, entry), r in zip(asked, found, strict=True)
     ]
     with staged(out) as folder:
-        sheet_of(folder / "vqa_shards.png", rows)
+        gallery.texts(folder, "vqa_shards", rows)
         session.finish(folder, "vqa_shards", cards, {"questions": len(asked), "source": ", ".join(patterns)})
     say(out, cards, *(key for key in ("vqa/vqav2_accuracy", "vqa/exact_match") if key in cards))
 
@@ -151,7 +145,7 @@ def caption(
     """Describe held-out scenes, and check by parsing that the objects are named; or images of shards, by CIDEr-D.
 
     Args:
-        out: folder for caption.json, caption.png and samples; of shards for caption_shards.json and caption_shards.png.
+        out: folder for caption.json, caption.png and samples; of shards for caption_shards.json, .png and samples.
         captions: how many; of shards of the first images.
         shards: image shards with captions, scored by CIDEr-D; held-out scenes if not given.
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one, of shards only.
@@ -195,6 +189,7 @@ def caption_shards(session: Session, out: str, patterns: list[str], number: int,
     Raises:
         ValueError: the shards hold no two captioned images.
     """
+    from ddt_lightning.commands import gallery
     from ddt_lightning.metrics.answers import normalise
     from ddt_lightning.metrics.cider import cider_d
     from ddt_lightning.shards.images import read_images
@@ -231,15 +226,7 @@ def caption_shards(session: Session, out: str, patterns: list[str], number: int,
         for one, r in zip(samples, found, strict=True)
     ]
     with staged(out) as folder:
-        sheet_of(folder / "caption_shards.png", rows)
+        gallery.texts(folder, "caption_shards", rows)
         sizes = {"captions": len(samples), "source": ", ".join(patterns), "chat": chat}
         session.finish(folder, "caption_shards", cards, sizes)
     say(out, cards, "caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled", "caption/exact_match")
-
-
-def sheet_of(path: Path, rows: Sequence[tuple["Pixels", str, str]]) -> None:
-    """The first images with what was said and what is known."""
-    from ddt_lightning.commands.sheets import Row, sheet
-
-    shown = [Row(said, [image], known) for image, said, known in rows[:SHOWN]]
-    sheet(shown, label_width=300).save(path)

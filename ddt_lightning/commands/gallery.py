@@ -139,3 +139,14 @@ def captions(
         rows.append(Row(result["caption"] or "(nothing)", [result["image"]], f"there: {truth}"))
     write_json(folder / "samples" / "caption.json", index)
     sheet(rows, label_width=300).save(folder / "caption.png")
+
+
+def texts(folder: Path, name: str, rows: Sequence[tuple[np.ndarray, str, str]]) -> None:
+    """The first images of some shards: image, what was said (after the question, if there was one), what is known."""
+    index = [
+        {"image": save(folder, name, n, "image", image), "said": said, "known": known}
+        for n, (image, said, known) in enumerate(rows[: 4 * SHOWN])
+    ]
+    write_json(folder / "samples" / f"{name}.json", index)
+    shown = [Row(said, [image], known) for image, said, known in rows[: 4 * SHOWN]]
+    sheet(shown, label_width=300).save(folder / f"{name}.png")

@@ -91,6 +91,11 @@ def missing(what: str, how: str) -> str:
     return f'<div class="missing">Not in this run: {escape(what)}. {escape(how)}</div>\n'
 
 
+def is_missing(html: str) -> bool:
+    """Whether this is nothing but a box of `missing`."""
+    return html.startswith('<div class="missing">') and html.count("<") == 2
+
+
 def tiles(items: Sequence[tuple[str, str, str]]) -> str:
     """Boxes with a large number each: (number, name, remark)."""
     boxes = (

@@ -32,8 +32,11 @@ HEADLINES = {
     "edit/exact_match": ("Editing", "edited scenes that equal the target"),
     "vqa/accuracy": ("Questions", "answered correctly"),
     "caption/scene_match": ("Captions", "that name the scene's objects"),
+    "caption/cider_d_regex": ("Captions, CIDEr-D", "of held-out photos, against people's captions"),
     "tokenizer/psnr": ("Reconstruction, dB", "PSNR, mean over held-out images"),
 }
+PLAIN = {"tokenizer/psnr": ".1f", "caption/cider_d_regex": ".2f"}
+"""How headlines that are no shares are written."""
 GROUPS = {
     "Drawing": "t2i/",
     "Editing": "edit/",
@@ -45,7 +48,7 @@ GROUPS = {
 SEEN = "seen/"
 """What keys of combinations that training shows begin with."""
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
-NO_SHARE = ("psnr", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
+NO_SHARE = ("psnr", "cider", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
 """Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
 CEILINGS = {
     "t2i/shapes_geneval/": ("t2i/ceiling_tokenizer", "t2i/ceiling_render"),
@@ -100,9 +103,12 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     ]
     if not metrics and not stages:
         parts = [shown]
-    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in parts)
+    built = [(anchor, title, build()) for anchor, title, build in parts]
+    if absent := "".join(html for _, _, html in built if page.is_missing(html)):
+        built = [part for part in built if not page.is_missing(part[2])] + [("absent", "Not measured", absent)]
+    links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title, _ in built)
     body = _header(run, cards, metrics) + f"<nav>{links}</nav>"
-    body += "".join(page.section(anchor, title, build()) for anchor, title, build in parts)
+    body += "".join(page.section(anchor, title, html) for anchor, title, html in built)
     body += f"<footer>Written by ddt_lightning {__version__}. This page needs no other file.</footer>"
     target = Path(out) if out else run / "report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,13 +127,13 @@ def _header(run: Path, cards: dict[str, Card], metrics: dict[str, float]) -> str
     boxes = []
     for key, (name, remark) in HEADLINES.items():
         if key in metrics:
-            value = f"{metrics[key]:.1f}" if key.endswith("psnr") else f"{100 * metrics[key]:.1f} %"
+            value = f"{metrics[key]:{PLAIN[key]}}" if key in PLAIN else f"{100 * metrics[key]:.1f} %"
             spread = (cards.get(key) or {}).get("interval")
-            if spread and not key.endswith("psnr"):
+            if spread and key not in PLAIN:
                 remark += f" (95 %: {100 * spread[0]:.0f} to {100 * spread[1]:.0f})"
             limits = bounds(CEILINGS, key, metrics)
             remark += f"; the tokenizer allows {100 * limits[0]:.0f} %" if limits else ""
-            if SEEN + key in metrics and not key.endswith("psnr"):
+            if SEEN + key in metrics and key not in PLAIN:
                 remark += f"; of combinations seen in training {100 * metrics[SEEN + key]:.0f} %"
             boxes.append((value, name, remark))
     intro = (
@@ -171,10 +177,12 @@ def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> str:
     legend = (
         "<p class='soft small'>95 % intervals. Green marks are ceilings: the same check on ground-truth renders, and "
         "on their reconstructions by the tokenizer, which bounds everything drawn through it. Red marks are floors: "
-        "images scored against another prompt, circles in place of every shape, answers to another image. The scores "
-        "come from a classical checker on rendered shapes: they are not GenEval and not comparable to it. Training "
-        "never shows the pairs, numbers, colours and places that are asked for, only others of the same things; the "
-        "scores of <code>seen/</code> ask for those that it does show.</p>"
+        "images scored against another prompt, circles in place of every shape, answers to another image. Scores of "
+        "drawing and editing come from a classical checker on rendered shapes: they are not GenEval and not "
+        "comparable to it. Training never shows the pairs, numbers, colours and places that are asked for, only others "
+        "of the same things; the scores of <code>seen/</code> ask for those that it does show.</p>"
+        if any(key.startswith(("t2i/", "edit/")) for key in metrics)
+        else "<p class='soft small'>95 % intervals.</p>"
     )
     items = "".join(f"<li><code>{escape(k)}</code>: {escape(c['protocol'])}</li>" for k, c in sorted(cards.items()))
     protocols = f"<details><summary>What each score measures</summary><ul class='small'>{items}</ul></details>"

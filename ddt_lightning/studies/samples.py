@@ -1,7 +1,7 @@
 """The report's sample galleries: what `ddt eval` kept of reconstructions, drawings, edits, questions and captions.
 
-In: a run folder whose `eval/samples/NAME.json` list records with paths relative to `eval/`. Out: HTML; a gallery that
-the run does not have is named as missing.
+In: a run folder whose `eval/samples/NAME.json` list records with paths relative to `eval/`, and what `ddt generate`
+drew in its `pictures/`. Out: HTML; a gallery that the run does not have is named as missing.
 """
 
 import json
@@ -63,7 +63,7 @@ def drawing(run: Path, metrics: dict[str, float]) -> str:
     """Prompts and samples, tag by tag."""
     items = index_of(run, "t2i")
     if not items:
-        return page.missing("samples for prompts", "Run `ddt eval t2i`.")
+        return drawn(run) or page.missing("samples for prompts", "Run `ddt eval t2i`.")
     html = "<p class='soft'>Prompts spread evenly over each tag; underlined green where every demand is met.</p>"
     for tag in dict.fromkeys(item["tag"] for item in items):
         figures = []
@@ -75,6 +75,27 @@ def drawing(run: Path, metrics: dict[str, float]) -> str:
         html += heading(tag, metrics.get(f"t2i/shapes_geneval/{tag}"))
         html += f"<div class='grid wide'>{''.join(figures)}</div>"
     return html
+
+
+def drawn(run: Path) -> str:
+    """All that `ddt generate` drew in `pictures/`, prompt by prompt; empty without it."""
+    listed = run / "pictures" / "results.jsonl"
+    rows = [json.loads(line) for line in listed.read_text().splitlines()] if listed.is_file() else []
+    by_prompt: dict[str, list[str]] = {}
+    for row in rows:
+        by_prompt.setdefault(row["prompt"], []).append(picture_of(run, f"../pictures/{row['file']}", row["prompt"]))
+    figures = [page.figure(page.strip(drawings), escape(prompt)) for prompt, drawings in by_prompt.items()]
+    return f"<div class='grid widest'>{''.join(figures)}</div>" if figures else ""
+
+
+def of_shards(run: Path, name: str) -> str:
+    """Images of shards with what was said and what is known; empty without them."""
+    blocks = [
+        f"<div class='side'>{picture_of(run, item['image'], item['known'])}<div class='small'>{escape(item['said'])}"
+        f"<br><span class='soft'>{escape(item['known'])}</span></div></div>"
+        for item in index_of(run, name)
+    ]
+    return f"<div class='grid'>{''.join(blocks)}</div>" if blocks else ""
 
 
 def editing(run: Path, metrics: dict[str, float]) -> str:
@@ -107,7 +128,7 @@ def questions(run: Path, cards: dict[str, Card]) -> str:
     """Images with a question, the answer given and the true one."""
     items = index_of(run, "vqa")
     if not items:
-        return page.missing("questions", "Run `ddt eval vqa`.")
+        return of_shards(run, "vqa_shards") or page.missing("questions", "Run `ddt eval vqa`.")
     html = ""
     for kind in dict.fromkeys(item["type"] for item in items):
         blocks = []
@@ -127,7 +148,7 @@ def captions(run: Path) -> str:
     """Images with the caption the model wrote."""
     items = index_of(run, "caption")
     if not items:
-        return page.missing("captions", "Run `ddt eval caption`.")
+        return of_shards(run, "caption_shards") or page.missing("captions", "Run `ddt eval caption`.")
     blocks = []
     for item in items:
         said = f"<span class='{verdict_class(item['correct'])}'>{escape(item['caption']) or '(nothing)'}</span>"
