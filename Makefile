@@ -25,7 +25,7 @@ demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1
 scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step
 	$(BIN)/python -m ddt_lightning.demo --mode $(MODE) --until $@
 
-photos: setup ## the flow on photos (PHOTOS=cifar10: 1 hour on 2 cores, PHOTOS=flickr8k: 1.5 hours; ARGS="--help": sizes)
+photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
 	$(BIN)/python -m ddt_lightning.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
 
 test: setup lint type ## lint, types and tests

@@ -67,7 +67,7 @@ SETS = {
     "cifar10": Photos(
         "data/cifar10.yaml", "${DDT_DATA}/cifar10/cifar10-train-*.tar.gz", "${DDT_DATA}/cifar10/cifar10-val-*.tar.gz",
         32, "flip", 4, {"t2i": 0.9, "i2t": 0.1, "text_only": 0.0}, "cifar10/classes.json", (),
-        4000, 1000, 4000, 8, 500, (1300, 195, 180, 580, 41, 6, 5, 5),
+        4000, 1000, 4000, 8, 500, (1100, 195, 125, 650, 45, 6, 20, 5),
     ),
     "flickr8k": Photos(
         "data/flickr8k.yaml", "${DDT_DATA}/flickr8k_64/flickr8k64-train-*.tar.gz",
@@ -76,7 +76,7 @@ SETS = {
         ("A dog runs through the grass .", "A man climbs a rock .", "Two children play in the snow .",
          "A girl in a red shirt jumps into a pool .", "A man rides a bike on a dirt road .",
          "A surfer rides a wave .", "A black dog swims in the water .", "People walk in a city at night ."),
-        8000, 1500, 5000, 4, 500, (2100, 320, 120, 700, 30, 15, 15, 5),
+        8000, 1500, 5000, 4, 500, (2600, 350, 65, 1000, 50, 5, 17, 5),
     ),
 }  # fmt: skip
 
