@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 TINY_LM = ["stages/pretrain.yaml", "tests/smoke/language.yaml"]
 
 
-def run_here(step: Step, record: Record, log: Path) -> None:
-    """`run_step` without new processes."""
+def run_here(step: Step, record: Record, log: Path) -> Iterator[None]:
+    """`running` without new processes."""
     for module, *words in step.commands:
         entry = {"ddt_lightning.cli": cli.main, "ddt_lightning.commands.main": main}[module]
         lines = io.StringIO()
@@ -26,6 +27,7 @@ def run_here(step: Step, record: Record, log: Path) -> None:
             raise RuntimeError(lines.getvalue()) from stop
     record.seconds += 1.0
     record.write()
+    return iter(())
 
 
 def token_shards(folder: Path, ids: np.ndarray, *, codes: int, tokenizer: str = "abc123", val: int = 16) -> Path:

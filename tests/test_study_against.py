@@ -40,6 +40,7 @@ def write(folder: Path, **changed) -> str:
         "coding": {"processes": 1},
         "drawing": {"images": 1, "prompts": 2, **scoring},
         "editing": {"edits": 4, **scoring},
+        "distance": {"images": 70, **scoring},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study | changed, sort_keys=False))
     return str(folder / "study.yaml")
@@ -54,7 +55,7 @@ def done(tmp_path_factory) -> Path:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "run_step", run_here)
+            patch.setattr(runner, "running", run_here)
             main(["data", "scenes", "--out", str(folder / "shards"), *sizes])
             main(["study", "against", "--config", write(folder), "--out", str(folder / "out")])
     finally:
@@ -94,6 +95,9 @@ def test_the_table_is_side_by_side(done):
         assert scores["drawing: counting"][name] == {0: cards["t2i/shapes_geneval/counting"]["value"]}
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-edit")
         assert scores["editing: all kinds"][name] == {0: cards["edit/exact_match"]["value"]}
+        (key,) = (key for key in scores if key.startswith("distance: FD"))
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-distance")
+        assert scores[key][name] == {0: cards[key.replace("distance: ", "t2i/")]["value"]}
     content = json.loads((out / "findings.json").read_text())
     assert content["numbers"]["bits"]["a"] == content["numbers"]["bits"]["b"] == pytest.approx(6 * 4.585, rel=1e-3)
     assert content["tables"][0]["head"][:5] == ["score", "a", "95 %", "b", "95 %"]
@@ -104,7 +108,7 @@ def test_the_table_is_side_by_side(done):
 
 def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done, monkeypatch):
     started = []
-    monkeypatch.setattr(runner, "run_step", lambda step, record, log: started.append(step.name))
+    monkeypatch.setattr(runner, "running", lambda step, record, log: started.append(step.name))
     study = AgainstStudy.read(str(done / "study.yaml"), {})
     out = done / "out"
     assert runner.run_all([*encodings(study, out), *plan(study, out)], out) == {} and started == []

@@ -35,13 +35,14 @@ def test_a_chain_covers_what_came_before(tmp_path):
 def test_a_shared_step_runs_once_and_its_failure_reaches_all(tmp_path, monkeypatch, capsys):
     started, broken = [], {"b"}
 
-    def run_step(one, record, log):
+    def running(one, record, log):
         started.append(one.name)
         if one.name in broken:
             raise RuntimeError(f"it failed\nbecause of {one.name}")
         one.folder.mkdir(parents=True)
+        return iter(())
 
-    monkeypatch.setattr(runner, "run_step", run_step)
+    monkeypatch.setattr(runner, "running", running)
     shared = chain([step("shared", tmp_path / "shared")])
     runs = [Run(name, "", [*shared, *chain([step(name, tmp_path / name)], shared[0][1])]) for name in "abc"]
     assert run_all(runs, tmp_path) == {"b": "because of b"}  # named, and the others are done
@@ -51,6 +52,56 @@ def test_a_shared_step_runs_once_and_its_failure_reaches_all(tmp_path, monkeypat
     broken.clear()
     assert run_all(runs, tmp_path) == {} and started == ["b"]
     assert "2 of 3 runs are done already" in capsys.readouterr().out
+
+
+class Desk:
+    """Stands in for processes: every step takes three turns; what ran when, and what was told to stop."""
+
+    def __init__(self) -> None:
+        self.now, self.most, self.started, self.stopped = set(), 0, [], []
+
+    def running(self, one, record, log):
+        self.started.append(one.name)
+        self.now.add(one.name)
+        try:
+            for _ in range(3):
+                self.most = max(self.most, len(self.now))
+                yield
+            one.folder.mkdir(parents=True)
+        except GeneratorExit:
+            self.stopped.append(one.name)
+            raise
+        finally:
+            self.now.remove(one.name)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_runs_side_by_side(jobs, tmp_path, monkeypatch):
+    desk = Desk()
+    monkeypatch.setattr(runner, "running", desk.running)
+    monkeypatch.setattr(runner, "POLL", 0.0)
+    shared = chain([step("shared", tmp_path / "shared")])
+    alone = [Run(name, "", chain([step(name, tmp_path / name)])) for name in "xyz"]
+    both = [Run(name, "", [*shared, *chain([step(name, tmp_path / name)], shared[0][1])]) for name in "ab"]
+    runs = [*both, *alone]
+    assert run_all(runs, tmp_path, jobs) == {} and all(is_done(tmp_path, run.steps) for run in runs)
+    assert sorted(desk.started) == ["a", "b", "shared", "x", "y", "z"]  # the shared one once, and waited for
+    assert desk.started.index("shared") < min(desk.started.index("a"), desk.started.index("b"))
+    assert desk.most == min(jobs, 5)
+
+
+def test_all_that_runs_is_stopped_when_the_study_is(tmp_path, monkeypatch):
+    desk = Desk()
+    monkeypatch.setattr(runner, "running", desk.running)
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.time, "sleep", interrupt)
+    runs = [Run(name, "", chain([step(name, tmp_path / name)])) for name in "abc"]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, tmp_path, jobs=2)
+    assert desk.stopped == ["a", "b"] and not any(is_done(tmp_path, run.steps) for run in runs)
 
 
 def test_inputs_are_known_by_name_size_and_facts(tmp_path):

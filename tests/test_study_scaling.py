@@ -57,7 +57,7 @@ def done(tmp_path_factory) -> Path:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "run_step", run_here)
+            patch.setattr(runner, "running", run_here)
             main(["study", "scaling", "--config", write(folder), "--out", str(folder / "out")])
     finally:
         os.chdir(cwd)
@@ -89,7 +89,7 @@ def test_each_point_is_its_own_checkpoint(done):
 
 def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
-    monkeypatch.setattr(runner, "run_step", lambda step, record, log: started.append(step.name))
+    monkeypatch.setattr(runner, "running", lambda step, record, log: started.append(step.name))
     study = ScalingStudy.read(str(done / "study.yaml"), {})
     assert runner.run_all(plan(study, done / "out"), done / "out") == {} and started == []
 

@@ -166,7 +166,7 @@ def done(tmp_path_factory) -> Path:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "run_step", run_here)
+            patch.setattr(runner, "running", run_here)
             main(["study", "schedule", "--config", write(folder), "--out", str(folder / "out"), "--axes", "schedule"])
     finally:
         os.chdir(cwd)
@@ -203,11 +203,12 @@ def test_the_table_shows_what_ddt_eval_says(done, tmp_path):
 def test_a_finished_study_runs_nothing_and_a_changed_one_what_changed(done, capsys, monkeypatch):
     started = []
 
-    def run_step(step, record, log):
+    def running(step, record, log):
         started.append(step.name)
         step.folder.mkdir(parents=True, exist_ok=True)
+        return iter(())
 
-    monkeypatch.setattr(runner, "run_step", run_step)
+    monkeypatch.setattr(runner, "running", running)
     out = done / "out"
     study = Study.read(str(done / "study.yaml"), {}, ["schedule"])
     assert ablation.run_all(study, plan(study), out) == {} and started == []
@@ -242,12 +243,12 @@ def test_an_interrupted_run_is_continued(done, tmp_path, monkeypatch):
 
     study = Study.read(str(done / "study.yaml"), {}, ["schedule"])
     variants, out = plan(study)[:1], tmp_path / "out"
-    monkeypatch.setattr(runner, "run_step", stopped_half_way)
+    monkeypatch.setattr(runner, "running", stopped_half_way)
     with pytest.raises(KeyboardInterrupt):
         ablation.run_all(study, variants, out)
     run = out / "runs" / "reference" / "seed-0"
     assert resume_step(run / "checkpoints" / "last.ckpt") == 2 and collect(study, out) == []
-    monkeypatch.setattr(runner, "run_step", run_here)
+    monkeypatch.setattr(runner, "running", run_here)
     assert ablation.run_all(study, variants, out) == {}
     assert resume_step(run / "checkpoints" / "last.ckpt") == 4
     (one,), whole = collect(study, out), read_outcomes(done / "out")[1][0]
@@ -299,7 +300,7 @@ def test_a_killed_study_goes_on_inside_the_run(tmp_path):
 
 
 def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runner, "run_step", run_here)
+    monkeypatch.setattr(runner, "running", run_here)
     axes = {"warmup": {"late": {"model": {"tokenizer": {"quantizer": {"warmup_steps": 4}}}},
                        "soon": {"model": {"tokenizer": {"quantizer": {"warmup_steps": 1}}}}}}  # fmt: skip
     with pytest.raises(SystemExit) as stop:

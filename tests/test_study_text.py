@@ -55,7 +55,7 @@ def done(tmp_path_factory) -> Path:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "run_step", run_here)
+            patch.setattr(runner, "running", run_here)
             main(["study", "text", "--config", write(folder), "--out", str(folder / "out")])
     finally:
         os.chdir(cwd)
@@ -105,7 +105,7 @@ def test_the_table_has_the_last_perplexities(done):
 
 def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
-    monkeypatch.setattr(runner, "run_step", lambda step, record, log: started.append(step.name))
+    monkeypatch.setattr(runner, "running", lambda step, record, log: started.append(step.name))
     monkeypatch.setattr(mixture, "train_text_tokenizer", mixture.train_text_tokenizer)
     study = MixtureStudy.read(str(done / "study.yaml"), {})
     assert runner.run_all(plan(study, done / "out"), done / "out") == {} and started == []

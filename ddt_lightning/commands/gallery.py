@@ -143,10 +143,10 @@ def captions(
 
 def texts(folder: Path, name: str, rows: Sequence[tuple[np.ndarray, str, str]]) -> None:
     """The first images of some shards: image, what was said (after the question, if there was one), what is known."""
+    shown = rows[: 4 * SHOWN]
     index = [
         {"image": save(folder, name, n, "image", image), "said": said, "known": known}
-        for n, (image, said, known) in enumerate(rows[: 4 * SHOWN])
+        for n, (image, said, known) in enumerate(shown)
     ]
     write_json(folder / "samples" / f"{name}.json", index)
-    shown = [Row(said, [image], known) for image, said, known in rows[: 4 * SHOWN]]
-    sheet(shown, label_width=300).save(folder / f"{name}.png")
+    sheet([Row(said, [image], known) for image, said, known in shown], label_width=300).save(folder / f"{name}.png")

@@ -21,6 +21,7 @@ def order(
     orders: list[str] | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
+    jobs: int | None = None,
     text: bool = True,
     plan: bool = False,
 ) -> None:
@@ -33,6 +34,7 @@ def order(
         orders: natural, reversed, stride-N, random; instead of the file's.
         steps: optimizer steps of each run.
         seeds: of each run.
+        jobs: runs at a time, instead of the file's.
         text: whether words are studied beside the sets.
         plan: list the runs, and run nothing.
 
@@ -44,14 +46,14 @@ def order(
 
     pairs = [sets] if isinstance(sets, str) else sets
     named = study_of.from_pairs(pairs) if pairs else None
-    changed = {"sets": named, "orders": orders, "steps": steps, "seeds": seeds}
+    changed = {"sets": named, "orders": orders, "steps": steps, "seeds": seeds, "jobs": jobs}
     study = study_of.OrderStudy.read(config, {**changed, "words": None if text else {}})
     folder = Path(out)
     runs = study_of.plan(study, folder)
     if listed(runs, plan):
         return
     study_of.write_protocol(study, folder)
-    failed = run_checked(runs, folder)
+    failed = run_checked(runs, folder, study.jobs)
     scores = study_of.collect(study, folder)
     if scores:
         order_figures.draw(study, scores, folder)
@@ -67,6 +69,7 @@ def scaling(
     score: bool | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
+    jobs: int | None = None,
     plan: bool = False,
 ) -> None:
     """Train language models of several sizes, score them along their training, and fit a power law to the losses.
@@ -79,6 +82,7 @@ def scaling(
         score: draw and score all prompts of the suite at every checkpoint, not only a few to look at.
         steps: optimizer steps of each run.
         seeds: of each size.
+        jobs: runs at a time, instead of the file's.
         plan: list the runs, and run nothing.
 
     Raises:
@@ -90,7 +94,7 @@ def scaling(
     from ddt_lightning.studies import scaling_figures
     from ddt_lightning.studies.runner import overlaid
 
-    changed = {"tokenizer": tokenizer, "score": score, "steps": steps, "seeds": seeds}
+    changed = {"tokenizer": tokenizer, "score": score, "steps": steps, "seeds": seeds, "jobs": jobs}
     study = study_of.ScalingStudy.read(config, changed)
     if tokenizer == "none":
         study = replace(study, tokenizer=None)
@@ -101,7 +105,7 @@ def scaling(
     runs = study_of.plan(study, folder)
     if listed(runs, plan):
         return
-    failed = run_checked(runs, folder)
+    failed = run_checked(runs, folder, study.jobs)
     points = study_of.collect(study, folder)
     if points:
         scaling_figures.draw(study, points, folder)
@@ -115,6 +119,7 @@ def text(
     sets: list[str] | str | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
+    jobs: int | None = None,
     plan: bool = False,
 ) -> None:
     """Train the same model on text alone and on the same text with images: what images do to held-out text.
@@ -125,6 +130,7 @@ def text(
         sets: pairs name=FOLDER of token shards (images-train-*.tar) of the same images, instead of the file's.
         steps: optimizer steps of each run.
         seeds: of each run.
+        jobs: runs at a time, instead of the file's.
         plan: list the runs, and run nothing.
 
     Raises:
@@ -135,13 +141,13 @@ def text(
 
     pairs = [sets] if isinstance(sets, str) else sets
     named = {name: shards["shards"] for name, shards in from_pairs(pairs).items()} if pairs else None
-    study = study_of.MixtureStudy.read(config, {"sets": named, "steps": steps, "seeds": seeds})
+    study = study_of.MixtureStudy.read(config, {"sets": named, "steps": steps, "seeds": seeds, "jobs": jobs})
     folder = Path(out)
     runs = study_of.plan(study, folder)
     if listed(runs, plan):
         return
     study_of.make_text_tokenizer(study, folder)
-    failed = run_checked(runs, folder)
+    failed = run_checked(runs, folder, study.jobs)
     final, curves = study_of.collect(study, folder)
     if final:
         study_of.draw(study, final, curves, folder)
@@ -156,6 +162,7 @@ def against(
     shards: str | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
+    jobs: int | None = None,
     plan: bool = False,
 ) -> None:
     """Train the same language model on the ids of several image tokenizers, and compare what it draws and edits.
@@ -167,6 +174,7 @@ def against(
         shards: folder of `ddt data scenes`, instead of the file's.
         steps: optimizer steps of each pretraining.
         seeds: of each tokenizer's language model.
+        jobs: runs at a time, instead of the file's.
         plan: list the runs, and run nothing.
 
     Raises:
@@ -178,7 +186,8 @@ def against(
 
     pairs = [tokenizers] if isinstance(tokenizers, str) else tokenizers
     named = dict(split_pair(pair, "--tokenizers") for pair in pairs) if pairs else None
-    study = study_of.AgainstStudy.read(config, {"tokenizers": named, "shards": shards, "steps": steps, "seeds": seeds})
+    changed = {"tokenizers": named, "shards": shards, "steps": steps, "seeds": seeds, "jobs": jobs}
+    study = study_of.AgainstStudy.read(config, changed)
     folder = Path(out)
     encodings, runs = study_of.encodings(study, folder), study_of.plan(study, folder)
     if listed([*encodings, *runs], plan):
@@ -187,7 +196,7 @@ def against(
     if failed := run_checked(encodings, folder):
         raise RuntimeError(f"encoding failed ({'; '.join(failed.values())}); see {out}/logs.")
     bits = study_of.check_bits(study, folder)
-    failed = run_checked(runs, folder)
+    failed = run_checked(runs, folder, study.jobs)
     scores = study_of.collect(study, folder)
     if scores:
         study_of.draw(study, scores, folder)
@@ -215,8 +224,8 @@ def check_all(runs: Sequence["Run"], out: Path) -> None:
                 runner.check(step, run.name)
 
 
-def run_checked(runs: Sequence["Run"], out: Path) -> dict[str, str]:
-    """Read the settings of everything that waits, then run it; what failed, by run.
+def run_checked(runs: Sequence["Run"], out: Path, jobs: int = 1) -> dict[str, str]:
+    """Read the settings of everything that waits, then run it, some at a time; what failed, by run.
 
     Raises:
         ValueError: settings make no run; nothing has been run then.
@@ -224,7 +233,7 @@ def run_checked(runs: Sequence["Run"], out: Path) -> dict[str, str]:
     from ddt_lightning.studies import runner
 
     check_all(runs, out)
-    return runner.run_all(runs, out)
+    return runner.run_all(runs, out, jobs)
 
 
 def conclude(found: "Findings", out: Path) -> None:

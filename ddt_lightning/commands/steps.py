@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from ddt_lightning.cli import shipped
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "webdataset")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+POLL = 0.2  # seconds between two looks at a running command
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,10 @@ def end_with_caller() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def run_step(step: Step, record: Record, log: Path) -> None:
-    """Run a step's commands, adding the time spent to its record as it goes.
+def running(step: Step, record: Record, log: Path) -> Generator[None]:
+    """Run a step's commands, adding the time spent to its record as it goes; yields to its caller while one runs.
 
-    A command that runs when this is interrupted is told to stop, and has a minute to save what it has.
+    A command that runs when this is closed is told to stop, and has a minute to save what it has.
 
     Raises:
         RuntimeError: a command failed; the message ends with the last lines of its output.
@@ -220,13 +221,13 @@ def run_step(step: Step, record: Record, log: Path) -> None:
     environment["PYTHONWARNINGS"] = "ignore"
     spent, started = record.seconds, time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output, terminable():
+    with log.open("w") as output:
         for command in step.commands:
             words = [sys.executable, "-m", *command]
             process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, preexec_fn=end_with_caller)
             try:
                 while process.poll() is None:
-                    time.sleep(0.2)
+                    yield
                     record.seconds = spent + time.monotonic() - started
                     record.write()
             except BaseException:
@@ -241,6 +242,17 @@ def run_step(step: Step, record: Record, log: Path) -> None:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
                 raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
     record.seconds = spent + time.monotonic() - started
+
+
+def run_step(step: Step, record: Record, log: Path) -> None:
+    """Run a step's commands to their end, or stop them when this is interrupted.
+
+    Raises:
+        RuntimeError: a command failed; the message ends with the last lines of its output.
+    """
+    with terminable(), closing(running(step, record, log)) as turns:
+        for _ in turns:
+            time.sleep(POLL)
 
 
 def run_plan(folder: Path, steps: list[Step], prepare: Callable[[Step, dict[str, float]], None]) -> dict[str, float]:

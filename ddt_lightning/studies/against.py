@@ -37,7 +37,8 @@ from ddt_lightning.studies.samples import read_json
 
 ENCODING = ("commands/encode.py", "commands/encoding.py", "shards", "tokens", "spatial")
 SCORING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
-SHOWN = {"t2i/shapes_geneval/": "drawing: ", "edit/exact_match": "editing: "}
+SHOWN = {"t2i/shapes_geneval/": "drawing: ", "edit/exact_match": "editing: ", "t2i/FD": "distance: FD"}
+SHARES = ("drawing: ", "editing: ")
 PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
     "and edits says which way of writing pictures suits it better."
@@ -58,6 +59,7 @@ class AgainstStudy(Training):
         coding: further options of `ddt encode`.
         drawing: options of `ddt eval t2i`.
         editing: options of `ddt eval edit`.
+        distance: options of `ddt eval distribution` on drawings for held-out captions.
     """
 
     tokenizers: dict[str, str]
@@ -68,6 +70,7 @@ class AgainstStudy(Training):
     coding: dict[str, Any] = field(default_factory=dict)
     drawing: dict[str, Any] = field(default_factory=dict)
     editing: dict[str, Any] = field(default_factory=dict)
+    distance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +112,13 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
     scored = [
         verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, SCORING, run / "eval-t2i"),
         verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, SCORING, run / "eval-edit"),
+        verb_step(
+            f"{name}.{seed}.distance",
+            "eval distribution",
+            {**loading, "made": "drawings", **study.distance},
+            SCORING,
+            run / "eval-distance",
+        ),
     ]
     mark = f"{encode_step(study, name, out)[1]} {inputs_mark([f'{study.shards}/text-train-*.tar'], 'shards')}"
     return chain([pretrain, instruct, *scored], mark)
@@ -151,7 +161,7 @@ def check_bits(study: AgainstStudy, out: Path) -> dict[str, float]:
 
 
 def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """{score: {tokenizer: {seed: value}}} of the finished runs: drawing by tag, edits by kind."""
+    """{score: {tokenizer: {seed: value}}} of the finished runs: drawing by tag, edits by kind, distance of drawings."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for name in study.tokenizers:
         for seed in study.seeds:
@@ -174,6 +184,7 @@ def draw(study: AgainstStudy, scores: Scores, out: Path) -> None:
     bars: dict[str, dict[str, Mean]] = {
         key.replace(": ", "\n"): {name: over_seeds(list(by_seed.values())) for name, by_seed in one.items()}
         for key, one in scores.items()
+        if key.startswith(SHARES)
     }
     draw_bars(grid[0, 0], bars, "share that is right", "")
     grid[0, 0].tick_params(axis="x", labelsize=7)
@@ -229,8 +240,9 @@ def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], fai
     explained = (
         f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Drawing by the tags of "
         "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
-        f"equals its target. Means over {' or '.join(map(str, sorted(seeds))) or 'no'} seeds, intervals and "
-        "differences over seeds; one seed has no interval."
+        "equals its target; distance of drawings for held-out captions from their scenes, less is better. Means over "
+        f"{' or '.join(map(str, sorted(seeds))) or 'no'} seeds, intervals and differences over seeds; one seed has no "
+        "interval."
     )
     pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
                 "draw.png": "The same prompts drawn through each tokenizer.",

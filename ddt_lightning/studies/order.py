@@ -139,35 +139,35 @@ def text_step(study: OrderStudy, out: Path) -> list[Step]:
 
 
 def sources(study: OrderStudy, out: Path) -> dict[str, tuple[dict[str, list[str]], str]]:
-    """{name: (shards and held-out shards, fingerprint of what they are)} of every set, words last."""
+    """{name: (shards and held-out shards, what is known of them)} of every set, words last."""
     found = {}
     for name, shards in study.sets.items():
         marks = [inputs_mark(shards[option], f"sets.{name}.{option}") for option in ("shards", "val_shards")]
         found[name] = (shards, " ".join(marks))
-    for _, mark in chain(text_step(study, out)):
-        found[WORDS] = ({"shards": [f"{out}/words/words-train-*.tar"], "val_shards": [f"{out}/words/words-val-*.tar"]},
-                        mark)  # fmt: skip
+    if study.words:
+        made = {"shards": [f"{out}/words/words-train-*.tar"], "val_shards": [f"{out}/words/words-val-*.tar"]}
+        found[WORDS] = (made, "")  # the step that makes them says what they are
     return found
 
 
 def steps_of(study: OrderStudy, name: str, order: str, seed: int, out: Path) -> list[tuple[Step, str]]:
-    """Training and scoring of one run."""
+    """Training and scoring of one run; of words, their shards first, which all of those runs share."""
     shards, mark = sources(study, out)[name]
     run = out / "runs" / name / order / f"seed-{seed}"
     data = {**shards, "permute": named(order, seed), "val_samples": study.samples}
     overlay = overlaid({"trainer": {"max_steps": study.steps}}, study.settings, ALONE, {"data": data})
     title = f"{name}.{order}.{seed}"
+    before = text_step(study, out) if name == WORDS else []
     train = fit_step(f"{title}.train", "pretrain", study.configs, overlay, seed, out, run)
     options = {"model": str(run), "shards": shards["val_shards"], "permute": named(order, seed),
                "samples": study.samples}  # fmt: skip
     code = (*LANGUAGE, "commands/likelihood.py")
-    return chain([train, verb_step(f"{title}.eval", "eval tokens", options, code, run / "eval")], mark)
+    return chain([*before, train, verb_step(f"{title}.eval", "eval tokens", options, code, run / "eval")], mark)
 
 
 def plan(study: OrderStudy, out: Path) -> list[Run]:
-    """All runs, seed by seed, so that a stopped study has whole comparisons; the words' shards first."""
-    made = [Run("shards of words", "cut text into windows", chain([step])) for step in text_step(study, out)]
-    return made + [
+    """All runs, seed by seed, so that a stopped study has whole comparisons."""
+    return [
         Run(f"{name}, {order}, seed {seed}", f"{study.steps} steps", steps_of(study, name, order, seed, out))
         for seed in study.seeds
         for name in sources(study, out)
@@ -194,7 +194,7 @@ def collect(study: OrderStudy, out: Path) -> dict[str, Scores]:
             for seed in study.seeds:
                 steps = steps_of(study, name, order, seed, out)
                 if is_done(out, steps):
-                    run, measured = (step.folder for step, _ in steps)
+                    run, measured = (step.folder for step, _ in steps[-2:])
                     value = read_cards(measured)["tokens/nats_per_image"]["value"]
                     final.setdefault(order, {})[seed] = float(value)
                     places.setdefault(order, []).append(json.loads((measured / "positions.json").read_text()))

@@ -8,7 +8,8 @@ steps before it and the shards that the first one reads.
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,17 @@ from ddt_lightning.cli import shipped
 from ddt_lightning.commands import main as verbs
 from ddt_lightning.commands.cost import merge, read_yaml
 from ddt_lightning.commands.staging import write_text
-from ddt_lightning.commands.steps import Record, Step, fingerprint, minutes, open_record, run_step, say
+from ddt_lightning.commands.steps import (
+    POLL,
+    Record,
+    Step,
+    fingerprint,
+    minutes,
+    open_record,
+    running,
+    say,
+    terminable,
+)
 from ddt_lightning.shards.read import expand
 
 Overlay = dict[str, Any]
@@ -53,6 +64,7 @@ class Training:
         settings: overlay of every run.
         steps: optimizer steps of every run.
         seeds: of every run: fresh weights, order of the data.
+        jobs: runs at a time; as many as there are cores where a run is one process of one thread.
     """
 
     title: str
@@ -60,8 +72,11 @@ class Training:
     settings: Overlay = field(default_factory=dict)
     steps: int = 600
     seeds: list[int] = field(default_factory=lambda: [0])
+    jobs: int = 1
 
     def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"`jobs` ({self.jobs}) must be at least 1.")
         if self.steps < 1:
             raise ValueError(f"`steps` ({self.steps}) must be at least 1.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -191,39 +206,72 @@ def check(step: Step, label: str) -> None:
             raise ValueError(f"{label} is not a configuration of `ddt-fit {stage}`, see above.") from usage
 
 
-def run_all(runs: Sequence[Run], out: Path) -> dict[str, str]:
+def work(run: Run, out: Path, busy: set[str]) -> Generator[None]:
+    """Run the steps of a run that are not done; yields to its caller while one runs.
+
+    Args:
+        run: what to do.
+        out: the study's folder.
+        busy: names of the steps that run now: one that another run is at is waited for.
+
+    Raises:
+        RuntimeError: a step failed.
+    """
+    for step, mark in run.steps:
+        while step.name in busy:
+            yield
+        record = open_record(out, step, mark)
+        if not record.done:
+            record.write()
+            busy.add(step.name)
+            try:
+                yield from running(step, record, out / "logs" / f"{step.name}.log")
+            finally:
+                busy.remove(step.name)
+            record.done = True
+            record.write()
+
+
+def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> dict[str, str]:
     """Run what is not done; a run that fails does not stop the others.
 
     Args:
         runs: in order; a step that several of them share is run once.
         out: the study's folder.
+        jobs: how many at a time.
 
     Returns:
         What went wrong, by name of the run.
     """
-    waiting = [run for run in runs if not is_done(out, run.steps)]
+    queue = [run for run in runs if not is_done(out, run.steps)]
+    active: dict[str, Generator[None]] = {}
     failed: dict[str, str] = {}
-    spent: list[float] = []
-    if len(waiting) < len(runs):
-        say(f"{len(runs) - len(waiting)} of {len(runs)} runs are done already.")
-    for number, run in enumerate(waiting):
-        left = f"; {minutes(sum(spent) / len(spent) * (len(waiting) - number))} left" if spent else ""
-        say(f"[{number + 1}/{len(waiting)}] {run.name}: {run.about}{left}")
-        seconds = 0.0
+    busy: set[str] = set()
+    began, total = time.monotonic(), len(queue)
+    if total < len(runs):
+        say(f"{len(runs) - total} of {len(runs)} runs are done already.")
+    with terminable():
         try:
-            for step, mark in run.steps:
-                record = open_record(out, step, mark)
-                before = record.seconds
-                if not record.done:
-                    record.write()
-                    run_step(step, record, out / "logs" / f"{step.name}.log")
-                    record.done = True
-                    record.write()
-                seconds += record.seconds - before
-        except RuntimeError as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            failed[run.name] = lines[-1]
-            say(f"  failed: {lines[-1]}")
-        else:
-            spent.append(seconds)
+            while queue or active:
+                while queue and len(active) < jobs:
+                    run, *queue = queue
+                    ended = total - len(queue) - 1 - len(active)
+                    left = f"; {minutes((time.monotonic() - began) / ended * (total - ended))} left" if ended else ""
+                    say(f"[{total - len(queue)}/{total}] {run.name}: {run.about}{left}")
+                    active[run.name] = work(run, out, busy)
+                running_before = len(active)
+                for name, turns in list(active.items()):
+                    try:
+                        next(turns)
+                    except StopIteration:
+                        del active[name]
+                    except RuntimeError as error:
+                        del active[name]
+                        failed[name] = [line for line in str(error).splitlines() if line.strip()][-1]
+                        say(f"  {name} failed: {failed[name]}")
+                if len(active) == running_before:
+                    time.sleep(POLL)
+        finally:
+            for turns in active.values():
+                turns.close()
     return failed
