@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct eval report photos bench gpu-check clean
+.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct eval report photos evidence bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the dem
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
 	$(BIN)/python -m ddt_lightning.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
+
+evidence: setup ## every study on the run of `make demo`, 2 to 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
+	$(BIN)/python -m ddt_lightning.evidence --on $(or $(ON),scenes) $(ARGS)
 
 test: setup lint type ## lint, types and tests
 	$(BIN)/python -m pytest -n 2 -q

@@ -30,7 +30,8 @@ def order(
     Args:
         out: folder for README.md (the protocol), study.md, findings.json, study.png, penalty.png and the runs.
         config: the study, a YAML file.
-        sets: pairs name=FOLDER of token shards (images-train-*.tar, images-val-*.tar), instead of the file's.
+        sets: pairs name=FOLDER of token shards (train/ and val/, or images-train-*.tar and images-val-*.tar), not the
+            file's.
         orders: natural, reversed, stride-N, random; instead of the file's.
         steps: optimizer steps of each run.
         seeds: of each run.
@@ -127,7 +128,7 @@ def text(
     Args:
         out: folder for study.md, findings.json, study.png and the runs.
         config: the study, a YAML file.
-        sets: pairs name=FOLDER of token shards (images-train-*.tar) of the same images, instead of the file's.
+        sets: pairs name=FOLDER of token shards (train/, or images-train-*.tar) of the same images, not the file's.
         steps: optimizer steps of each run.
         seeds: of each run.
         jobs: runs at a time, instead of the file's.

@@ -255,13 +255,16 @@ def run_step(step: Step, record: Record, log: Path) -> None:
             time.sleep(POLL)
 
 
-def run_plan(folder: Path, steps: list[Step], prepare: Callable[[Step, dict[str, float]], None]) -> dict[str, float]:
+def run_plan(
+    folder: Path, steps: list[Step], prepare: Callable[[Step, dict[str, float]], None], before: str = ""
+) -> dict[str, float]:
     """Run what is not done of some steps that build on each other, and say what runs and how long is left.
 
     Args:
         folder: of the records, the logs and everything the steps write.
         steps: in order.
         prepare: called before a step runs, with the seconds of the steps before it.
+        before: fingerprint of what the first step builds on.
 
     Returns:
         Seconds of every step.
@@ -270,7 +273,7 @@ def run_plan(folder: Path, steps: list[Step], prepare: Callable[[Step, dict[str,
         RuntimeError: a step failed, or ended without what it makes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    before, pace = "", 1.0
+    pace = 1.0
     times: dict[str, float] = {}
     for number, step in enumerate(steps, 1):
         before = fingerprint(step, before)

@@ -122,12 +122,13 @@ def split_pair(pair: str, option: str) -> tuple[str, str]:
 
 
 def from_pairs(pairs: list[str]) -> dict[str, dict[str, list[str]]]:
-    """`name=FOLDER` pairs as sets: the folder's `images-train-*.tar` and `images-val-*.tar`."""
+    """`name=FOLDER` pairs as sets: all of `train/` and `val/`, or the folder's `images-{train,val}-*.tar`."""
     parts = {"shards": "train", "val_shards": "val"}
-    return {
-        name: {option: [f"{folder}/images-{part}-*.tar"] for option, part in parts.items()}
-        for name, folder in (split_pair(pair, "--sets") for pair in pairs)
-    }
+    found = {}
+    for name, folder in (split_pair(pair, "--sets") for pair in pairs):
+        patterns = "{}/*.tar" if (Path(folder) / "train").is_dir() else "images-{}-*.tar"
+        found[name] = {option: [f"{folder}/{patterns.format(part)}"] for option, part in parts.items()}
+    return found
 
 
 def text_step(study: OrderStudy, out: Path) -> list[Step]:

@@ -1,0 +1,200 @@
+"""`make evidence`: every study on the run of `make demo` or `make photos`, as a plan of command lines.
+
+spatial tokenizers (VQGAN, VAR: the same data, the same bits) -> progressive -> interpolate -> order, of scenes also
+distances -> scaling -> text -> against, for which photos lack texts and edits -> report. Everything lies in the run's
+folder, and its report shows it. A killed call goes on where it was; a step is skipped while nothing it depends on has
+changed (`commands/steps.py`).
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddt_lightning import demo, photos
+from ddt_lightning.commands.steps import Record, Step, fit, minutes, run_plan, say
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A run that is studied, and what spatial tokenizers of equal bits are trained on.
+
+    Args:
+        folder: of the run.
+        made_by: the command that makes it.
+        last: its last step of training.
+        train: image shards.
+        val: held-out image shards.
+        views: crops of each training image that are encoded.
+        options: of the spatial tokenizers, by kind, where they are not those of their YAML.
+        prompts: whose drawings are followed from their first tokens; the first ones of the run's own if empty.
+        scenes: whether there are the texts, edits and questions that some studies need.
+        seconds: an estimate for each step of the plan, for two idle cores.
+    """
+
+    folder: str
+    made_by: str
+    last: str
+    train: str
+    val: str
+    views: int
+    options: dict[str, tuple[str, ...]]
+    prompts: tuple[str, ...]
+    scenes: bool
+    seconds: dict[str, int]
+
+
+def of_photos(name: str, vqgan: tuple[str, ...], var: tuple[str, ...], seconds: dict[str, int]) -> Ground:
+    """The run of `make photos PHOTOS=name`."""
+    chosen = photos.SETS[name]
+    data = ("--config", chosen.overlay, "--model.tokenizer=null")  # the overlay's tokenizer is DDT
+    options = {"vqgan": (*data, *vqgan), "var": (*data, *var)}
+    return Ground(f"runs/{name}", f"make photos PHOTOS={name}", "pretrain", chosen.train, chosen.val, chosen.views,
+                  options, (), False, seconds)  # fmt: skip
+
+
+DEMO = demo.MODES["default"].folder
+SHOWN = 4
+NETS = "{patch: 2, channels: [64, 112], layers: 1}"  # of 32 pixels: down to the 8 x 8 of the YAML's 64 pixels
+GROUNDS = {
+    "scenes": Ground(
+        DEMO, "make demo", "instruct", f"{DEMO}/shards/images-train-*.tar", f"{DEMO}/shards/images-val-*.tar", 1,
+        {"vqgan": (), "var": ()},
+        ("a photo of a red circle", "a photo of two blue squares", "a photo of a green star and a yellow ring",
+         "a photo of three purple triangles"),
+        True,
+        {"vqgan": 180, "var": 200, "progressive": 120, "drawn": 60, "interpolate": 60, "distances": 100, "order": 2700,
+         "scaling": 1800, "text": 700, "against": 1200, "report": 10},
+    ),
+    "cifar10": of_photos(
+        "cifar10",
+        ("--model.vqgan.grid=[8,8]", "--model.vqgan.latent_size=32", f"--model.vqgan.nets={NETS}"),
+        ("--model.var.scales=[1,1,1,2,3,4,4,4]", "--model.var.latent_size=32", f"--model.var.nets={NETS}"),
+        {"vqgan": 300, "var": 350, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 4000, "report": 10},
+    ),
+    "flickr8k": of_photos(
+        "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
+        {"vqgan": 300, "var": 350, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 4000, "report": 10},
+    ),
+}  # fmt: skip
+
+
+def plan(ground: Ground, steps: int) -> list[Step]:
+    """The steps in order.
+
+    Args:
+        ground: what is studied.
+        steps: of each spatial tokenizer.
+    """
+    ddt, run = "ddt_lightning.commands.main", Path(ground.folder)
+    tokens = {"ddt": f"{run}/tokens", "vqgan": f"{run}/vqgan/tokens", "var": f"{run}/var/tokens"}
+    models = ["--models", f"ddt={run}/model", f"vqgan={run}/vqgan", f"var={run}/var"]
+    images = ["--data.shards", json.dumps([ground.train]), "--data.val_shards", json.dumps([ground.val])]
+    held_out = [] if ground.scenes else ["--shards", ground.val]
+    drawing = [] if ground.scenes else ["--chat=false", *photos.SAMPLING]
+    nets = ("tokens", "spatial", "latents", "training", "stages", "shards", "seeding.py")
+    use = ("commands", "studies", "pipeline.py", "lm", "tokens", "spatial", "metrics")
+
+    def spatial(kind: str) -> Step:
+        encode = [ddt, "encode", "--tokenizer", f"{run}/{kind}", "--shards"]
+        commands = [
+            fit("tokenizer", "--config", f"stages/{kind}.yaml", *ground.options[kind], *images,
+                f"--trainer.max_steps={steps}", "--run_dir", f"{run}/{kind}"),
+            [*encode, ground.train, "--out", f"{tokens[kind]}/train", f"--views={ground.views}"],
+            [*encode, ground.val, "--out", f"{tokens[kind]}/val"],
+        ]  # fmt: skip
+        about = f"train a {kind.upper()} of equal bits, {steps} steps, and encode"
+        return Step(kind, about, commands, nets, ground.seconds[kind], run / kind)
+
+    def study(name: str, about: str, verb: str, *words: str) -> Step:
+        command = [ddt, "study", verb, *words, "--out", f"{run}/{name}"]
+        return Step(name, about, [command], use, ground.seconds[name], run / name)
+
+    def distance(name: str, *words: str) -> list[str]:
+        return [ddt, "eval", "distribution", *words, "--out", f"{run}/distances/{name}"]
+
+    def sets(*names: str) -> str:
+        return f"--sets=[{','.join(f'{name}={tokens[name]}' for name in names)}]"
+
+    every = [
+        spatial("vqgan"),
+        spatial("var"),
+        study("progressive", "decode images from their first tokens", "progressive", *models, *held_out),
+        study("drawn", "the same of drawings", "progressive", *models, "--prompts", f"{run}/drawn.txt", *drawing),
+        study("interpolate", "put tokens of one image into another", "interpolate", *models, *held_out),
+        study("order", "language models of ids in other orders", "order", sets(*tokens),
+              f"--text={str(ground.scenes).lower()}"),
+    ]  # fmt: skip
+    if ground.scenes:
+        compared = f"--tokenizers=[ddt={run}/tokenizer,vqgan={run}/vqgan]"
+        every += [
+            Step("distances", "measure reconstructions and drawings",
+                 [distance("ddt", "--model", f"{run}/model"),
+                  distance("ddt", "--model", f"{run}/model", "--made", "drawings"),
+                  *(distance(kind, "--model", f"{run}/{kind}") for kind in ("vqgan", "var"))],
+                 use, ground.seconds["distances"], run / "distances"),
+            study("scaling", "language models of three sizes", "scaling", "--shards", tokens["ddt"], "--tokenizer",
+                  f"{run}/tokenizer", "--score=true"),
+            study("text", "text beside image ids", "text", sets("ddt", "vqgan")),
+            study("against", "the same language model on ids of DDT and VQGAN", "against", compared, "--shards",
+                  f"{run}/shards"),
+        ]  # fmt: skip
+    report = Step("evidence", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"),
+                  ground.seconds["report"], run / "report.html")  # fmt: skip
+    return [*every, report]
+
+
+def made(ground: Ground) -> str:
+    """Fingerprint of the run that is studied.
+
+    Raises:
+        FileNotFoundError: it has not been made, or not to its end.
+    """
+    run = Path(ground.folder)
+    record = Record(run, ground.last)
+    if not record.done or not (run / "model").is_dir():
+        raise FileNotFoundError(f"{run} has no finished model: run `{ground.made_by}` first.")
+    return record.fingerprint
+
+
+def prove(ground: Ground, steps: int, until: str) -> None:
+    """Run the plan up to a step.
+
+    Raises:
+        FileNotFoundError: there is no run to study.
+        RuntimeError: a step failed.
+    """
+    run, before = Path(ground.folder), made(ground)
+    todo = plan(ground, steps)
+    todo = todo[: [step.name for step in todo].index(until) + 1]
+
+    def prepare(step: Step, _: dict[str, float]) -> None:
+        if step.name == "drawn":
+            lines = ground.prompts or (run / "prompts.txt").read_text().splitlines()[:SHOWN]
+            (run / "drawn.txt").write_text("".join(f"{line}\n" for line in lines))
+
+    spent = sum(run_plan(run, todo, prepare, before).values())
+    if until == "evidence":
+        say(f"{run}/report.html is ready; {minutes(spent)} for all studies.")
+
+
+def main() -> None:
+    """Entry point of the Makefile's target."""
+    parser = argparse.ArgumentParser(prog="ddt_lightning.evidence", description=__doc__.split("\n")[0])
+    parser.add_argument("--on", choices=GROUNDS, default="scenes", help="what is studied")
+    parser.add_argument("--spatial_steps", type=int, default=1000, help="optimizer steps of VQGAN and of VAR")
+    names = [step.name for step in plan(GROUNDS["scenes"], 1)]
+    parser.add_argument("--until", choices=names, default="evidence", help="last step")
+    args = parser.parse_args()
+    try:
+        prove(GROUNDS[args.on], args.spatial_steps, args.until)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.stderr.write(f"evidence: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
