@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ddt_lightning"
 ANYTHING = {
     "vocab", "seeding", "latents", "tokens", "spatial", "kinds", "lm", "scenes", "training", "metrics", "shards",
-    "pipeline", "chat", "stages", "callbacks", "studies", "commands", "demo", "photos", "cli",
+    "pipeline", "chat", "stages", "callbacks", "studies", "commands", "demo", "photos", "evidence", "cli",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": ANYTHING,
     "demo": ANYTHING,
     "photos": ANYTHING,
+    "evidence": ANYTHING,
     "cli": {"training"},
 }
 LIGHTNING_IN = {"cli", "shards", "stages", "callbacks", "training"}
