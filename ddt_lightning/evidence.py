@@ -1,9 +1,9 @@
 """`make evidence`: every study on the run of `make demo` or `make photos`, as a plan of command lines.
 
-spatial tokenizers (VQGAN, VAR: the same data, the same bits) -> progressive -> interpolate -> order, of scenes also
-distances -> scaling -> text -> against, for which photos lack texts and edits -> report. Everything lies in the run's
-folder, and its report shows it. A killed call goes on where it was; a step is skipped while nothing it depends on has
-changed (`commands/steps.py`).
+spatial tokenizers (VQGAN, VAR: the same data, the same bits) -> progressive -> interpolate -> order; of scenes also
+distances -> scaling -> text -> against; of photos with classes an encoder of their own -> distances -> classes; report.
+Everything lies in the run's folder, and its report shows it. A killed call goes on where it was; a step is skipped
+while nothing it depends on has changed (`commands/steps.py`).
 """
 
 import argparse
@@ -30,6 +30,7 @@ class Ground:
         options: of the spatial tokenizers, by kind, where they are not those of their YAML.
         prompts: whose drawings are followed from their first tokens; the first ones of the run's own if empty.
         scenes: whether there are the texts, edits and questions that some studies need.
+        classes: whether the captions are names of classes.
         seconds: an estimate for each step of the plan, for two idle cores.
     """
 
@@ -42,6 +43,7 @@ class Ground:
     options: dict[str, tuple[str, ...]]
     prompts: tuple[str, ...]
     scenes: bool
+    classes: bool
     seconds: dict[str, int]
 
 
@@ -51,7 +53,7 @@ def of_photos(name: str, vqgan: tuple[str, ...], var: tuple[str, ...], seconds: 
     data = ("--config", chosen.overlay, "--model.tokenizer=null")  # the overlay's tokenizer is DDT
     options = {"vqgan": (*data, *vqgan), "var": (*data, *var)}
     return Ground(f"runs/{name}", f"make photos PHOTOS={name}", "pretrain", chosen.train, chosen.val, chosen.views,
-                  options, (), False, seconds)  # fmt: skip
+                  options, (), False, chosen.classes is not None, seconds)  # fmt: skip
 
 
 DEMO = demo.MODES["default"].folder
@@ -63,7 +65,7 @@ GROUNDS = {
         {"vqgan": (), "var": ()},
         ("a photo of a red circle", "a photo of two blue squares", "a photo of a green star and a yellow ring",
          "a photo of three purple triangles"),
-        True,
+        True, False,
         {"vqgan": 180, "var": 200, "progressive": 120, "drawn": 60, "interpolate": 60, "distances": 100, "order": 2700,
          "scaling": 1800, "text": 700, "against": 1200, "report": 10},
     ),
@@ -71,11 +73,12 @@ GROUNDS = {
         "cifar10",
         ("--model.vqgan.grid=[8,8]", "--model.vqgan.latent_size=32", f"--model.vqgan.nets={NETS}"),
         ("--model.var.scales=[1,1,1,2,3,4,4,4]", "--model.var.latent_size=32", f"--model.var.nets={NETS}"),
-        {"vqgan": 300, "var": 350, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 4000, "report": 10},
+        {"vqgan": 150, "var": 170, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 2700, "encoder": 300,
+         "distances": 100, "classes": 900, "report": 10},
     ),
     "flickr8k": of_photos(
         "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
-        {"vqgan": 300, "var": 350, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 4000, "report": 10},
+        {"vqgan": 300, "var": 350, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 2700, "report": 10},
     ),
 }  # fmt: skip
 
@@ -92,6 +95,7 @@ def plan(ground: Ground, steps: int) -> list[Step]:
     models = ["--models", f"ddt={run}/model", f"vqgan={run}/vqgan", f"var={run}/var"]
     images = ["--data.shards", json.dumps([ground.train]), "--data.val_shards", json.dumps([ground.val])]
     held_out = [] if ground.scenes else ["--shards", ground.val]
+    encoder = f"{run}/encoder/encoder.safetensors"
     drawing = [] if ground.scenes else ["--chat=false", *photos.SAMPLING]
     nets = ("tokens", "spatial", "latents", "training", "stages", "shards", "seeding.py")
     use = ("commands", "studies", "pipeline.py", "lm", "tokens", "spatial", "metrics")
@@ -111,8 +115,9 @@ def plan(ground: Ground, steps: int) -> list[Step]:
         command = [ddt, "study", verb, *words, "--out", f"{run}/{name}"]
         return Step(name, about, [command], use, ground.seconds[name], run / name)
 
-    def distance(name: str, *words: str) -> list[str]:
-        return [ddt, "eval", "distribution", *words, "--out", f"{run}/distances/{name}"]
+    def distance(folder: str, name: str, *words: str) -> list[str]:
+        reference = [] if ground.scenes else ["--reference", ground.val, "--encoder", encoder]
+        return [ddt, "eval", "distribution", "--model", folder, *reference, *words, "--out", f"{run}/distances/{name}"]
 
     def sets(*names: str) -> str:
         return f"--sets=[{','.join(f'{name}={tokens[name]}' for name in names)}]"
@@ -126,14 +131,20 @@ def plan(ground: Ground, steps: int) -> list[Step]:
         study("order", "language models of ids in other orders", "order", sets(*tokens),
               f"--text={str(ground.scenes).lower()}"),
     ]  # fmt: skip
+    if ground.classes:
+        every += [study("encoder", "train an encoder for distances between these photos", "encoder", "--shards",
+                        ground.train, "--val_shards", ground.val, "--steps=2000")]  # fmt: skip
+    if ground.scenes or ground.classes:
+        words = ["--made", "drawings", *drawing]
+        commands = [distance(f"{run}/model", "ddt"), distance(f"{run}/model", "ddt", *words),
+                    *(distance(f"{run}/{kind}", kind) for kind in ("vqgan", "var"))]  # fmt: skip
+        every += [Step("distances", "measure reconstructions and drawings", commands, use, ground.seconds["distances"],
+                       run / "distances")]  # fmt: skip
+    if ground.classes:
+        every += [study("classes", "the same language model on ids of DDT and VQGAN", "classes")]
     if ground.scenes:
         compared = f"--tokenizers=[ddt={run}/tokenizer,vqgan={run}/vqgan]"
         every += [
-            Step("distances", "measure reconstructions and drawings",
-                 [distance("ddt", "--model", f"{run}/model"),
-                  distance("ddt", "--model", f"{run}/model", "--made", "drawings"),
-                  *(distance(kind, "--model", f"{run}/{kind}") for kind in ("vqgan", "var"))],
-                 use, ground.seconds["distances"], run / "distances"),
             study("scaling", "language models of three sizes", "scaling", "--shards", tokens["ddt"], "--tokenizer",
                   f"{run}/tokenizer", "--score=true"),
             study("text", "text beside image ids", "text", sets("ddt", "vqgan")),

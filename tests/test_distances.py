@@ -22,7 +22,7 @@ from ddt_lightning.commands.cards import flat, read_cards
 from ddt_lightning.commands.main import main
 from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.distribution import frechet
-from ddt_lightning.metrics.encoder import SHIPPED, SceneEncoder, file_hash
+from ddt_lightning.metrics.encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.render import render
@@ -67,7 +67,7 @@ def test_reconstructions_of_scenes(model, tmp_path, capsys):
     originals = [render(val_scene(numpy_rng("eval image", 0, n), unseen=True), SIDE) for n in range(70)]
     parts = Pipeline.from_pretrained(model, llm=False)
     made = parts.reconstruct(tensor(originals), steps=1, seed=list(range(70)))
-    network = SceneEncoder.load()
+    network = PictureEncoder.load()
     expected = frechet(network(made), features(network, originals))
     card = cards[f"tokenizer/{NAME}@70"]
     assert card["value"] == pytest.approx(expected, rel=1e-3)
@@ -121,7 +121,7 @@ def test_pictures_of_a_folder(tmp_path, capsys):
     call = ["eval", "distribution", "--device", "cpu", "--batch", "13", "--subsets", "5"]
     main([*call, "--generated", str(one.parent), "--reference", str(two), "--out", str(tmp_path / "eval")])
     cards = read_cards(tmp_path / "eval")
-    network = SceneEncoder.load()
+    network = PictureEncoder.load()
     expected = frechet(features(network, drawn[:40]), features(network, drawn[40:]))
     card = cards[f"pictures/{NAME}@40"]
     assert card["value"] == pytest.approx(expected, rel=1e-4)
@@ -278,7 +278,7 @@ def test_two_processes_log_what_one_does(lively, tmp_path):
     originals = to_uint8(Sampled(40).images)
     made = Pipeline.from_pretrained(lively).reconstruct(originals, steps=1, seed=0)
     assert made.float().std(0).mean() > 1  # 8-bit levels
-    network = SceneEncoder.load()
+    network = PictureEncoder.load()
     assert one[key][0] == pytest.approx(frechet(network(made), network(originals)), rel=1e-3)
     held = torch.load(tmp_path / "1" / "last.ckpt", weights_only=True)
     assert not any("Distance" in name for name in held["callbacks"])

@@ -16,12 +16,13 @@ from torchmetrics.image.kid import poly_mmd
 from ddt_lightning.commands.main import main
 from ddt_lightning.metrics import distribution
 from ddt_lightning.metrics.distribution import frechet, frechet_estimate, kernel_estimate, label, precision_recall
-from ddt_lightning.metrics.encoder import SHIPPED, SceneEncoder, file_hash
+from ddt_lightning.metrics.encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import as_circles, val_scene
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.studies import encoder as study
+from ddt_lightning.studies import encoder_scenes
 
 
 def cloud(number: int, width: int = 6, shift: float = 0.0, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -201,13 +202,13 @@ def test_shipped_encoder_is_the_one_of_its_card():
     card = json.loads(SHIPPED.with_suffix(".json").read_text())
     assert card["name"] == f"FD-{file_hash(SHIPPED)}"
     assert SHIPPED.stat().st_size < 5e6 and "photographs" in card["for"] and "ddt study encoder" in card["made_by"]
-    network = SceneEncoder.load()
+    network = PictureEncoder.load()
     assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
 def test_scene_distance_orders_what_was_done_to_scenes():
     """Two sets of the same distribution are nearest; more of a damage is farther; also for damage it was not taught."""
-    network, number = SceneEncoder.load(), 400
+    network, number = PictureEncoder.load(), 400
     drawn = [val_scene(numpy_rng("order", n), unseen=bool(n % 2)) for n in range(2 * number)]
     images = [render(scene, 64) for scene in drawn]
     seen = study.features(network, images)
@@ -236,7 +237,7 @@ def test_scene_distance_orders_what_was_done_to_scenes():
 
 
 def test_encoder_takes_other_sides_and_ignores_autocast():
-    network = SceneEncoder.load()
+    network = PictureEncoder.load()
     images = study.tensor(scenes(3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(network(images), network(images[:, :, :, :]).float())
@@ -253,24 +254,26 @@ def test_training_repeats(tmp_path):
     card = json.loads((tmp_path / "a" / "encoder.json").read_text())
     assert card["name"] == f"FD-{file_hash(tmp_path / 'a' / 'encoder.safetensors')}"
     assert card["frechet_distance"]["images"] == 200 and 0 <= card["reads"]["cells right"] <= 1
-    seen = study.features(SceneEncoder.load(tmp_path / "a" / "encoder.safetensors"), study.clean_scenes("new", 0, 300))
+    seen = study.features(
+        PictureEncoder.load(tmp_path / "a" / "encoder.safetensors"), encoder_scenes.Scenes().clean("new", 0, 300)
+    )
     assert seen.mean(0).abs().max() < 0.3 and (seen.std(0) - 1).abs().max() < 0.3  # standardised
     with pytest.raises(ValueError, match="`--check`"):
         study.EncoderStudy(check=10)
     with pytest.raises(ValueError, match="`--lr`"):
         study.EncoderStudy(lr=0)
     with pytest.raises(FileNotFoundError, match="`encoder`"):
-        SceneEncoder.load(tmp_path / "none")
+        PictureEncoder.load(tmp_path / "none")
     with pytest.raises(ValueError, match="was not written by"):
-        SceneEncoder.load(tmp_path / "a" / "encoder.json")
+        PictureEncoder.load(tmp_path / "a" / "encoder.json")
 
 
 def test_targets_say_what_is_where():
     scene = val_scene(numpy_rng("targets", 3))
-    looks, cells, ground = np.split(study.targets(scene), [60, 60 + 256])
+    looks, cells, ground = np.split(encoder_scenes.targets(scene), [60, 60 + 256])
     assert looks.sum() == len({(s.kind, s.colour) for s in scene.shapes}) and ground.sum() == 1
     cells = cells.reshape(4, 4, 16)
     for shape in scene.shapes:
         cell = cells[int(shape.y // 16), int(shape.x // 16)]
-        assert cell[study.KINDS.index(shape.kind)] == 1
-        assert cell[6 + list(study.COLOURS).index(shape.colour)] == 1
+        assert cell[encoder_scenes.KINDS.index(shape.kind)] == 1
+        assert cell[6 + list(encoder_scenes.COLOURS).index(shape.colour)] == 1

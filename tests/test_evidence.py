@@ -10,6 +10,7 @@ from ddt_lightning.commands import steps
 from ddt_lightning.commands.steps import Record
 from ddt_lightning.spatial.var import VarConfig
 from ddt_lightning.spatial.vqgan import VqganConfig
+from ddt_lightning.studies.classes import ClassStudy
 from ddt_lightning.studies.order import from_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,18 @@ def test_every_command_line_parses_and_bits_are_equal(name, monkeypatch):
         assert configs[kind].data.shards == own.data.shards and configs[kind].data.augment == own.data.augment
         assert configs[kind].data.image_size == own.data.image_size
     assert {step.name for step in made}.isdisjoint(step.name for step in plan)  # their records lie side by side
+
+
+def test_the_study_of_classes_is_on_what_the_plan_makes():
+    folder, chosen = Path(evidence.GROUNDS["cifar10"].folder), photos.SETS["cifar10"]
+    study = ClassStudy.read("stages/study-classes.yaml", {})
+    made = {step.name: step.folder for step in evidence.plan(evidence.GROUNDS["cifar10"], 1)}
+    assert study.tokenizers["vqgan"] == {"tokenizer": str(made["vqgan"]), "tokens": str(made["vqgan"] / "tokens")}
+    own = {part: str(folder / part) for part in ("tokenizer", "renderer", "tokens")}
+    assert study.tokenizers["ddt"] == own and study.encoder == str(made["encoder"] / "encoder.safetensors")
+    assert study.classes == str(folder / "prompts.txt") and study.reference == [chosen.val]
+    assert study.steps == chosen.pretrain_steps and study.settings["data"] == chosen.formats
+    assert {f"--{name}={value:g}" for name, value in study.drawing.items()} == set(photos.SAMPLING)
 
 
 def test_a_finished_run_is_asked_for(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.distribution import label
-from ddt_lightning.metrics.encoder import SHIPPED, SceneEncoder, file_hash
+from ddt_lightning.metrics.encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.pipeline import Pipeline
 
@@ -58,10 +58,10 @@ class ReconstructionDistance(pl.Callback):
                 raise ValueError(f"`{name}` ({value}) of ReconstructionDistance must be at least {least}.")
         self.settings: dict[str, Any] = {"steps": steps, "decode_guidance": decode_guidance}
         self.max_batches, self.every, self.few = max_batches, every, few
-        networks: dict[str, SceneEncoder | Inception] = {}
+        networks: dict[str, PictureEncoder | Inception] = {}
         if scenes:
             path = Path(encoder or SHIPPED)
-            networks[f"FD-{file_hash(path)}"] = SceneEncoder.load(path)
+            networks[f"FD-{file_hash(path)}"] = PictureEncoder.load(path)
         if inception is not None and (Path(inception).is_file() or strict):
             networks["rfid"] = Inception(inception)
         elif inception is not None:

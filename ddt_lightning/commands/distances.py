@@ -19,7 +19,7 @@ from ddt_lightning.commands.files import IMAGES, pick_device, read_images
 from ddt_lightning.commands.jobs import loaded, stack
 from ddt_lightning.commands.likeness import likeness
 from ddt_lightning.commands.options import Networks, Setup
-from ddt_lightning.metrics.encoder import SHIPPED, SceneEncoder, file_hash
+from ddt_lightning.metrics.encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.scenes.language import caption
 from ddt_lightning.scenes.render import Scene, render
@@ -50,7 +50,7 @@ class Picture:
 def networks(files: Networks, device: str) -> dict[str, nn.Module]:
     """The frozen networks of this process by name: the scene encoder, and Inception where its weights are named."""
     path = files.encoder or SHIPPED
-    found: dict[str, nn.Module] = {f"FD-{file_hash(path)}": SceneEncoder.load(path)}
+    found: dict[str, nn.Module] = {f"FD-{file_hash(path)}": PictureEncoder.load(path)}
     if files.inception is not None:
         found["inception"] = Inception(files.inception)
     return {name: network.to(device) for name, network in found.items()}

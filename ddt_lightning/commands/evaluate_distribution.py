@@ -192,7 +192,7 @@ def distance_cards(
         second = reference[network]
         number = min(len(first), len(second))
         inception = network == "inception"
-        seen = "Inception 2048, torch-fidelity's weights and resizing" if inception else f"scene encoder {network}"
+        seen = "Inception 2048, torch-fidelity's weights and resizing" if inception else f"encoder {network}"
         frechet, kernel = (f"{letter}fid", f"{letter}kid") if inception else (network, network.replace("FD", "KD"))
         of = "" if inception else network.removeprefix("FD")
         least = FEWEST if inception and not few else first.shape[1] + 1 if not inception else 2

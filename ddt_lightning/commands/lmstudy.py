@@ -1,4 +1,4 @@
-"""`ddt study order|scaling|text|against`: experiments on language models of ids, from one YAML each.
+"""`ddt study order|scaling|text|against|classes`: experiments on language models of ids, from one YAML each.
 
 In: a study's YAML. Out, in one folder: findings.json, study.md, pictures and the runs. The same call goes on where it
 was stopped; a run that is done with the same settings is not run again.
@@ -202,6 +202,40 @@ def against(
     if scores:
         study_of.draw(study, scores, folder)
     conclude(study_of.findings(study, scores, bits, failed), folder)
+
+
+def classes(
+    *,
+    out: str = "runs/study-classes",
+    config: str = "stages/study-classes.yaml",
+    steps: int | None = None,
+    seeds: list[int] | None = None,
+    jobs: int | None = None,
+    plan: bool = False,
+) -> None:
+    """Train the same language model on photos of classes through several tokenizers, and compare what it draws.
+
+    Args:
+        out: folder for study.md, findings.json, classes.png and the runs.
+        config: the study, a YAML file.
+        steps: optimizer steps of each pretraining.
+        seeds: of each tokenizer's language model.
+        jobs: runs at a time, instead of the file's.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    from ddt_lightning.studies import classes as study_of
+
+    study = study_of.ClassStudy.read(config, {"steps": steps, "seeds": seeds, "jobs": jobs})
+    folder = Path(out)
+    runs = study_of.plan(study, folder)
+    if listed(runs, plan):
+        return
+    failed = run_checked(runs, folder, study.jobs)
+    study_of.draw(study, folder)
+    conclude(study_of.findings(study, study_of.collect(study, folder), failed), folder)
 
 
 def listed(runs: Sequence["Run"], plan: bool) -> bool:

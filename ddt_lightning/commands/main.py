@@ -52,6 +52,7 @@ VERBS: dict[str, str] = {
     "study scaling": "lmstudy:scaling",
     "study text": "lmstudy:text",
     "study against": "lmstudy:against",
+    "study classes": "lmstudy:classes",
     "export": "release:export",
     "import": "release:import_lm",
     "import-selftok": "convert:import_selftok",

@@ -84,7 +84,7 @@ class Networks:
     Args:
         inception: torch-fidelity's Inception weights, for FID, KID, precision and recall; without them these are left
             out.
-        encoder: scene encoder that `ddt study encoder` wrote; the shipped one if not given.
+        encoder: encoder that `ddt study encoder` wrote; the shipped one, of scenes, if not given.
         lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
     """
 

@@ -62,21 +62,49 @@ def schedule(
         raise RuntimeError(f"{len(failed)} runs failed ({', '.join(failed)}); their output is in {out}/logs.")
 
 
-def encoder(*, out: str, steps: int = 800, batch: int = 48, lr: float = 2e-3, seed: int = 0, check: int = 1000) -> None:
-    """Train the small network for distances between sets of rendered scenes; two to three minutes on one core.
+def encoder(
+    *,
+    out: str,
+    shards: list[str] | str | None = None,
+    val_shards: list[str] | str | None = None,
+    steps: int = 800,
+    batch: int = 48,
+    lr: float = 2e-3,
+    seed: int = 0,
+    check: int = 1000,
+) -> None:
+    """Train the small network for distances between sets of pictures, scenes or labelled photos.
 
     Args:
         out: folder for encoder.safetensors and encoder.json, its card.
+        shards: photos whose captions are classes, to learn from; rendered scenes if not given.
+        val_shards: such photos held out.
         steps: optimizer steps.
-        batch: scenes in a step.
+        batch: pictures in a step.
         lr: largest learning rate.
-        seed: of weights, scenes and damage.
-        check: scenes that the card's figures are measured on; twice as many set the features' scale.
+        seed: of weights, pictures and damage.
+        check: pictures that the card's figures are measured on; twice as many set the features' scale.
+
+    Raises:
+        ValueError: the photos have no classes, or the held-out ones are too few.
     """
     from ddt_lightning.commands.staging import staged
-    from ddt_lightning.studies.encoder import EncoderStudy, run
+    from ddt_lightning.studies.encoder import EncoderStudy, Lesson, run
+    from ddt_lightning.studies.encoder_photos import Photos
+    from ddt_lightning.studies.encoder_scenes import Scenes
 
     study = EncoderStudy(steps, batch, lr, seed, check)
+    lesson: Lesson = Scenes()
+    if shards or val_shards:
+        named = [[part] if isinstance(part, str) else part or [] for part in (shards, val_shards)]
+        if not all(named):
+            raise ValueError("`--shards` and `--val_shards` go together: photos to learn from, and held-out ones.")
+        lesson = Photos(*named)
+        if len(lesson.held_out) < 2 * check:
+            raise ValueError(
+                f"`--check` ({check}) needs {2 * check} held-out photos, and `--val_shards` hold "
+                f"{len(lesson.held_out)}: check fewer."
+            )
     with staged(out) as folder:
-        name = run(study, folder)
+        name = run(study, lesson, folder)
     print(f"{name} is in {out}; `ddt eval distribution --encoder {out}/encoder.safetensors` uses it.")

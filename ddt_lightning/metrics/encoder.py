@@ -1,8 +1,8 @@
-"""A small frozen network for distances between sets of rendered scenes, where Inception's weights are not at hand.
+"""A small frozen network for distances between sets of pictures, where Inception's weights are not at hand.
 
-It ships with the package (`scenes.safetensors`, made by `ddt study encoder`; `scenes.json` says how and what for). Its
-Frechet distance is called `FD-<start of the file's SHA-256>` and never FID: the file defines the number, and another
-file gives another number.
+The one of rendered scenes ships with the package (`scenes.safetensors`; `scenes.json` says how it was made and what
+for); `ddt study encoder --shards` makes one of labelled photos. Its Frechet distance is called
+`FD-<start of the file's SHA-256>` and never FID: the file defines the number, and another file gives another number.
 """
 
 import hashlib
@@ -27,8 +27,16 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
-class SceneEncoder(nn.Module):
-    """Convolutions to 32 numbers of mean 0 and variance 1 over clean scenes.
+def to_side(images: Tensor) -> Tensor:
+    """Images uint8 `[B, 3, H, W]` as the network takes them: in [-1, 1], resized to its side with antialiasing."""
+    pixels = images.float() / 127.5 - 1
+    if pixels.shape[-2:] != (SIDE, SIDE):
+        pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)
+    return pixels
+
+
+class PictureEncoder(nn.Module):
+    """Convolutions to 32 numbers of mean 0 and variance 1 over clean pictures.
 
     Few features, because the Frechet distance of N images is biased by their number squared over N. BatchNorm and not a
     norm within the image: in evaluation it is a fixed scale, so that contrast stays visible.
@@ -86,9 +94,6 @@ class SceneEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Features float32 `[B, 32]` of images uint8 `[B, 3, H, W]`; other sides are resized with antialiasing."""
+        """Features float32 `[B, 32]` of images uint8 `[B, 3, H, W]` of any side."""
         with full_precision(images.device):
-            pixels = images.float() / 127.5 - 1
-            if pixels.shape[-2:] != (SIDE, SIDE):
-                pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)
-            return (self.raw(pixels) - self.mean) / self.scale
+            return (self.raw(to_side(images)) - self.mean) / self.scale

@@ -20,7 +20,7 @@ from ddt_lightning.commands.files import find_tokenizer
 from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.write import read_tokens_json
-from ddt_lightning.studies.findings import Findings, Mean, Table, over_seeds, paired
+from ddt_lightning.studies.findings import Findings, Mean, compared, over_seeds
 from ddt_lightning.studies.panels import draw_bars, panels, save
 from ddt_lightning.studies.runner import (
     Overlay,
@@ -223,18 +223,6 @@ def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tupl
 
 def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], failed: dict[str, str]) -> Findings:
     """The side-by-side table."""
-    first, *others = study.tokenizers
-    head = ["score", *(cell for name in study.tokenizers for cell in (name, "95 %"))]
-    head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]
-    rows = []
-    for key, one in scores.items():
-        cells = [key]
-        for name in study.tokenizers:
-            cells += over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""]
-        for name in others:
-            change = paired(one.get(name, {}), one.get(first, {}))
-            cells += change.shown("+.3f") if change is not None else ["", ""]
-        rows.append(cells)
     spent = ", ".join(f"{name} {value:.0f}" for name, value in bits.items())
     seeds = {len(by_seed) for one in scores.values() for by_seed in one.values()}
     explained = (
@@ -248,4 +236,6 @@ def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], fai
                 "draw.png": "The same prompts drawn through each tokenizer.",
                 "edit.png": "The same edits made through each tokenizer."}  # fmt: skip
     numbers = {"scores": scores, "bits": dict(bits)}
-    return Findings("against", study.title, PLAIN, explained, [Table(head, rows)], pictures, numbers, failed)
+    return Findings(
+        "against", study.title, PLAIN, explained, [compared(list(study.tokenizers), scores)], pictures, numbers, failed
+    )

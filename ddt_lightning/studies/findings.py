@@ -102,6 +102,23 @@ def paired(of: Mapping[int, float], to: Mapping[int, float], relative: bool = Fa
     return over_seeds([(of[seed] - to[seed]) / (to[seed] if relative else 1.0) for seed in both])
 
 
+def compared(names: Sequence[str], scores: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Table:
+    """Scores side by side: {score: {name: {seed: value}}} as means, and as differences from the first name."""
+    first, *others = names
+    head = ["score", *(cell for name in names for cell in (name, "95 %"))]
+    head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]
+    rows = []
+    for key, one in scores.items():
+        cells = [key]
+        for name in names:
+            cells += over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""]
+        for name in others:
+            change = paired(one.get(name, {}), one.get(first, {}))
+            cells += change.shown("+.3f") if change is not None else ["", ""]
+        rows.append(cells)
+    return Table(head, rows)
+
+
 def aligned(table: Table) -> list[str]:
     """The lines of a Markdown table whose columns also align as plain text."""
     widths = [max(len(cell) for cell in column) for column in zip(table.head, *table.rows, strict=True)]

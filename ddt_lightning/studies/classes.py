@@ -1,0 +1,148 @@
+"""Drawing by class through several tokenizers: the same language model on the ids of each, and what it then draws.
+
+Everything but the ids is the same: photos, names of classes, network, steps, batches. Scored are drawings for the
+classes of held-out photos, by their distance from these photos; and a grid shows the first drawings of each class,
+not chosen. Source: DDT-LLaMA's project page, class-conditional generation beside other tokens.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddt_lightning.commands.cards import read_cards
+from ddt_lightning.commands.sheets import Row, sheet
+from ddt_lightning.commands.steps import Step
+from ddt_lightning.studies.findings import Findings, compared
+from ddt_lightning.studies.order import from_pairs
+from ddt_lightning.studies.runner import (
+    Overlay,
+    Run,
+    Training,
+    chain,
+    fit_step,
+    inputs_mark,
+    is_done,
+    overlaid,
+    verb_step,
+)
+
+DRAWING = ("commands", "metrics", "pipeline.py", "lm", "tokens", "spatial")
+PLAIN = (
+    "The same language model learns to draw classes of photos, written down by different image tokenizers; less "
+    "distance from real photos is better, and the eye should agree."
+)
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassStudy(Training):
+    """Tokenizers side by side.
+
+    Args:
+        tokenizers: {name: {tokenizer, tokens}}: the run or folder of each, and its token shards in `tokens/train` and
+            `tokens/val`; `renderer` where it has one. The first one is what the others are compared with.
+        classes: file of their names, one a line.
+        reference: held-out photos, whose captions are names of classes.
+        encoder: file of `ddt study encoder` that sees such photos; null for the shipped one, which knows scenes.
+        inception: torch-fidelity's Inception weights, for FID; null where they are not at hand.
+        images: drawings that are compared with as many photos.
+        shown: drawings of each class in the grid.
+        drawing: how to draw: options of `ddt generate`, such as temperature and guidance.
+    """
+
+    tokenizers: dict[str, dict[str, str]]
+    classes: str
+    reference: list[str]
+    encoder: str | None = None
+    inception: str | None = None
+    images: int = 1000
+    shown: int = 4
+    drawing: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tokenizers:
+            raise ValueError("`tokenizers` is empty: name one at least, {name: {tokenizer, tokens}}.")
+        for name, parts in self.tokenizers.items():
+            if set(parts) - {"renderer"} != {"tokenizer", "tokens"}:
+                raise ValueError(f"`tokenizers.{name}` must be {{tokenizer, tokens}}, and renderer if it has one.")
+
+
+def steps_of(study: ClassStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+    """Training, drawing for the distance, and drawing of each class."""
+    parts, run = study.tokenizers[name], out / "runs" / name / f"seed-{seed}"
+    shards = from_pairs([f"{name}={parts['tokens']}"])[name]
+    start: Overlay = {"trainer": {"max_steps": study.steps}, "model": {"codebook": parts["tokenizer"]}}
+    overlay = overlaid(start, study.settings, {"data": shards})
+    train = fit_step(f"{name}.{seed}.train", "pretrain", study.configs, overlay, seed, out, run / "pretrain")
+    options = {"model": str(run / "pretrain"), "tokenizer": parts["tokenizer"], "renderer": parts.get("renderer"),
+               "chat": False, **study.drawing}  # fmt: skip
+    measured = {"made": "drawings", "reference": study.reference, "images": study.images, "encoder": study.encoder,
+                "inception": study.inception}  # fmt: skip
+    distance = verb_step(f"{name}.{seed}.distance", "eval distribution", {**options, **measured}, DRAWING,
+                         run / "eval-distance")  # fmt: skip
+    grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": study.shown}, DRAWING, run / "pictures")
+    (command,) = grid.commands
+    grid = replace(grid, commands=[[*command[:2], study.classes, *command[2:]]])
+    marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]
+    return chain([train, distance, grid], " ".join([*marks, inputs_mark(study.reference, "reference")]))
+
+
+def plan(study: ClassStudy, out: Path) -> list[Run]:
+    """All runs, seed by seed."""
+    return [
+        Run(f"{name}, seed {seed}", f"pretrain {study.steps} steps, draw", steps_of(study, name, seed, out))
+        for seed in study.seeds
+        for name in study.tokenizers
+    ]
+
+
+def collect(study: ClassStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
+    """{score: {tokenizer: {seed: value}}} of the finished runs."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for name in study.tokenizers:
+        for seed in study.seeds:
+            steps = steps_of(study, name, seed, out)
+            if is_done(out, steps):
+                for key, card in read_cards(steps[1][0].folder).items():
+                    part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
+                    found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
+    return found
+
+
+def draw(study: ClassStudy, out: Path) -> None:
+    """`classes.png`: the first drawings of each class by each tokenizer, of the first seed."""
+    rows: dict[str, list[np.ndarray]] = {}
+    titles = []
+    for name in study.tokenizers:
+        steps = steps_of(study, name, study.seeds[0], out)
+        if is_done(out, steps):
+            folder = steps[-1][0].folder
+            for line in (folder / "results.jsonl").read_text().splitlines():
+                drawn = json.loads(line)
+                image = np.asarray(Image.open(folder / drawn["file"]).convert("RGB"))
+                rows.setdefault(drawn["prompt"], []).append(image)
+            titles += [name, *[""] * (study.shown - 1)]
+    if rows:
+        sheet([Row(name, images) for name, images in rows.items()], titles=titles, label_width=110).save(
+            out / "classes.png"
+        )
+
+
+def findings(study: ClassStudy, scores: Scores, failed: dict[str, str]) -> Findings:
+    """The side-by-side table."""
+    explained = (
+        f"{study.steps} steps of one language model for each; {study.images} drawings for the classes of as many "
+        "held-out photos, which are the reference. FD is the Frechet distance of a small encoder, named after its file "
+        "and never comparable to FID; KD its kernel distance; less is better, and two halves of the photos say what "
+        "the number of pictures alone makes of it. Precision: drawings that look like photos; recall: photos that look "
+        "like drawings. Intervals are over seeds; one seed has none."
+    )
+    pictures = {"classes.png": "The first drawings of each class through each tokenizer, not chosen."}
+    table = compared(list(study.tokenizers), scores)
+    return Findings("classes", study.title, PLAIN, explained, [table], pictures, {"scores": scores}, failed)
