@@ -48,9 +48,10 @@ def test_the_study_of_classes_is_on_what_the_plan_makes():
     folder, chosen = Path(evidence.GROUNDS["cifar10"].folder), photos.SETS["cifar10"]
     study = ClassStudy.read("stages/study-classes.yaml", {})
     made = {step.name: step.folder for step in evidence.plan(evidence.GROUNDS["cifar10"], 1)}
+    assert made["order"] == folder / "order" / "findings.json"  # the runs beside it stay
     assert study.tokenizers["vqgan"] == {"tokenizer": str(made["vqgan"]), "tokens": str(made["vqgan"] / "tokens")}
     own = {part: str(folder / part) for part in ("tokenizer", "renderer", "tokens")}
-    assert study.tokenizers["ddt"] == own and study.encoder == str(made["encoder"] / "encoder.safetensors")
+    assert study.tokenizers["ddt"] == own and study.encoder == str(made["encoder"].with_name("encoder.safetensors"))
     assert study.classes == str(folder / "prompts.txt") and study.reference == [chosen.val]
     assert study.steps == chosen.pretrain_steps and study.settings["data"] == chosen.formats
     assert {f"--{name}={value:g}" for name, value in study.drawing.items()} == set(photos.SAMPLING)
