@@ -28,7 +28,7 @@ scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the dem
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
 	$(BIN)/python -m ddt_lightning.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
 
-evidence: setup ## every study on the run of `make demo`, 2 to 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
+evidence: setup ## every study on the run of `make demo`, 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
 	$(BIN)/python -m ddt_lightning.evidence --on $(or $(ON),scenes) $(ARGS)
 
 test: setup lint type ## lint, types and tests

@@ -67,8 +67,8 @@ GROUNDS = {
         ("a photo of a red circle", "a photo of two blue squares", "a photo of a green star and a yellow ring",
          "a photo of three purple triangles"),
         True, False,
-        {"vqgan": 610, "var": 660, "progressive": 120, "drawn": 60, "interpolate": 60, "distances": 100, "order": 2700,
-         "scaling": 1800, "text": 700, "against": 1200, "report": 10},
+        {"vqgan": 610, "var": 660, "progressive": 300, "drawn": 90, "interpolate": 70, "distances": 100, "order": 4200,
+         "scaling": 1500, "text": 700, "against": 1500, "report": 10},
     ),
     "cifar10": of_photos(
         "cifar10",
