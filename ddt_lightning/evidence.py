@@ -67,19 +67,19 @@ GROUNDS = {
         ("a photo of a red circle", "a photo of two blue squares", "a photo of a green star and a yellow ring",
          "a photo of three purple triangles"),
         True, False,
-        {"vqgan": 610, "var": 660, "progressive": 300, "drawn": 90, "interpolate": 70, "distances": 100, "order": 4200,
-         "scaling": 1500, "text": 700, "against": 1500, "report": 10},
+        {"vqgan": 610, "var": 660, "progressive": 300, "prompted": 90, "interpolate": 70, "order": 4200,
+         "distances": 100, "scaling": 1500, "text": 700, "against": 1500, "report": 10},
     ),
     "cifar10": of_photos(
         "cifar10",
         ("--model.vqgan.grid=[8,8]", "--model.vqgan.latent_size=32", f"--model.vqgan.nets={NETS}"),
         ("--model.var.scales=[1,1,1,2,3,4,4,4]", "--model.var.latent_size=32", f"--model.var.nets={NETS}"),
-        {"vqgan": 350, "var": 380, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 2700, "encoder": 300,
+        {"vqgan": 350, "var": 380, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700, "encoder": 300,
          "distances": 100, "classes": 900, "report": 10},
     ),
     "flickr8k": of_photos(
         "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
-        {"vqgan": 640, "var": 690, "progressive": 120, "drawn": 60, "interpolate": 60, "order": 2700, "report": 10},
+        {"vqgan": 640, "var": 690, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700, "report": 10},
     ),
 }  # fmt: skip
 
@@ -128,7 +128,7 @@ def plan(ground: Ground, steps: int) -> list[Step]:
         spatial("vqgan"),
         spatial("var"),
         study("progressive", "decode images from their first tokens", "progressive", *models, *held_out),
-        study("drawn", "the same of drawings", "progressive", *models, "--prompts", f"{run}/drawn.txt", *drawing),
+        study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt", *drawing),
         study("interpolate", "put tokens of one image into another", "interpolate", *models, *held_out),
         study("order", "language models of ids in other orders", "order", sets(*tokens),
               f"--text={str(ground.scenes).lower()}"),
@@ -183,9 +183,9 @@ def prove(ground: Ground, steps: int, until: str) -> None:
     todo = todo[: [step.name for step in todo].index(until) + 1]
 
     def prepare(step: Step, _: dict[str, float]) -> None:
-        if step.name == "drawn":
+        if step.name == "prompted":
             lines = ground.prompts or (run / "prompts.txt").read_text().splitlines()[:SHOWN]
-            (run / "drawn.txt").write_text("".join(f"{line}\n" for line in lines))
+            (run / "prompted.txt").write_text("".join(f"{line}\n" for line in lines))
 
     spent = sum(run_plan(run, todo, prepare, before).values())
     if until == "evidence":

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddt_lightning.commands.cards import card, mean_card, write_cards
+from ddt_lightning.commands.steps import STEPS, Record
 from ddt_lightning.studies.curves import CURVE_POINTS, curves, read_curves
 from ddt_lightning.studies.report import write_report
 
@@ -177,6 +178,16 @@ def test_photos_show_what_was_drawn_and_said(run):
     assert "a man &amp; his dog" in text and "a person: two men" in text and "<b>0.38</b>Captions, CIDEr-D" in text
     assert "questions" not in checker.ids and checker.ids[-1] == "absent"
     assert re.findall(r"Not in this run: ([^.]*)\.", text[text.index('id="absent"') :]) == ["questions"]
+
+
+def test_a_plan_of_studies_leaves_records_that_are_no_studies(run):
+    """`make evidence` has a step for each study; the record of a step has the step's name."""
+    record = Record(run, "progressive")
+    record.done = True
+    record.write()
+    assert (run / STEPS / "progressive.json").is_file()
+    text, _ = parsed(write_report(run))
+    assert "Studies</h2>" not in text
 
 
 def test_a_sample_file_that_is_gone(run):

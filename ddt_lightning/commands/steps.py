@@ -28,6 +28,7 @@ from ddt_lightning.cli import shipped
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "lightning", "transformers", "diffusers", "webdataset")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+STEPS = "steps"  # the folder of records
 POLL = 0.2  # seconds between two looks at a running command
 
 
@@ -148,7 +149,7 @@ class Record:
     """What is known of a step on disk: its fingerprint, the seconds spent on it, and whether it is done."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / "steps" / f"{name}.json"
+        self.path = folder / STEPS / f"{name}.json"
         known = json.loads(self.path.read_text()) if self.path.is_file() else {}
         self.fingerprint: str = known.get("fingerprint", "")
         self.seconds: float = known.get("seconds", 0.0)

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
+from ddt_lightning.commands.steps import STEPS
 from ddt_lightning.studies import ablation_figures, findings, interpolation_figures, page, progressive_figures, samples
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
 
 STUDIES: dict[str, Callable[[Path], str]] = {
-    "study.json": ablation_figures.section,
-    "findings.json": findings.section,
     "progressive.json": progressive_figures.section,
     "interpolation.json": interpolation_figures.section,
+    "study.json": ablation_figures.section,
+    "findings.json": findings.section,
 }
 STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
 
@@ -82,7 +83,8 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     cards |= {f"{SEEN}{key}": card for key, card in read_cards(run / "eval" / "seen").items()}
     metrics = read_json(run / "metrics.json") or {key: card["value"] for key, card in cards.items()}
     stages = _stages(run)
-    places = [run, *sorted(path for path in run.iterdir() if path.is_dir())]
+    # the records of a plan's steps are JSON files with the steps' names, not studies
+    places = [run, *sorted(path for path in run.iterdir() if path.is_dir() and path.name != STEPS)]
     studies = [(show, place) for name, show in STUDIES.items() for place in places if (place / name).is_file()]
     if not metrics and not stages and not studies:
         raise ValueError(
