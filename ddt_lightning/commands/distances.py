@@ -48,7 +48,7 @@ class Picture:
 
 @lru_cache(maxsize=1)
 def networks(files: Networks, device: str) -> dict[str, nn.Module]:
-    """The frozen networks of this process by name: the scene encoder, and Inception where its weights are named."""
+    """The frozen networks of this process by name: the small encoder, and Inception where its weights are named."""
     path = files.encoder or SHIPPED
     found: dict[str, nn.Module] = {f"FD-{file_hash(path)}": PictureEncoder.load(path)}
     if files.inception is not None:

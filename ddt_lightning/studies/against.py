@@ -20,7 +20,7 @@ from ddt_lightning.commands.files import find_tokenizer
 from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.write import read_tokens_json
-from ddt_lightning.studies.findings import Findings, Mean, compared, over_seeds
+from ddt_lightning.studies.findings import Findings, Mean, Scores, compared, over_seeds
 from ddt_lightning.studies.panels import draw_bars, panels, save
 from ddt_lightning.studies.runner import (
     Overlay,
@@ -43,7 +43,6 @@ PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
     "and edits says which way of writing pictures suits it better."
 )
-Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)

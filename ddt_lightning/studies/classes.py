@@ -6,7 +6,6 @@ not chosen. Source: DDT-LLaMA's project page, class-conditional generation besid
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 from ddt_lightning.commands.cards import read_cards
 from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.commands.steps import Step
-from ddt_lightning.studies.findings import Findings, compared
+from ddt_lightning.studies.findings import Findings, Scores, compared
 from ddt_lightning.studies.order import from_pairs
 from ddt_lightning.studies.runner import (
     Overlay,
@@ -36,7 +35,6 @@ PLAIN = (
     "The same language model learns to draw classes of photos, written down by different image tokenizers; less "
     "distance from real photos is better, and the eye should agree."
 )
-Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,10 @@ from ddt_lightning.commands.staging import write_json, write_text
 from ddt_lightning.studies import page
 
 
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""{score: {name of what is compared: {seed: value}}}"""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of text.
@@ -102,8 +106,8 @@ def paired(of: Mapping[int, float], to: Mapping[int, float], relative: bool = Fa
     return over_seeds([(of[seed] - to[seed]) / (to[seed] if relative else 1.0) for seed in both])
 
 
-def compared(names: Sequence[str], scores: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Table:
-    """Scores side by side: {score: {name: {seed: value}}} as means, and as differences from the first name."""
+def compared(names: Sequence[str], scores: Scores) -> Table:
+    """Scores side by side, as means, and as differences from the first name."""
     first, *others = names
     head = ["score", *(cell for name in names for cell in (name, "95 %"))]
     head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]

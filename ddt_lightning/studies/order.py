@@ -257,7 +257,7 @@ def findings(study: OrderStudy, scores: Mapping[str, Scores], failed: dict[str, 
         "the ids of a sample. Penalty: minus that of the natural order, seed by seed. Orders: reversed, the last id "
         "first; stride-1, every second id, then those left out; stride-2, every third; random, one shuffle for all "
         f"samples. Bits of a sample: {bits}; penalties of sets with other bits compare only relatively. README.md "
-        "beside this file has the protocol."
+        "in the study's folder has the protocol."
     )
     pictures = {
         "penalty.png": "What each order costs, relative to the natural one, with 95 % over seeds.",
