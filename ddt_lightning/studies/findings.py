@@ -17,7 +17,6 @@ from ddt_lightning.commands.cards import versions
 from ddt_lightning.commands.staging import write_json, write_text
 from ddt_lightning.studies import page
 
-
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 """{score: {name of what is compared: {seed: value}}}"""
 
