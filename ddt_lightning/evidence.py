@@ -79,7 +79,8 @@ GROUNDS = {
     ),
     "flickr8k": of_photos(
         "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
-        {"vqgan": 640, "var": 690, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700, "evidence": 10},
+        {"vqgan": 640, "var": 690, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700,
+         "evidence": 10},
     ),
 }  # fmt: skip
 
