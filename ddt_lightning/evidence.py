@@ -140,6 +140,7 @@ def plan(ground: Ground, steps: int) -> list[Step]:
     if ground.scenes or ground.classes:
         words = ["--made", "drawings", *drawing]
         commands = [distance(f"{run}/model", "ddt"), distance(f"{run}/model", "ddt", *words),
+                    distance(f"{run}/model", "ddt-diffusion", "--renderer=none"),
                     *(distance(f"{run}/{kind}", kind) for kind in ("vqgan", "var"))]  # fmt: skip
         every += [Step("distances", "measure reconstructions and drawings", commands, use, ground.seconds["distances"],
                        run / "distances")]  # fmt: skip

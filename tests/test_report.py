@@ -190,6 +190,26 @@ def test_a_plan_of_studies_leaves_records_that_are_no_studies(run):
     assert "Studies</h2>" not in text
 
 
+def test_distances_stand_side_by_side(run):
+    def measure(model: str, start: str, value: float, settings: dict[str, str]) -> None:
+        cards = {f"{start}FD-1a2b3c4d@1000": card(value, 1000, "Frechet distance", (value - 0.5, value + 0.5)),
+                 f"{start}halves/FD-1a2b3c4d@500": card(0.875, 500, "two halves"),
+                 f"{start}paired_psnr": card(99.5, 1000, "PSNR")}  # fmt: skip
+        write_cards(run / "distances" / model / "cards.json", cards, {**SHARED, "settings": settings})
+
+    measure("ddt", "tokenizer/", 2.25, {"decoder": "renderer"})
+    measure("va<r", "t2i/", 9.75, {})
+    (run / "distances" / "nothing yet").mkdir()
+    text, _ = parsed(write_report(run))
+    table = text[text.index("<h3>Distances") : text.index("Two halves of the reference: FD-1a2b3c4d@500 0.88.")]
+    rows = [re.sub("<[^>]*>", " ", row[: row.index("</tr>")]).split() for row in table.split("<tr>")[1:]]
+    assert rows == [
+        ["model", "what", "it", "made", "FD-1a2b3c4d@1000"],
+        ["ddt", "reconstructions,", "in", "one", "step", "2.25", "1.75", "to", "2.75"],
+        ["va&lt;r", "drawings", "9.75", "9.25", "to", "10.2"],
+    ]
+
+
 def test_a_sample_file_that_is_gone(run):
     (run / "eval" / "samples" / "i" / "3.png").unlink()
     text, _ = parsed(write_report(run))

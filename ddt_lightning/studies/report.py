@@ -1,9 +1,9 @@
 """The report of a run: one HTML page without other files, the first thing a stranger opens.
 
 In: a run folder with what is there of `metrics.json`, `eval/*.json` (cards), `eval/samples/*.json` (indexes of sample
-images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), and the JSON files of
-studies (`STUDIES`, in the folder or one below). Out: the page. What a run does not have is named as missing; samples
-are those the evaluation chose before it knew anything about them.
+images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), the JSON files of studies
+(`STUDIES`, in the folder or one below), and `distances/MODEL/*.json` (cards). Out: the page. What a run does not have
+is named as missing; samples are those the evaluation chose before it knew anything about them.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,15 @@ from pathlib import Path
 from ddt_lightning import __version__
 from ddt_lightning.commands.cards import Card, read_cards
 from ddt_lightning.commands.steps import STEPS
-from ddt_lightning.studies import ablation_figures, findings, interpolation_figures, page, progressive_figures, samples
+from ddt_lightning.studies import (
+    ablation_figures,
+    distances,
+    findings,
+    interpolation_figures,
+    page,
+    progressive_figures,
+    samples,
+)
 from ddt_lightning.studies.curves import Line, curves, read_curves, steps_chart
 from ddt_lightning.studies.health import CHARTS, health
 from ddt_lightning.studies.samples import read_json
@@ -25,6 +33,8 @@ STUDIES: dict[str, Callable[[Path], str]] = {
     "study.json": ablation_figures.section,
     "findings.json": findings.section,
 }
+DISTANCES = "distances"
+"""Folder of the distances of several models, a folder each."""
 STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
 
 HEADLINES = {
@@ -86,6 +96,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     # the records of a plan's steps are JSON files with the steps' names, not studies
     places = [run, *sorted(path for path in run.iterdir() if path.is_dir() and path.name != STEPS)]
     studies = [(show, place) for name, show in STUDIES.items() for place in places if (place / name).is_file()]
+    studies += [(distances.section, run / DISTANCES)] if (run / DISTANCES).is_dir() else []
     if not metrics and not stages and not studies:
         raise ValueError(
             f"{run} holds neither metrics.json nor a stage's metrics.csv nor a study: there is nothing to report."
