@@ -68,18 +68,18 @@ GROUNDS = {
          "a photo of three purple triangles"),
         True, False,
         {"vqgan": 610, "var": 660, "progressive": 300, "prompted": 90, "interpolate": 70, "order": 4200,
-         "distances": 100, "scaling": 1500, "text": 700, "against": 1500, "evidence": 10},
+         "distances": 200, "scaling": 1500, "text": 700, "against": 1500, "evidence": 10},
     ),
     "cifar10": of_photos(
         "cifar10",
         ("--model.vqgan.grid=[8,8]", "--model.vqgan.latent_size=32", f"--model.vqgan.nets={NETS}"),
         ("--model.var.scales=[1,1,1,2,3,4,4,4]", "--model.var.latent_size=32", f"--model.var.nets={NETS}"),
-        {"vqgan": 350, "var": 380, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700, "encoder": 300,
-         "distances": 100, "classes": 900, "evidence": 10},
+        {"vqgan": 510, "var": 520, "progressive": 300, "prompted": 60, "interpolate": 60, "order": 4300, "encoder": 300,
+         "distances": 250, "classes": 2000, "evidence": 10},
     ),
     "flickr8k": of_photos(
         "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
-        {"vqgan": 640, "var": 690, "progressive": 120, "prompted": 60, "interpolate": 60, "order": 2700,
+        {"vqgan": 640, "var": 690, "progressive": 300, "prompted": 60, "interpolate": 60, "order": 4300,
          "evidence": 10},
     ),
 }  # fmt: skip

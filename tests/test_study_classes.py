@@ -81,6 +81,7 @@ def test_tokenizers_side_by_side(done):
     out = done / "out"
     scores = collect(ClassStudy.read(str(done / "study.yaml"), {}), out)
     (distance,) = (key for key in scores if key.startswith("FD"))
+    assert not any(key.startswith("decode/") for key in scores)  # settings are no scores
     for name in "ab":
         run = out / "runs" / name / "seed-0"
         cards = read_cards(run / "eval-distance")

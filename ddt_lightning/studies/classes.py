@@ -108,8 +108,9 @@ def collect(study: ClassStudy, out: Path) -> dict[str, dict[str, dict[int, float
             steps = steps_of(study, name, seed, out)
             if is_done(out, steps):
                 for key, card in read_cards(steps[1][0].folder).items():
-                    part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
-                    found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
+                    if key.startswith("t2i/"):
+                        part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
+                        found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
     return found
 
 
