@@ -16,7 +16,7 @@ from tiny import tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from ddt_lightning.commands.main import main
-from ddt_lightning.studies import runner
+from ddt_lightning.studies import runner, scaling_figures
 from ddt_lightning.studies import scaling as study_of
 from ddt_lightning.studies.scaling import Point, ScalingStudy, collect, law, plan
 
@@ -101,7 +101,7 @@ def test_report_shows_the_study(done, capsys):
 
 
 def test_law_of_the_points():
-    points = [Point("x", 0, 50, n, d, 1.0, 9.0 * n**-0.1 * d**-0.2, None) for n in (100, 300) for d in (50, 100)]
+    points = [Point("x", 0, 50, n, d, 1.0, 9.0 * n**-0.1 * d**-0.2, None, None) for n in (100, 300) for d in (50, 100)]
     found = law(points)
     assert found is not None and found.exponents == pytest.approx({"parameters": 0.1, "image ids": 0.2})
     assert law(points[:2]) is None
@@ -131,3 +131,22 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     for run in plan(study, tmp_path)[:3]:
         for step, _ in run.steps:
             runner.check(step, run.name)
+
+
+def test_scores_of_seeds_stand_beside_the_losses(done):
+    study = ScalingStudy.read(str(done / "study.yaml"), {})
+    points = [Point("small", seed, 100, 160_192, 2_211_840, 2.0, 2.5, *scores)
+              for seed, scores in enumerate(((0.1, 0.6), (0.3, 0.8)))]  # fmt: skip
+    table = study_of.findings(study, points, {}).tables[0]
+    (row,) = table.rows
+    shown = dict(zip(table.head, row, strict=False))
+    assert shown["colour and layout"] == "0.700" and shown["shapes-GenEval"] == "0.200"
+
+
+def test_counts_and_prompts_on_the_pictures():
+    assert [scaling_figures.short(n) for n in (5, 160_192, 480_096, 1_105_920, 8 * 10**9)] == [
+        "5", "160k", "480k", "1.11M", "8.00B",
+    ]  # fmt: skip
+    assert scaling_figures.title("two_object", "a photo of a circle and a star").split("\n") == [
+        "TWO OBJECT", "a photo of a", "circle and a star",
+    ]  # fmt: skip

@@ -33,7 +33,7 @@ def sheet(rows: list[Row], *, titles: list[str] | None = None, cell: int = 112, 
 
     Args:
         rows: at least one row.
-        titles: texts above the columns.
+        titles: texts above the columns, of a line or more.
         cell: side of one image on the sheet in pixels.
         label_width: width of the text column in pixels; 0 for no labels.
 
@@ -45,11 +45,12 @@ def sheet(rows: list[Row], *, titles: list[str] | None = None, cell: int = 112, 
     gap, line = 6, 15
     font = ImageFont.load_default(size=12)
     columns = max(len(row.images) for row in rows)
-    top = line + 2 * gap if titles else gap
+    top = line * max(title.count("\n") + 1 for title in titles) + 2 * gap if titles else gap
     page = Image.new("RGB", (label_width + columns * (cell + gap) + gap, top + len(rows) * (cell + gap)), PAPER)
     draw = ImageDraw.Draw(page)
     for column, title in enumerate(titles or []):
-        draw.text((label_width + gap + column * (cell + gap), gap), title, fill=FAINT, font=font)
+        for position, text in enumerate(title.split("\n")):
+            draw.text((label_width + gap + column * (cell + gap), gap + position * line), text, fill=FAINT, font=font)
     per_line = max(1, int(label_width / 6.4))
     for number, row in enumerate(rows):
         y = top + number * (cell + gap)

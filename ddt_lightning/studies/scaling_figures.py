@@ -5,6 +5,8 @@ In: the study's points. Out: `study.png`, and `grid.png` where checkpoints drew.
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,11 +45,22 @@ def draw(study: ScalingStudy, points: Sequence[Point], out: Path) -> None:
         axes.set_yscale("log")
         for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             formatter(lambda value, _: f"{value:.3g}")
+        ticks = sorted({getattr(one, factor) for one in points})
+        axes.set_xticks(ticks, [short(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.tick_params(which="both", colors=SOFT, length=0, labelsize=8)
     save(figure, out / "study.png")
     rows = drawings(study, sizes, out)
     if rows:
         sheet([row for _, row in rows], titles=rows[0][0], label_width=110).save(out / "grid.png")
+
+
+def short(count: int) -> str:
+    """A count of three digits: 160k, 2.21M."""
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:#.3g}".rstrip(".") + name
+    return str(count)
 
 
 def mean_loss(points: Sequence[Point]) -> float:
@@ -56,15 +69,21 @@ def mean_loss(points: Sequence[Point]) -> float:
 
 
 def drawings(study: ScalingStudy, sizes: Sequence[str], out: Path) -> list[tuple[list[str], Row]]:
-    """(tags, a row of the first seed's drawings) of each size and checkpoint, one prompt of each tag."""
+    """(tags and prompts, a row of the first seed's drawings) of each size and checkpoint, one prompt of each tag."""
     found = []
     for size in sizes:
         for percent in study.percents:
             folder = out / "runs" / size / f"seed-{study.seeds[0]}" / f"at-{percent}" / "eval"
-            first: dict[str, str] = {}
+            first: dict[str, dict[str, Any]] = {}
             for item in read_json(folder / "samples" / "t2i.json") or []:
-                first.setdefault(item["tag"], item["files"][0])
+                first.setdefault(item["tag"], item)
             if first:
-                images = [np.asarray(Image.open(folder / file).convert("RGB")) for file in first.values()]
-                found.append(([tag.replace("_", " ") for tag in first], Row(size, images, f"{percent} %")))
+                images = [np.asarray(Image.open(folder / item["files"][0]).convert("RGB")) for item in first.values()]
+                titles = [title(tag, item["prompt"]) for tag, item in first.items()]
+                found.append((titles, Row(size, images, f"{percent} %")))
     return found
+
+
+def title(tag: str, prompt: str) -> str:
+    """A tag and its prompt in lines as wide as a picture of the sheet."""
+    return "\n".join([tag.replace("_", " ").upper(), *wrap(prompt, 17)])
