@@ -147,12 +147,12 @@ def plan(ground: Ground, steps: int) -> list[Step]:
     if ground.classes:
         every += [study("classes", "the same language model on ids of DDT and VQGAN", "classes")]
     if ground.scenes:
-        compared = f"--tokenizers=[ddt={run}/tokenizer,vqgan={run}/vqgan]"
+        compared = [f"--tokenizers=[ddt={run}/tokenizer,vqgan={run}/vqgan]", f"--renderers=[ddt={run}/renderer]"]
         every += [
             study("scaling", "language models of three sizes", "scaling", "--shards", tokens["ddt"], "--tokenizer",
-                  f"{run}/tokenizer", "--score=true"),
+                  f"{run}/tokenizer", "--renderer", f"{run}/renderer", "--score=true"),
             study("text", "text beside image ids", "text", sets("ddt", "vqgan")),
-            study("against", "the same language model on ids of DDT and VQGAN", "against", compared, "--shards",
+            study("against", "the same language model on ids of DDT and VQGAN", "against", *compared, "--shards",
                   f"{run}/shards"),
         ]  # fmt: skip
     report = Step("evidence", "write report.html", [[ddt, "report", f"{run}"]], ("studies", "commands"),

@@ -88,13 +88,17 @@ def test_runs_differ_in_their_ids_alone(done):
 def test_the_table_is_side_by_side(done):
     out = done / "out"
     scores = collect(AgainstStudy.read(str(done / "study.yaml"), {}), out)
-    assert {key.removeprefix("drawing: ") for key in scores if "drawing" in key} == TAGS | {"overall"}
+    assert {key.removeprefix("drawing: ") for key in scores if key.startswith("drawing")} == TAGS | {
+        "overall",
+        "colour and layout",
+    }
     assert "editing: all kinds" in scores
     for name in "ab":
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-t2i")
         assert scores["drawing: counting"][name] == {0: cards["t2i/shapes_geneval/counting"]["value"]}
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-edit")
         assert scores["editing: all kinds"][name] == {0: cards["edit/exact_match"]["value"]}
+        assert scores["best possible: editing"][name] == {0: cards["edit/ceiling_tokenizer"]["value"]}
         (key,) = (key for key in scores if key.startswith("distance: FD"))
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-distance")
         assert scores[key][name] == {0: cards[key.replace("distance: ", "t2i/")]["value"]}
@@ -117,6 +121,24 @@ def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done,
     assert changed == [False, True, False, True]
 
 
+def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
+    study, out = AgainstStudy.read(str(done / "study.yaml"), {}), done / "out"
+    weights = tmp_path / "renderer" / "release" / "renderer" / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="--renderer"):
+        plan(replace(study, renderers={"a": f"{tmp_path}/renderer"}), out)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1")
+    marks = []
+    for named in ({}, {"a": f"{tmp_path}/renderer"}, {"a": f"{tmp_path}/renderer"}):
+        runs = plan(replace(study, renderers=named), out)
+        marks.append([mark for run in runs for _, mark in run.steps])
+        words = [step.commands[0] for run in runs for step, _ in run.steps]
+        assert ["--renderer" in words[n] for n in range(10)] == [bool(named) and 2 <= n < 5 for n in range(10)]
+        weights.write_bytes(b"other weights")
+    again = [[one != other for one, other in zip(marks[0], changed, strict=True)] for changed in marks[1:]]
+    assert again == [[2 <= n < 5 for n in range(10)]] * 2 and marks[1] != marks[2]
+
+
 def test_unequal_bits_are_refused(done):
     study = AgainstStudy.read(str(done / "study.yaml"), {})
     facts = done / "out" / "tokens" / "b" / "tokens.json"
@@ -137,6 +159,7 @@ def test_report_and_errors(done, tmp_path, capsys):
     for changed, message in (
         ({"tokenizers": {"a": "x"}}, "at least two"),
         ({"orders": {"c": "raster"}}, "`orders`"),
+        ({"renderers": {"c": "runs/renderer"}}, "`renderers`"),
         ({"instruct": {"steps": 2}}, "`instruct`"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -148,7 +171,8 @@ def test_report_and_errors(done, tmp_path, capsys):
 
 def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     study = AgainstStudy.read("stages/study-against.yaml", {"shards": f"{done}/shards"})
-    study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"})
+    assert set(study.renderers) < set(study.tokenizers)
+    study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
     for run in (*encodings(study, tmp_path), *plan(study, tmp_path)):
         for step, _ in run.steps:
             runner.check(step, run.name)

@@ -94,6 +94,17 @@ def test_a_finished_study_runs_nothing(done, monkeypatch):
     assert runner.run_all(plan(study, done / "out"), done / "out") == {} and started == []
 
 
+def test_drawings_alone_depend_on_the_renderer(done, tmp_path):
+    study, out = ScalingStudy.read(str(done / "study.yaml"), {}), done / "out"
+    weights = tmp_path / "renderer" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"1")
+    plain, drawn = (plan(replace(study, renderer=one), out) for one in (None, f"{tmp_path}/renderer"))
+    for run, other in zip(plain, drawn, strict=True):
+        for (step, mark), (again, new) in zip(run.steps, other.steps, strict=True):
+            assert ("--renderer" in again.commands[0]) == ("draw" in step.name) == (mark != new)
+
+
 def test_report_shows_the_study(done, capsys):
     main(["report", str(done / "out")])
     text = Path(capsys.readouterr().out.strip()).read_text()
@@ -114,6 +125,7 @@ def test_errors_name_what_is_wrong(done, tmp_path):
         ({"percents": [100, 50]}, "`percents`"),
         ({"percents": [30, 100]}, "whole numbers"),
         ({"tokenizer": None, "score": True}, "`tokenizer`"),
+        ({"tokenizer": None, "renderer": "runs/renderer"}, "`renderer`"),
     ):
         with pytest.raises(ValueError, match=message):
             ScalingStudy.read(write(tmp_path, **changed), {})
@@ -127,7 +139,7 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     assert study.percents == [50, 75, 100] and len(study.sizes) == 3
     ours = ScalingStudy.read(str(done / "study.yaml"), {})
     data = {**study.settings["data"], **{name: ours.settings["data"][name] for name in ("shards", "val_shards")}}
-    study = replace(study, tokenizer=ours.tokenizer, settings={**study.settings, "data": data})
+    study = replace(study, tokenizer=ours.tokenizer, renderer=None, settings={**study.settings, "data": data})
     for run in plan(study, tmp_path)[:3]:
         for step, _ in run.steps:
             runner.check(step, run.name)

@@ -6,7 +6,7 @@ was stopped; a run that is done with the same settings is not run again.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ddt_lightning.studies.findings import Findings
@@ -67,6 +67,7 @@ def scaling(
     config: str = "stages/study-scaling.yaml",
     shards: str | None = None,
     tokenizer: str | None = None,
+    renderer: str | None = None,
     score: bool | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
@@ -80,6 +81,8 @@ def scaling(
         config: the study, a YAML file.
         shards: folder of token shards (images-train-*.tar, images-val-*.tar), instead of the file's.
         tokenizer: run or folder of the image tokenizer that made the ids, instead of the file's; `none` draws nothing.
+        renderer: run or folder of its renderer, instead of the file's, which is for the file's tokenizer; `none` draws
+            by diffusion.
         score: draw and score all prompts of the suite at every checkpoint, not only a few to look at.
         steps: optimizer steps of each run.
         seeds: of each size.
@@ -95,10 +98,12 @@ def scaling(
     from ddt_lightning.studies import scaling_figures
     from ddt_lightning.studies.runner import overlaid
 
-    changed = {"tokenizer": tokenizer, "score": score, "steps": steps, "seeds": seeds, "jobs": jobs}
-    study = study_of.ScalingStudy.read(config, changed)
+    changed = {"tokenizer": tokenizer, "renderer": renderer, "score": score, "steps": steps, "seeds": seeds}
+    study = study_of.ScalingStudy.read(config, {**changed, "jobs": jobs})
     if tokenizer == "none":
         study = replace(study, tokenizer=None)
+    if renderer == "none" or (tokenizer is not None and renderer is None):
+        study = replace(study, renderer=None)
     if shards is not None:
         named = {"shards": [f"{shards}/images-train-*.tar"], "val_shards": [f"{shards}/images-val-*.tar"]}
         study = replace(study, settings=overlaid(study.settings, {"data": named}))
@@ -160,6 +165,7 @@ def against(
     out: str = "runs/study-against",
     config: str = "stages/study-against.yaml",
     tokenizers: list[str] | str | None = None,
+    renderers: list[str] | str | None = None,
     shards: str | None = None,
     steps: int | None = None,
     seeds: list[int] | None = None,
@@ -172,6 +178,7 @@ def against(
         out: folder for study.md, findings.json, study.png, draw.png, edit.png, the token shards and the runs.
         config: the study, a YAML file.
         tokenizers: pairs name=FOLDER of tokenizer runs, instead of the file's; the first one is the reference.
+        renderers: pairs name=FOLDER of the renderer runs of those that have one, instead of the file's.
         shards: folder of `ddt data scenes`, instead of the file's.
         steps: optimizer steps of each pretraining.
         seeds: of each tokenizer's language model.
@@ -185,9 +192,14 @@ def against(
     from ddt_lightning.studies import against as study_of
     from ddt_lightning.studies.order import split_pair
 
-    pairs = [tokenizers] if isinstance(tokenizers, str) else tokenizers
-    named = dict(split_pair(pair, "--tokenizers") for pair in pairs) if pairs else None
-    changed = {"tokenizers": named, "shards": shards, "steps": steps, "seeds": seeds, "jobs": jobs}
+    def named(pairs: list[str] | str | None, option: str) -> dict[str, str]:
+        return dict(split_pair(pair, option) for pair in ([pairs] if isinstance(pairs, str) else pairs or []))
+
+    changed: dict[str, Any] = {"shards": shards, "steps": steps, "seeds": seeds, "jobs": jobs}
+    if tokenizers:  # the file's renderers are of the file's tokenizers
+        changed |= {"tokenizers": named(tokenizers, "--tokenizers"), "renderers": {}}
+    if renderers:
+        changed["renderers"] = named(renderers, "--renderers")
     study = study_of.AgainstStudy.read(config, changed)
     folder = Path(out)
     encodings, runs = study_of.encodings(study, folder), study_of.plan(study, folder)

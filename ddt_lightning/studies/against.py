@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ddt_lightning.commands.cards import read_cards
-from ddt_lightning.commands.files import find_tokenizer
+from ddt_lightning.commands.files import find_part, find_tokenizer
 from ddt_lightning.commands.sheets import Row, sheet
 from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.write import read_tokens_json
@@ -32,12 +32,20 @@ from ddt_lightning.studies.runner import (
     is_done,
     overlaid,
     verb_step,
+    weights_mark,
 )
 from ddt_lightning.studies.samples import read_json
 
 ENCODING = ("commands/encode.py", "commands/encoding.py", "shards", "tokens", "spatial")
 SCORING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
-SHOWN = {"t2i/shapes_geneval/": "drawing: ", "edit/exact_match": "editing: ", "t2i/FD": "distance: FD"}
+SHOWN = {
+    "t2i/shapes_geneval/": "drawing: ",
+    "t2i/colour_layout/overall": "drawing: colour and layout",
+    "t2i/ceiling_tokenizer": "best possible: drawing",
+    "edit/exact_match": "editing: ",
+    "edit/ceiling_tokenizer": "best possible: editing",
+    "t2i/FD": "distance: FD",
+}
 SHARES = ("drawing: ", "editing: ")
 PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
@@ -51,6 +59,7 @@ class AgainstStudy(Training):
 
     Args:
         tokenizers: {name: run or folder of a tokenizer}; the first one is what the others are compared with.
+        renderers: {name: run or folder of the renderer of its images}, where it has one; the others decode as they do.
         orders: {name: order of its ids in the language model}, where it is not `fine_to_coarse`.
         shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
         bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
@@ -63,6 +72,7 @@ class AgainstStudy(Training):
 
     tokenizers: dict[str, str]
     shards: str
+    renderers: dict[str, str] = field(default_factory=dict)
     orders: dict[str, str] = field(default_factory=dict)
     bits_tolerance: float = 0.02
     instruct: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +85,9 @@ class AgainstStudy(Training):
         super().__post_init__()
         if len(self.tokenizers) < 2:
             raise ValueError(f"`tokenizers` ({', '.join(self.tokenizers)}) must name at least two, {{name: folder}}.")
-        if unknown := sorted(set(self.orders) - set(self.tokenizers)):
-            raise ValueError(f"`orders` ({unknown[0]}) is none of the tokenizers {', '.join(self.tokenizers)}.")
+        for option, named in (("renderers", self.renderers), ("orders", self.orders)):
+            if unknown := sorted(set(named) - set(self.tokenizers)):
+                raise ValueError(f"`{option}` ({unknown[0]}) is none of the tokenizers {', '.join(self.tokenizers)}.")
         if sorted(self.instruct) != ["configs", "settings", "steps"]:
             raise ValueError(f"`instruct` ({', '.join(self.instruct)}) must have configs, settings and steps.")
 
@@ -85,14 +96,16 @@ def encode_step(study: AgainstStudy, name: str, out: Path) -> tuple[Step, str]:
     """The step that encodes all shards with one tokenizer."""
     kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
-    weights = find_tokenizer(study.tokenizers[name]) / "model.safetensors"
-    facts = weights.stat()
-    mark = f"{inputs_mark(kinds, 'shards')} {weights} {facts.st_size} {facts.st_mtime_ns}"
+    mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_tokenizer(study.tokenizers[name]))}"
     return chain([verb_step(f"{name}.encode", "encode", options, ENCODING, out / "tokens" / name)], mark)[0]
 
 
 def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
-    """Pretraining, instruction tuning, drawing and editing with one tokenizer's ids."""
+    """Pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
+
+    Raises:
+        FileNotFoundError: shards, tokenizer or renderer are missing.
+    """
     tokens, run = out / "tokens" / name, out / "runs" / name / f"seed-{seed}"
     ids: Overlay = {"shards": [f"{tokens}/images-train-*.tar"], "val_shards": [f"{tokens}/images-val-*.tar"],
                     "text_shards": [f"{study.shards}/text-train-*.tar"],
@@ -107,7 +120,8 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
     tuned = overlaid(more, study.instruct["settings"], {"data": chats, "init_from": str(run / "pretrain")})
     instruct = fit_step(f"{name}.{seed}.instruct", "instruct", study.instruct["configs"], tuned, seed, out,
                         run / "instruct")  # fmt: skip
-    loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name]}
+    renderer = study.renderers.get(name)
+    loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name], "renderer": renderer}
     scored = [
         verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, SCORING, run / "eval-t2i"),
         verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, SCORING, run / "eval-edit"),
@@ -120,7 +134,9 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
         ),
     ]
     mark = f"{encode_step(study, name, out)[1]} {inputs_mark([f'{study.shards}/text-train-*.tar'], 'shards')}"
-    return chain([pretrain, instruct, *scored], mark)
+    trained = chain([pretrain, instruct], mark)
+    drawn_by = "" if renderer is None else f" {weights_mark(find_part('renderer', renderer))}"
+    return [*trained, *chain(scored, trained[-1][1] + drawn_by)]
 
 
 def encodings(study: AgainstStudy, out: Path) -> list[Run]:
@@ -171,8 +187,9 @@ def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, flo
                 for key, card in read_cards(step.folder).items():
                     start = next((start for start in SHOWN if key.startswith(start)), None)
                     if start is not None:
-                        part = key.removeprefix(start).strip("/").replace("_", " ") or "all kinds"
-                        scores = found.setdefault(f"{SHOWN[start]}{part}", {}).setdefault(name, {})
+                        part = key.removeprefix(start).strip("/").replace("_", " ")
+                        label = SHOWN[start] + (part or ("all kinds" if SHOWN[start].endswith(" ") else ""))
+                        scores = found.setdefault(label, {}).setdefault(name, {})
                         scores[seed] = float(card["value"])
     return found
 
@@ -223,13 +240,15 @@ def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tupl
 def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], failed: dict[str, str]) -> Findings:
     """The side-by-side table."""
     spent = ", ".join(f"{name} {value:.0f}" for name, value in bits.items())
+    drawn_by = f" Drawn in one step by a renderer: {', '.join(study.renderers)}." if study.renderers else ""
     seeds = {len(by_seed) for one in scores.values() for by_seed in one.values()}
     explained = (
         f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Drawing by the tags of "
         "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
-        "equals its target; distance of drawings for held-out captions from their scenes, less is better. Means over "
-        f"{' or '.join(map(str, sorted(seeds))) or 'no'} seeds, intervals and differences over seeds; one seed has no "
-        "interval."
+        "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
+        "reconstructions of true scenes score; distance of drawings for held-out captions from their scenes, less is "
+        f"better.{drawn_by} Seeds: {' or '.join(map(str, sorted(seeds))) or 'none'}; means, intervals and differences "
+        "are over them, and one seed has no interval."
     )
     pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
                 "draw.png": "The same prompts drawn through each tokenizer.",

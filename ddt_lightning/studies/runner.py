@@ -175,6 +175,13 @@ def inputs_mark(patterns: Sequence[str], option: str) -> str:
     return digest.hexdigest()
 
 
+def weights_mark(folder: Path) -> str:
+    """What a result depends on of the weights it is made with: their place, size and time."""
+    weights = folder / "model.safetensors"
+    facts = weights.stat()
+    return f"{weights} {facts.st_size} {facts.st_mtime_ns}"
+
+
 def is_done(out: Path, steps: Sequence[tuple[Step, str]]) -> bool:
     """Whether steps were done as they would be now."""
     records = [(Record(out, step.name), step.folder, mark) for step, mark in steps]

@@ -18,6 +18,7 @@ from typing import Any
 from ddt_lightning.callbacks.snapshots import snapshot
 from ddt_lightning.commands.cards import read_cards
 from ddt_lightning.commands.cost import read_yaml
+from ddt_lightning.commands.files import find_part
 from ddt_lightning.commands.steps import Step
 from ddt_lightning.shards.read import expand
 from ddt_lightning.shards.write import common_fields
@@ -35,6 +36,7 @@ from ddt_lightning.studies.runner import (
     is_done,
     overlaid,
     verb_step,
+    weights_mark,
 )
 
 DRAWING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
@@ -54,6 +56,7 @@ class ScalingStudy(Training):
         percents: of the steps, at which checkpoints are scored; the last is 100.
         tokenizer: run or folder of the image tokenizer that made the ids, whose codes the rows start from; null starts
             them from noise and draws nothing.
+        renderer: run or folder of the tokenizer's renderer; null draws by diffusion.
         score: draw all prompts of the suite rather than one for each tag.
         evaluation: further options of `ddt eval t2i`.
     """
@@ -61,6 +64,7 @@ class ScalingStudy(Training):
     sizes: dict[str, Overlay] = field(default_factory=dict)
     percents: list[int] = field(default_factory=lambda: [50, 75, 100])
     tokenizer: str | None = None
+    renderer: str | None = None
     score: bool = False
     evaluation: dict[str, Any] = field(default_factory=dict)
 
@@ -74,6 +78,8 @@ class ScalingStudy(Training):
             raise ValueError(f"`steps` ({self.steps}) must give whole numbers at {self.percents} %.")
         if self.score and self.tokenizer is None:
             raise ValueError("`tokenizer` (null) is needed to draw, with `score`: name the run that made the ids.")
+        if self.renderer is not None and self.tokenizer is None:
+            raise ValueError(f"`renderer` ({self.renderer}) draws the ids of `tokenizer` (null): name both or neither.")
 
     @property
     def marks(self) -> list[int]:
@@ -114,7 +120,11 @@ class Point:
 
 
 def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple[Step, str]]:
-    """Training of one size, then release and drawings of each checkpoint."""
+    """Training of one size, release of each checkpoint, then their drawings.
+
+    Raises:
+        FileNotFoundError: shards or the renderer are missing.
+    """
     folder = out / "runs" / size / f"seed-{seed}"
     every = math.gcd(*study.marks)
     own = overlaid(read_yaml(study.configs), study.settings).get("trainer", {}).get("callbacks") or []
@@ -123,7 +133,7 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
     start = {"model": {"codebook": study.tokenizer}}
     overlay = overlaid(start, study.settings, study.sizes[size], {"trainer": always})
     train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run")
-    steps = [train]
+    steps, drawn = [train], []
     for percent, mark in zip(study.percents, study.marks, strict=True):
         at = folder / f"at-{percent}"
         checkpoint = snapshot(folder / "run", mark)
@@ -135,11 +145,14 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
         steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], LANGUAGE, 0.0, at))
         if study.tokenizer is not None and (study.score or seed == study.seeds[0]):
             few = {} if study.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
-            options = {"model": str(at), "tokenizer": study.tokenizer, "chat": False, **few, **study.evaluation}
-            steps.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, DRAWING, at / "eval"))
+            options = {"model": str(at), "tokenizer": study.tokenizer, "renderer": study.renderer, "chat": False}
+            options |= few | study.evaluation
+            drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, DRAWING, at / "eval"))
     data = study.data()
     marks = [inputs_mark(data[option], f"data.{option}") for option in ("shards", "val_shards")]
-    return chain(steps, " ".join(marks))
+    trained = chain(steps, " ".join(marks))
+    drawn_by = "" if study.renderer is None else f" {weights_mark(find_part('renderer', study.renderer))}"
+    return [*trained, *chain(drawn, trained[-1][1] + drawn_by)]
 
 
 def plan(study: ScalingStudy, out: Path) -> list[Run]:
