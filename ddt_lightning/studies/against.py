@@ -38,14 +38,19 @@ from ddt_lightning.studies.samples import read_json
 
 ENCODING = ("commands/encode.py", "commands/encoding.py", "shards", "tokens", "spatial")
 SCORING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
+# what is shown of the cards, and as what; a key of PREFIXES stands for all that begin with it
 SHOWN = {
     "t2i/shapes_geneval/": "drawing: ",
     "t2i/colour_layout/overall": "drawing: colour and layout",
     "t2i/ceiling_tokenizer": "best possible: drawing",
-    "edit/exact_match": "editing: ",
+    "edit/exact_match": "editing: all kinds",
+    "edit/exact_match/": "editing: ",
     "edit/ceiling_tokenizer": "best possible: editing",
+    "edit/l1": "off by: edits from their targets",
+    "edit/kept_l1": "off by: what edits were to keep",
     "t2i/FD": "distance: FD",
 }
+PREFIXES = ("t2i/shapes_geneval/", "edit/exact_match/", "t2i/FD")
 SHARES = ("drawing: ", "editing: ")
 PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
@@ -185,10 +190,9 @@ def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, flo
                 continue
             for step, _ in steps[2:]:
                 for key, card in read_cards(step.folder).items():
-                    start = next((start for start in SHOWN if key.startswith(start)), None)
+                    start = key if key in SHOWN else next((one for one in PREFIXES if key.startswith(one)), None)
                     if start is not None:
-                        part = key.removeprefix(start).strip("/").replace("_", " ")
-                        label = SHOWN[start] + (part or ("all kinds" if SHOWN[start].endswith(" ") else ""))
+                        label = SHOWN[start] + key.removeprefix(start).replace("_", " ")
                         scores = found.setdefault(label, {}).setdefault(name, {})
                         scores[seed] = float(card["value"])
     return found
@@ -246,9 +250,10 @@ def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], fai
         f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Drawing by the tags of "
         "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
         "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
-        "reconstructions of true scenes score; distance of drawings for held-out captions from their scenes, less is "
-        f"better.{drawn_by} Seeds: {' or '.join(map(str, sorted(seeds))) or 'none'}; means, intervals and differences "
-        "are over them, and one seed has no interval."
+        "reconstructions of true scenes score. Less is better: what edits are off by (L1 in 0..1), and the distance "
+        f"of drawings for held-out captions from their scenes.{drawn_by} Seeds: "
+        f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means, intervals and differences are over them, and one "
+        "seed has no interval."
     )
     pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
                 "draw.png": "The same prompts drawn through each tokenizer.",
