@@ -145,7 +145,7 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
             runner.check(step, run.name)
 
 
-def test_scores_of_seeds_stand_beside_the_losses(done):
+def test_scores_of_seeds_stand_beside_the_losses(done, tmp_path):
     study = ScalingStudy.read(str(done / "study.yaml"), {})
     points = [Point("small", seed, 100, 160_192, 2_211_840, 2.0, 2.5, *scores)
               for seed, scores in enumerate(((0.1, 0.6), (0.3, 0.8)))]  # fmt: skip
@@ -153,6 +153,12 @@ def test_scores_of_seeds_stand_beside_the_losses(done):
     (row,) = table.rows
     shown = dict(zip(table.head, row, strict=False))
     assert shown["colour and layout"] == "0.700" and shown["shapes-GenEval"] == "0.200"
+    sizes = []
+    for one in (points, [replace(one, score=None, layout=None) for one in points]):
+        scaling_figures.draw(study, one, tmp_path)
+        with Image.open(tmp_path / "study.png") as picture:
+            sizes.append(picture.width)
+    assert sizes[0] == pytest.approx(1.5 * sizes[1], abs=2)  # a third panel
 
 
 def test_counts_and_prompts_on_the_pictures():

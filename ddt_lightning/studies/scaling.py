@@ -250,7 +250,8 @@ def findings(study: ScalingStudy, points: Sequence[Point], failed: dict[str, str
         "from a classical checker on rendered shapes and is not GenEval; colour and layout is the same with any "
         "shape taken as right. Other intervals are over seeds."
     )
-    pictures = {"study.png": "Held-out loss against image ids seen and against parameters; dotted: the fitted law.",
+    pictures = {"study.png": "Held-out loss against image ids seen and against parameters, dotted the fitted law; with "
+                "scores, drawings that have colour and layout right.",
                 "grid.png": "The same prompts drawn by every size at every checkpoint."}  # fmt: skip
     numbers = {"points": [asdict(one) for one in points], "law": None if fitted is None else asdict(fitted)}
     return Findings("scaling", study.title, PLAIN, explained, tables, pictures, numbers, failed)
