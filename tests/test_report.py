@@ -11,6 +11,7 @@ from PIL import Image
 
 from ddt_lightning.commands.cards import card, mean_card, write_cards
 from ddt_lightning.commands.steps import STEPS, Record
+from ddt_lightning.studies import page
 from ddt_lightning.studies.curves import CURVE_POINTS, curves, read_curves
 from ddt_lightning.studies.report import write_report
 
@@ -117,8 +118,8 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def parsed(page: Path) -> tuple[str, Balanced]:
-    text = page.read_text()
+def parsed(path: Path) -> tuple[str, Balanced]:
+    text = path.read_text()
     checker = Balanced()
     checker.feed(text)
     assert checker.open == []
@@ -286,3 +287,8 @@ def test_quantizer_health_is_drawn_with_a_reading(tmp_path, stage):
 def test_no_health_panel_without_a_quantizer(run):
     text, _ = parsed(write_report(run))
     assert "Healthy:" not in text
+
+
+def test_names_of_columns_stand_over_their_numbers():
+    html = page.table(["score", "ddt"], [["over all columns"], ["counting", '<td class="n">0.25</td>']])
+    assert '<th>score</th><th class="n">ddt</th>' in html

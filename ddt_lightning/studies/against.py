@@ -51,6 +51,7 @@ SHOWN = {
     "t2i/FD": "distance: FD",
 }
 PREFIXES = ("t2i/shapes_geneval/", "edit/exact_match/", "t2i/FD")
+GROUPS = ("drawing", "editing", "best possible", "off by", "distance")
 SHARES = ("drawing: ", "editing: ")
 PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
@@ -195,7 +196,7 @@ def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, flo
                         label = SHOWN[start] + key.removeprefix(start).replace("_", " ")
                         scores = found.setdefault(label, {}).setdefault(name, {})
                         scores[seed] = float(card["value"])
-    return found
+    return dict(sorted(found.items(), key=lambda one: GROUPS.index(one[0].split(":")[0])))
 
 
 def draw(study: AgainstStudy, scores: Scores, out: Path) -> None:
@@ -237,7 +238,8 @@ def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tupl
             cells.append((name, folders[name] / (other["result"] if "result" in other else other["files"][0])))
         cells += [] if "target" not in item else [("target", folders[first] / item["target"])]
         titles = [title for title, _ in cells]
-        rows.append(Row(item[text], [np.asarray(Image.open(file).convert("RGB")) for _, file in cells], str(kind)))
+        images = [np.asarray(Image.open(file).convert("RGB")) for _, file in cells]
+        rows.append(Row(item[text], images, str(kind).replace("_", " ")))
     return rows, titles
 
 

@@ -38,7 +38,7 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--soft); font
 table { border-collapse: collapse; width: 100%; font-size: .86rem; margin: .6rem 0 1.2rem; }
 th { text-align: left; font-weight: 500; color: var(--soft); } th, td { padding: .32rem .7rem .32rem 0;
   border-bottom: 1px solid var(--line); }
-td.n { text-align: right; white-space: nowrap; } td.wide { width: 38%; }
+td.n, th.n { text-align: right; } td.n { white-space: nowrap; } td.wide { width: 38%; }
 .bar { position: relative; height: 12px; background: var(--track); border-radius: 3px; min-width: 140px; }
 .bar i { position: absolute; inset: 0 auto 0 0; background: var(--accent); border-radius: 3px; }
 .bar u { position: absolute; top: 5px; height: 2px; background: var(--ink); opacity: .75; }
@@ -51,7 +51,7 @@ td.n { text-align: right; white-space: nowrap; } td.wide { width: 38%; }
 table.narrow { width: auto; min-width: 24rem; } tr.head td { color: var(--soft); padding-top: 1rem; }
 tr.bound td, tr.bound code { color: var(--soft); } tr.bound .bar i { opacity: .35; }
 h3 small { font-weight: 400; color: var(--soft); margin-left: .5rem; }
-figure { margin: 0; } figure > img { width: 100%; display: block; border-radius: 8px; margin: 0 0 1.2rem; }
+figure { margin: 0; } figure > img { max-width: 100%; display: block; border-radius: 8px; margin: 0 0 1.2rem; }
 figcaption { font-size: .82rem; line-height: 1.4; margin-top: .35rem; }
 .strip { display: flex; gap: 4px; } .strip div { flex: 1 1 0; min-width: 0; font-size: .7rem; color: var(--soft);
   text-align: center; }
@@ -150,7 +150,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, narrow: bool = 
         rows: cells; the first of a row may start with "bound:" to be drawn fainter.
         narrow: only as wide as its content.
     """
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    full = next((row for row in rows if len(row) == len(head)), [""] * len(head))
+    right = [' class="n"' if cell.startswith('<td class="n"') else "" for cell in full]  # as the numbers below
+    top = "".join(f"<th{at}>{escape(name)}</th>" for name, at in zip(head, right, strict=True))
     body = ""
     for row in rows:
         if len(row) == 1:
