@@ -68,7 +68,7 @@ GROUNDS = {
          "a photo of three purple triangles"),
         True, False,
         {"vqgan": 610, "var": 660, "progressive": 300, "prompted": 90, "interpolate": 70, "order": 4200,
-         "distances": 200, "scaling": 1500, "text": 700, "against": 1500, "evidence": 10},
+         "distances": 200, "scaling": 1500, "text": 700, "against": 2800, "evidence": 10},
     ),
     "cifar10": of_photos(
         "cifar10",
