@@ -20,16 +20,16 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	@touch $@
 
 demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 1 to 2 hours)
-	$(BIN)/python -m ddt_lightning.demo --mode $(MODE)
+	$(BIN)/python -m ddt_lightning.plans.demo --mode $(MODE)
 
 scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step
-	$(BIN)/python -m ddt_lightning.demo --mode $(MODE) --until $@
+	$(BIN)/python -m ddt_lightning.plans.demo --mode $(MODE) --until $@
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
-	$(BIN)/python -m ddt_lightning.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
+	$(BIN)/python -m ddt_lightning.plans.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
 
 evidence: setup ## every study on the run of `make demo`, 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
-	$(BIN)/python -m ddt_lightning.evidence --on $(or $(ON),scenes) $(ARGS)
+	$(BIN)/python -m ddt_lightning.plans.evidence --on $(or $(ON),scenes) $(ARGS)
 
 test: setup lint type ## lint, types and tests
 	$(BIN)/python -m pytest -n 2 -q

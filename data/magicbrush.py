@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.commands.converters import convert
+from ddt_lightning.commands.convert_requests import convert
 
 Edit = dict[str, Any]
 Session = tuple[str, list[Edit]]

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddt_lightning.pipeline import Pipeline, Sampling, Seed
+from ddt_lightning.pipeline import Pipeline, Seed
+from ddt_lightning.sampling import Sampling
 from ddt_lightning.vocab import Turn
 
 

@@ -8,7 +8,6 @@ sample, or one that is counted up.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
-from ddt_lightning.tokens.face import ImageTokenizer, weights_hash
+from ddt_lightning.load_tokenizer import load_tokenizer
+from ddt_lightning.sampling import Sampling
+from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.vocab import Images, Turn, Vocab
 
@@ -31,29 +31,6 @@ DESCRIBE = "Describe this image."
 Seed = int | Sequence[int]
 Talk = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How ids are drawn and decoded.
-
-    Args:
-        guidance: of the language model; 1 for none.
-        temperature: of the language model; 0 takes the likeliest id.
-        top_k: sample among this many ids; 0 for all.
-        top_p: sample among the likeliest ids that hold this share of the probability.
-        steps: Euler steps of the diffusion decoder.
-        decode_guidance: of the diffusion decoder; 1 for none.
-        compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
-    """
-
-    guidance: float = 2.0
-    temperature: float = 0.5
-    top_k: int = 0
-    top_p: float = 1.0
-    steps: int = 16
-    decode_guidance: float = 1.5
-    compile: bool = False
 
 
 class Pipeline:
@@ -107,7 +84,7 @@ class Pipeline:
             model = AutoModelForCausalLM.from_pretrained(folder / "lm", local_files_only=True).to(device).eval()
             vocab = Vocab.load(folder / "vocab")
         if (folder / "vae").is_dir():
-            from ddt_lightning.latents.vae import FrozenVae  # seconds to import, and rarely needed
+            from ddt_lightning.latents.vae import FrozenVae
 
             vae = FrozenVae(folder / "vae").to(device)
         if renderer is True:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddt_lightning import cli
-from ddt_lightning.commands.main import main
-from ddt_lightning.commands.steps import Record, Step
+from ddt_lightning.cli import main
+from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 
 TINY_LM = ["stages/pretrain.yaml", "tests/smoke/language.yaml"]
@@ -18,11 +17,11 @@ TINY_LM = ["stages/pretrain.yaml", "tests/smoke/language.yaml"]
 def run_here(step: Step, record: Record, log: Path) -> Iterator[None]:
     """`running` without new processes."""
     for module, *words in step.commands:
-        entry = {"ddt_lightning.cli": cli.main, "ddt_lightning.commands.main": main}[module]
+        assert module == "ddt_lightning.cli"
         lines = io.StringIO()
         try:
             with contextlib.redirect_stderr(lines):
-                entry(words)
+                main(words)
         except SystemExit as stop:
             raise RuntimeError(lines.getvalue()) from stop
     record.seconds += 1.0

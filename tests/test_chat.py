@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_model
 
 from ddt_lightning.chat import Talk, draw, edit_in_turns, write
-from ddt_lightning.commands.main import main
-from ddt_lightning.pipeline import Pipeline, Sampling
+from ddt_lightning.cli import main
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Sampling
+from tests.tiny import tiny_model
 
 SAMPLING = Sampling(steps=1)
 

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddt_lightning.commands.cost import merge, tokenizer_cost
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states
+from ddt_lightning.settings import merge
+from ddt_lightning.training_cost import tokenizer_cost
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model, tiny_tokenizer
 
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import image_ids
-from ddt_lightning.pipeline import DRAW, Pipeline, Sampling, each_seed
+from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
+from ddt_lightning.sampling import Sampling
+from tests.tiny import tiny_model, tiny_tokenizer
 
 PROMPTS = ["a red circle", "two crosses and a ring above them"]
 

@@ -17,8 +17,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.distribution import label
-from ddt_lightning.metrics.encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.metrics.features import Inception
+from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.pipeline import Pipeline
 
 

@@ -4,17 +4,18 @@ In: numbers of samples, JSON Lines, or shards. Out: shard files (`data/README.md
 them.
 """
 
-import io
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CAPTIONS = 4  # captions of each image: one costs nothing and a language model sees more of the language
-FEWEST = 8  # training shards of each kind at least, so that lanes and processes have shards of their own
-LISTED = 50  # problems that `check` names
+from ddt_lightning.atomic import write_json
+from ddt_lightning.inputs import positive
+from ddt_lightning.shards.check import FEWEST, LISTED, Facts, layout, listed, scan
+from ddt_lightning.shards.from_scenes import write_scenes
+from ddt_lightning.shards.words import OTHER, read_words, windows
 
 
 def scenes(
@@ -50,10 +51,10 @@ def scenes(
     Raises:
         ValueError: a number is too small.
     """
-    from ddt_lightning.commands.staging import staged
-    from ddt_lightning.commands.workers import run_tasks
+    from ddt_lightning.atomic import staged
     from ddt_lightning.scenes.suite import suite
     from ddt_lightning.shards.write import parts
+    from ddt_lightning.workers import run_tasks
 
     counts = {"images": images, "edits": edits, "questions": questions, "text": text}
     for option, value, least in [*((k, v, 0) for k, v in counts.items()), ("val", val, 0), ("side", side, 8)]:
@@ -132,71 +133,6 @@ def write_chats(
     print(f"{made} conversations in {len(shards)} shards in {out}")
 
 
-def write_scenes(path: str, kind: str, split: str, numbers: range, side: int, seed: int) -> str:
-    """Write the shard of the given sample numbers; each sample depends on kind, split, seed and its number alone."""
-    from ddt_lightning.shards.write import write_tar
-
-    write_tar(Path(path), (make_sample(kind, split, n, side, seed) for n in numbers))
-    return path
-
-
-def make_sample(kind: str, split: str, n: int, side: int, seed: int) -> dict[str, Any]:
-    """Sample `n` of a kind of shard, as `write_tar` takes it."""
-    from ddt_lightning.scenes import suite
-    from ddt_lightning.scenes.language import caption
-    from ddt_lightning.scenes.render import render
-    from ddt_lightning.seeding import numpy_rng
-
-    rng = numpy_rng("shard", seed, kind, split, n)
-    train, key = split == "train", {"__key__": f"{n:06d}"}
-    if kind == "text":
-        return {**key, "txt": suite.train_text(rng)}
-    if kind == "images":
-        scene = suite.train_scene(rng) if train else suite.val_scene(rng)
-        texts = list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS)))
-        data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
-        return {**key, "png": png(render(scene, side)), "txt": texts[0], "json": data}
-    if kind == "edits":
-        edit = suite.train_edit(rng) if train else suite.val_edit(rng)
-        pair = {"source.png": png(render(edit.source, side)), "target.png": png(render(edit.target, side))}
-        data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
-        return {**key, **pair, "txt": edit.instruction, "json": data}
-    asked = suite.train_question(rng) if train else suite.val_question(rng)
-    data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
-    return {**key, "png": png(render(asked.scene, side)), "json": data}
-
-
-def png(image: Any) -> bytes:  # noqa: ANN401 - numpy is not imported for --help
-    """A uint8 `[H, W, 3]` array as a PNG file."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
-
-
-@dataclass
-class Facts:
-    """What a scan of some shards found."""
-
-    samples: int = 0
-    members: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    sizes: Counter[str] = field(default_factory=Counter)
-    ids: Counter[str] = field(default_factory=Counter)
-    codes: Counter[int] = field(default_factory=Counter)
-    texts: int = 0
-    words: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "Facts") -> None:
-        """Count what `other` counted, too."""
-        self.samples += other.samples
-        self.texts += other.texts
-        for mine, theirs in ((self.members, other.members), (self.sizes, other.sizes), (self.ids, other.ids)):
-            mine.update(theirs)  # type: ignore[arg-type]
-        self.codes.update(other.codes)
-        self.words.update(other.words)
-
-
 def check(shards: list[str]) -> None:
     """Read every sample of some shards: pairing, decoding, sizes, counts. Ends with exit code 1 if one is bad.
 
@@ -255,87 +191,48 @@ def stats(shards: list[str]) -> None:
         print(f"ids      {listed(total.ids)}{len(total.codes)} codes in use, perplexity {perplexity:.1f}")
 
 
-def scan(shards: list[str]) -> Iterator[tuple[str, Facts, dict[str, str]]]:
-    """Each shard with what is in it and its problems (sample or shard name -> reason)."""
-    from tqdm import tqdm
+def words(
+    *,
+    out: str,
+    shards: list[str] | str,
+    val_shards: list[str] | str,
+    length: int = 32,
+    codes: int = 512,
+    hop: int = 8,
+    per_shard: int = 4_000,
+) -> None:
+    """Turn the texts of shards into token shards of words, windows of equal length.
 
-    from ddt_lightning.shards.read import UNREADABLE, expand, members, name, read_shard
-    from ddt_lightning.shards.stream import one_line
-
-    for url in tqdm(expand(shards, "shards"), desc="shards", disable=None):
-        facts = Facts()
-        problems: dict[str, str] = {}
-        layouts: dict[str, tuple[str, ...]] = {}
-        for record in read_shard(url, problems):
-            facts.samples += 1
-            if name(record) in layouts:
-                problems[name(record)] = "its key is there twice"
-            layouts[name(record)] = tuple(sorted(members(record)))
-            try:
-                scan_sample(record, facts)
-            except UNREADABLE as error:
-                problems[name(record)] = one_line(error)
-        facts.members.update(layouts.values())
-        if not facts.samples:
-            problems.setdefault(url, "no sample in it")
-        usual = facts.members.most_common(1)[0][0] if facts.members else ()
-        for sample, found in layouts.items():
-            missing = sorted(set(usual) - set(found))
-            if missing:
-                problems.setdefault(sample, f"lacks {', '.join(missing)}, which most samples have")
-        yield url, facts, problems
-
-
-def scan_sample(record: dict[str, Any], facts: Facts) -> None:
-    """Decode one sample completely and count what is in it.
-
-    Raises:
-        ValueError: it holds neither an image nor image ids nor a text, or turns that point to images it lacks.
+    Args:
+        out: folder of the token shards.
+        shards: shards with texts (txt or json) to train on; of several captions the first counts.
+        val_shards: the same, held out; their words do not enter the table.
+        length: words of a window, the K of the shards.
+        codes: the most words in the table, with the one for all others.
+        hop: words between the starts of two training windows; held-out windows do not overlap.
+        per_shard: windows in each file.
     """
-    import numpy as np
+    from ddt_lightning.shards.write import write_shards, write_tokens_json
 
-    from ddt_lightning.shards.conversations import check_turns
-    from ddt_lightning.shards.images import decode_image, numbered
-    from ddt_lightning.shards.read import Columns, image_member, read_json
-    from ddt_lightning.shards.rows import read_ids, texts_of
-
-    columns = Columns()
-    found = [image_member(record, columns, role) for role in ("image", "source", "target")]
-    shots = numbered(record)
-    if shots:
-        check_turns((read_json(record) or {}).get("turns"), len(shots))
-    for member in filter(None, [*found, *shots]):
-        height, width = decode_image(record[member]).shape[:2]
-        facts.sizes[f"{width}x{height}"] += 1
-    if (found[1] is None) != (found[2] is None):
-        raise ValueError("has a source without a target, or a target without a source")
-    texts = texts_of(record, columns)
-    facts.texts += len(texts)
-    for text in texts:
-        facts.words.update(text.lower().split())
-    if "ids.npy" in record:
-        ids = read_ids(record)
-        facts.ids[f"{len(ids)} x {ids.shape[1]} ids"] += 1
-        codes, counts = np.unique(ids, return_counts=True)
-        facts.codes.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-        data = read_json(record)
-        shown = [
-            part["image"]
-            for turn in (data.get("turns", []) if isinstance(data, dict) else [])
-            for part in turn["content"]
-            if not isinstance(part, str)
-        ]
-        if shown and max(shown) >= len(ids):
-            raise ValueError(f"shows image {max(shown)} of {len(ids)}")
-    elif not any(found) and not texts:
-        raise ValueError("has no image, no image ids and no text")
-
-
-def listed(counts: Counter[str]) -> str:
-    """The most frequent kinds of something, with a separator behind; nothing where there is none."""
-    return "".join(f"{count} x {kind}; " for kind, count in counts.most_common(3))
-
-
-def layout(facts: Facts) -> str:
-    """The usual members of a shard's samples."""
-    return " ".join(facts.members.most_common(1)[0][0]) if facts.members else ""
+    for option, value in {"length": length, "codes": codes - 1, "hop": hop}.items():
+        positive(option, value)
+    train, held_out = (
+        list(read_words(part, option)) for part, option in ((shards, "--shards"), (val_shards, "--val_shards"))
+    )
+    table = [OTHER, *(word for word, _ in Counter(train).most_common(codes - 1))]
+    counts = {}
+    for name, found, step in (("train", train, hop), ("val", held_out, length)):
+        if len(found) < length:
+            raise ValueError(f"the {name} texts have {len(found)} words, fewer than `--length` ({length}).")
+        samples = list(windows(found, table, length, step))
+        write_shards(out, f"words-{name}", samples, per_shard)
+        counts[name] = len(samples)
+    patterns = [shards] if isinstance(shards, str) else shards
+    mark = hashlib.blake2b(json.dumps([table, length]).encode(), digest_size=8).hexdigest()
+    write_json(Path(out) / "words.json", table)
+    write_tokens_json(
+        out, tokenizer=mark, K=length, codebook_size=len(table), order="raster", transform=f"windows of {length} words",
+        source=", ".join(patterns), kind="words",
+    )  # fmt: skip
+    known = 100 * sum(word in set(table) for word in held_out) / len(held_out)
+    print(f"{counts['train']} and {counts['val']} windows, {len(table)} codes; {known:.1f} % of held-out words known")

@@ -9,7 +9,8 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ddt_lightning.commands.cost import cost_lines, read_yaml, tokenizer_cost
+from ddt_lightning.settings import read_yaml
+from ddt_lightning.training_cost import cost_lines, tokenizer_cost
 
 NEEDED = (
     "torch",

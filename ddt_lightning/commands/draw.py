@@ -7,20 +7,10 @@ In: a prompt or a file of prompts, an image or a folder of images. Out: a folder
 import json
 from dataclasses import asdict
 
-from ddt_lightning.commands.files import (
-    class_names,
-    image_files,
-    load_pipeline,
-    positive,
-    progress,
-    read_images,
-    read_prompts,
-    write_image,
-)
-from ddt_lightning.commands.options import Decoding, Drawing, Loading
-from ddt_lightning.commands.staging import staged
-
-LOADING, DRAWING, DECODING = Loading(), Drawing(), Decoding()
+from ddt_lightning.atomic import staged
+from ddt_lightning.images import image_files, read_images, write_image
+from ddt_lightning.inputs import Loading, class_names, load_pipeline, positive, progress, read_prompts
+from ddt_lightning.sampling import Decoding, Sampling
 
 
 def generate(
@@ -32,8 +22,8 @@ def generate(
     tokens: int | None = None,
     chat: bool = True,
     classes: str | None = None,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
+    loading: Loading = Loading(),
+    drawing: Sampling = Sampling(),
 ) -> None:
     """Draw images from a prompt, or from a file of prompts.
 
@@ -54,15 +44,13 @@ def generate(
     prompts = [text for text in asked for _ in range(positive("images", images))]
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
-    from ddt_lightning.pipeline import Sampling
 
-    sampling = Sampling(**asdict(drawing))
     shared = {**asdict(drawing), "tokens": tokens, "weights": pipeline.fingerprints()}
     with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
         for start in progress(range(0, len(prompts), size), "drawing"):
             part = prompts[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
-            ids = pipeline.draw_ids(pipeline.draw_prompts(part, chat=chat), sampling, seed=seeds)
+            ids = pipeline.draw_ids(pipeline.draw_prompts(part, chat=chat), drawing, seed=seeds)
             drawn = pipeline.decode(
                 ids[:, : pipeline.length(tokens)],
                 seed=seeds,
@@ -81,8 +69,8 @@ def edit(
     *,
     out: str,
     seed: int = 0,
-    loading: Loading = LOADING,
-    drawing: Drawing = DRAWING,
+    loading: Loading = Loading(),
+    drawing: Sampling = Sampling(),
 ) -> None:
     """Change an image, or every image of a folder, as an instruction says; several change the last result each.
 
@@ -98,7 +86,6 @@ def edit(
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
     from ddt_lightning.chat import edit_in_turns
-    from ddt_lightning.pipeline import Sampling
 
     shared = {**asdict(drawing), "weights": pipeline.fingerprints()}
     with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
@@ -106,8 +93,7 @@ def edit(
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             sources = read_images(part, pipeline.image_size)
-            sampling = Sampling(**asdict(drawing))
-            rounds = list(edit_in_turns(pipeline, sources, instructions, sampling, seed=seeds))
+            rounds = list(edit_in_turns(pipeline, sources, instructions, drawing, seed=seeds))
             for n, file in enumerate(part):
                 for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
                     record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
@@ -124,7 +110,7 @@ def describe(
     temperature: float = 0.0,
     seed: int = 0,
     chat: bool = True,
-    loading: Loading = LOADING,
+    loading: Loading = Loading(),
 ) -> None:
     """Caption an image or a folder of images, or answer a question about each.
 
@@ -176,8 +162,8 @@ def reconstruct(
     out: str,
     tokens: list[int] | None = None,
     seed: int = 0,
-    loading: Loading = LOADING,
-    decoding: Decoding = DECODING,
+    loading: Loading = Loading(),
+    decoding: Decoding = Decoding(),
 ) -> None:
     """Send an image, or every image of a folder, through the tokenizer and back.
 

@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from ddt_lightning.commands.files import find_tokenizer, positive
-from ddt_lightning.commands.options import Coding, Decoding
-from ddt_lightning.commands.staging import write_json
-from ddt_lightning.commands.workers import call, pool, run_tasks
+from ddt_lightning.atomic import write_json
+from ddt_lightning.inputs import Coding, find_tokenizer, positive
+from ddt_lightning.sampling import Decoding
+from ddt_lightning.workers import pool, run_tasks
 
-CODING, DECODING = Coding(), Decoding()
 LISTED = 10  # bad samples named at the end
 
 
@@ -28,7 +27,7 @@ def encode(
     order: Literal["fine_to_coarse", "coarse_to_fine", "raster"] | None = None,
     columns: dict[str, str] | str | None = None,
     views: int = 1,
-    coding: Coding = CODING,
+    coding: Coding = Coding(),
 ) -> None:
     """Turn image, edit, question and chat shards into token shards.
 
@@ -43,6 +42,8 @@ def encode(
         views: ids of this many crops of each captioned image: the centre, then random ones; training draws one.
         coding: how to run the tokenizer.
     """
+    from ddt_lightning import encoding
+
     layout = read_columns(columns) if isinstance(columns, str) else columns or {}
     positive("views", views)
     folder, sources, model = begin(tokenizer, shards, coding)
@@ -69,13 +70,13 @@ def encode(
         facts = {**wanted, "source": source_hash(url)}
         if done.get(name) != facts:
             done.pop(name, None)
-            tasks.append(("encoding:encode_shard", str(folder), coding, url, str(target / name), layout, views, facts))
+            tasks.append((str(folder), coding, url, str(target / name), layout, views, facts))
     fields = {name: model[name] for name in ("K", "codebook_size", "kind")}
     written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
     if tasks:
         (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
     count, problems = 0, {}
-    for name, facts, number, bad in run_tasks(call, tasks, coding.processes, "encode", "encoding"):
+    for name, facts, number, bad in run_tasks(encoding.encode_shard, tasks, coding.processes, "encode"):
         count += number
         problems.update(bad)
         done[name] = facts
@@ -96,8 +97,8 @@ def decode(
     out: str,
     tokens: int | None = None,
     seed: int = 0,
-    coding: Coding = CODING,
-    decoding: Decoding = DECODING,
+    coding: Coding = Coding(),
+    decoding: Decoding = Decoding(),
 ) -> None:
     """Turn token shards back into image shards; texts and json are kept.
 
@@ -110,6 +111,7 @@ def decode(
         coding: how to run the tokenizer.
         decoding: how to decode.
     """
+    from ddt_lightning import encoding
     from ddt_lightning.shards.write import read_tokens_json
 
     folder, sources, model = begin(tokenizer, shards, coding)
@@ -124,12 +126,9 @@ def decode(
         raise ValueError(f"`--tokens` ({tokens}) must be between 0 and the tokenizer's {model['K']}.")
     names = token_names(sources)
     Path(out).mkdir(parents=True, exist_ok=True)
-    tasks = [
-        ("encoding:decode_shard", str(folder), coding, url, str(Path(out) / name), tokens, seed, decoding)
-        for name, url in names.items()
-    ]
+    tasks = [(str(folder), coding, url, str(Path(out) / name), tokens, seed, decoding) for name, url in names.items()]
     count, problems = 0, {}
-    for number, bad in run_tasks(call, tasks, coding.processes, "decode", "encoding"):
+    for number, bad in run_tasks(encoding.decode_shard, tasks, coding.processes, "decode"):
         count += number
         problems.update(bad)
     report(problems)
@@ -138,16 +137,17 @@ def decode(
 
 def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path, list[str], dict[str, Any]]:
     """Tokenizer folder, shards, and what the tokenizer is; the workers start to load it."""
+    from ddt_lightning import encoding
     from ddt_lightning.shards.read import expand
 
     folder = find_tokenizer(tokenizer)
     positive("batch", coding.batch)
     described = None
     if positive("processes", coding.processes) > 1:
-        described = pool(coding.processes, "encoding").submit(call, "encoding:facts", str(folder), coding)
+        described = pool(coding.processes, encoding.facts).submit(encoding.facts, str(folder), coding)
     patterns = [shards] if isinstance(shards, str) else list(shards)
     sources = expand(patterns, "--shards")
-    return folder, sources, described.result() if described else call("encoding:facts", str(folder), coding)
+    return folder, sources, described.result() if described else encoding.facts(str(folder), coding)
 
 
 def read_columns(path: str) -> dict[str, str]:

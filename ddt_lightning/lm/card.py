@@ -106,7 +106,7 @@ With `tokenize=True` BOS is missing: put it in front.
 WITH_TOKENIZER = """\
 `tokenizer/` is the image tokenizer. With ddt_lightning installed, ids become pixels in [-1, 1] (or latents of its VAE):
 
-    from ddt_lightning.kinds import load_tokenizer
+    from ddt_lightning.load_tokenizer import load_tokenizer
     pixels = load_tokenizer("tokenizer").decode(torch.tensor([codes]), steps=16)
 
 and `ddt import FOLDER OUT` makes a model folder that `ddt generate`, `edit` and `describe` read."""

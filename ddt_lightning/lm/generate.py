@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 
-from ddt_lightning.lm.decode import Decoder
+from ddt_lightning.lm.cached_step import Decoder
 
 
 def image_ids(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.metrics.geneval import wilson
+from ddt_lightning.metrics.intervals import wilson
 
 COMPARABLE = 10_000
 """Images from which on a Frechet distance goes without its N."""

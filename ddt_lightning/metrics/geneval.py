@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ddt_lightning.metrics.intervals import wilson
 from ddt_lightning.scenes.check import Object, detect, relations
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -170,16 +171,6 @@ def totals(results: Sequence[dict]) -> dict[str, float]:
         "correct_images": float(np.mean([row["correct"] for row in results])) if results else math.nan,
         "correct_prompts": float(np.mean(list(prompts.values()))) if prompts else math.nan,
     }
-
-
-def wilson(correct: int, number: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) without observations."""
-    if number == 0:
-        return 0.0, 1.0
-    share, extra = correct / number, z * z / number
-    middle = (share + extra / 2) / (1 + extra)
-    half = z * math.sqrt(share * (1 - share) / number + extra / number / 4) / (1 + extra)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def intervals(results: Sequence[dict], *, seed: int = 0, draws: int = 2000) -> dict[str, tuple[float, float]]:

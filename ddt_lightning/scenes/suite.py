@@ -14,14 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from ddt_lightning.scenes.check import RELATIONS, relations
-from ddt_lightning.scenes.language import (
-    NUMBERS,
-    OPPOSITE,
-    article,
-    pick,
-    plural,
-    text_line,
-)
+from ddt_lightning.scenes.language import NUMBERS, OPPOSITE, article, pick, plural, text_line
 from ddt_lightning.scenes.render import (
     CANVAS,
     COLOURS,

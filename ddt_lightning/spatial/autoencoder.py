@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from torch import Tensor, nn
 
-from ddt_lightning.tokens.face import Draws, ImageTokenizer
+from ddt_lightning.tokens.base import Draws, ImageTokenizer
 from ddt_lightning.tokens.quantizer import QuantizerConfig
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from ddt_lightning.kinds import load_tokenizer
 from ddt_lightning.lm.export import text_fingerprint
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
 from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.lm.weights import FolderWeights
+from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights, released
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer

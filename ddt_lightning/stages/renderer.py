@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddt_lightning.latents.pixels import Pixels
 from ddt_lightning.latents.vae import FrozenVae
-from ddt_lightning.stages.critics import Critics, CriticsConfig
+from ddt_lightning.stages.image_losses import Critics, CriticsConfig
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.training.checkpoint import load_strictly, read_weights, released

@@ -19,8 +19,8 @@ from ddt_lightning.seeding import generator, normal, stratified, uniform
 from ddt_lightning.spatial.autoencoder import SpatialTokenizer
 from ddt_lightning.spatial.var import Var, VarConfig
 from ddt_lightning.spatial.vqgan import Vqgan, VqganConfig
-from ddt_lightning.stages.critics import Critics, CriticsConfig
-from ddt_lightning.tokens.face import Draws, ImageTokenizer
+from ddt_lightning.stages.image_losses import Critics, CriticsConfig
+from ddt_lightning.tokens.base import Draws, ImageTokenizer
 from ddt_lightning.tokens.sd3 import warm_start
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights

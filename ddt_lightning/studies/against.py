@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.commands.cards import read_cards
-from ddt_lightning.commands.files import find_part, find_tokenizer
-from ddt_lightning.commands.sheets import Row, sheet
-from ddt_lightning.commands.steps import Step
-from ddt_lightning.shards.write import read_tokens_json
-from ddt_lightning.studies.findings import Findings, Mean, Scores, compared, over_seeds
-from ddt_lightning.studies.panels import draw_bars, panels, save
-from ddt_lightning.studies.runner import (
+from ddt_lightning.inputs import find_part, find_tokenizer
+from ddt_lightning.metrics.cards import read_cards
+from ddt_lightning.metrics.intervals import Mean, over_seeds
+from ddt_lightning.plans.chains import (
     Overlay,
     Run,
-    Training,
     chain,
     fit_step,
     inputs_mark,
@@ -34,10 +29,14 @@ from ddt_lightning.studies.runner import (
     verb_step,
     weights_mark,
 )
-from ddt_lightning.studies.samples import read_json
+from ddt_lightning.plans.step import Step
+from ddt_lightning.report.contact_sheet import Row, sheet
+from ddt_lightning.report.findings import Findings, Scores, compared
+from ddt_lightning.report.galleries import read_json
+from ddt_lightning.report.panels import draw_bars, panels, save
+from ddt_lightning.shards.write import read_tokens_json
+from ddt_lightning.studies.base import Training
 
-ENCODING = ("commands/encode.py", "commands/encoding.py", "shards", "tokens", "spatial")
-SCORING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
 # what is shown of the cards, and as what; a key of PREFIXES stands for all that begin with it
 SHOWN = {
     "t2i/shapes_geneval/": "drawing: ",
@@ -103,7 +102,7 @@ def encode_step(study: AgainstStudy, name: str, out: Path) -> tuple[Step, str]:
     kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
     mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_tokenizer(study.tokenizers[name]))}"
-    return chain([verb_step(f"{name}.encode", "encode", options, ENCODING, out / "tokens" / name)], mark)[0]
+    return chain([verb_step(f"{name}.encode", "encode", options, out / "tokens" / name)], mark)[0]
 
 
 def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
@@ -129,13 +128,12 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
     renderer = study.renderers.get(name)
     loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name], "renderer": renderer}
     scored = [
-        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, SCORING, run / "eval-t2i"),
-        verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, SCORING, run / "eval-edit"),
+        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, run / "eval-t2i"),
+        verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, run / "eval-edit"),
         verb_step(
             f"{name}.{seed}.distance",
             "eval distribution",
             {**loading, "made": "drawings", **study.distance},
-            SCORING,
             run / "eval-distance",
         ),
     ]
@@ -249,7 +247,7 @@ def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], fai
     drawn_by = f" Drawn in one step by a renderer: {', '.join(study.renderers)}." if study.renderers else ""
     seeds = {len(by_seed) for one in scores.values() for by_seed in one.values()}
     explained = (
-        f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Drawing by the tags of "
+        f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Sampling by the tags of "
         "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
         "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
         "reconstructions of true scenes score. Less is better: what edits are off by (L1 in 0..1), and the distance "

@@ -1,4 +1,4 @@
-"""Drawing by class through several tokenizers: the same language model on the ids of each, and what it then draws.
+"""Sampling by class through several tokenizers: the same language model on the ids of each, and what it then draws.
 
 Everything but the ids is the same: photos, names of classes, network, steps, batches. Scored are drawings for the
 classes of held-out photos, by their distance from these photos; and a grid shows the first drawings of each class,
@@ -13,24 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.commands.cards import read_cards
-from ddt_lightning.commands.sheets import Row, sheet
-from ddt_lightning.commands.steps import Step
-from ddt_lightning.studies.findings import Findings, Scores, compared
+from ddt_lightning.metrics.cards import read_cards
+from ddt_lightning.plans.chains import Overlay, Run, chain, fit_step, inputs_mark, is_done, overlaid, verb_step
+from ddt_lightning.plans.step import Step
+from ddt_lightning.report.contact_sheet import Row, sheet
+from ddt_lightning.report.findings import Findings, Scores, compared
+from ddt_lightning.studies.base import Training
 from ddt_lightning.studies.order import from_pairs
-from ddt_lightning.studies.runner import (
-    Overlay,
-    Run,
-    Training,
-    chain,
-    fit_step,
-    inputs_mark,
-    is_done,
-    overlaid,
-    verb_step,
-)
 
-DRAWING = ("commands", "metrics", "pipeline.py", "lm", "tokens", "spatial")
 PLAIN = (
     "The same language model learns to draw classes of photos, written down by different image tokenizers; less "
     "distance from real photos is better, and the eye should agree."
@@ -82,9 +72,9 @@ def steps_of(study: ClassStudy, name: str, seed: int, out: Path) -> list[tuple[S
                "chat": False, **study.drawing}  # fmt: skip
     measured = {"made": "drawings", "reference": study.reference, "images": study.images, "encoder": study.encoder,
                 "inception": study.inception}  # fmt: skip
-    distance = verb_step(f"{name}.{seed}.distance", "eval distribution", {**options, **measured}, DRAWING,
+    distance = verb_step(f"{name}.{seed}.distance", "eval distribution", {**options, **measured},
                          run / "eval-distance")  # fmt: skip
-    grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": study.shown}, DRAWING, run / "pictures")
+    grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": study.shown}, run / "pictures")
     (command,) = grid.commands
     grid = replace(grid, commands=[[*command[:2], study.classes, *command[2:]]])
     marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]

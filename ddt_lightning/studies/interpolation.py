@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.commands.cards import Card, card, versions
-from ddt_lightning.commands.options import Decoding
-from ddt_lightning.commands.staging import write_json
+from ddt_lightning.atomic import write_json
+from ddt_lightning.metrics.cards import Card, card, versions
+from ddt_lightning.metrics.intervals import bootstrap
 from ddt_lightning.metrics.locality import CELLS, SMALLEST, change_spread
 from ddt_lightning.pipeline import Pipeline
-from ddt_lightning.studies.side_by_side import Arrays, Model, bootstrap, digest, file_name, measured
+from ddt_lightning.plans.cached_arrays import Arrays, measured
+from ddt_lightning.sampling import Decoding
+from ddt_lightning.studies.side_by_side import Model, digest, file_name
 
-CODE = ("studies/interpolation.py",)
 NAME = "interpolation"
 CUT, BLEND = "pixels, cut", "pixels, blend"
 
@@ -147,7 +148,7 @@ def mix(model: Model, images: Tensor, plan: Plan, out: Path) -> tuple[Mixing, Ar
     weights = pipeline.fingerprints()
     facts = {"images": digest(images), "weights": weights, "counts": counts, "shown": plan.shown, "seed": plan.seed}
     name = f"{NAME}.{file_name(model.name)}"
-    arrays = measured(out, name, {**facts, **asdict(plan.decoding)}, CODE, len(images), plan.batch, make)
+    arrays = measured(out, name, {**facts, **asdict(plan.decoding)}, len(images), plan.batch, make)
     return Mixing(model.name, model.folder, weights, model.tokens, counts, **cards(arrays)), arrays
 
 

@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddt_lightning.commands.cards import Card
-from ddt_lightning.commands.sheets import Row, sheet, stacked
-from ddt_lightning.studies import page
-from ddt_lightning.studies.charts import COLOURS, DARK, SOFT, percent, spread_of, tidy
+from ddt_lightning.metrics.cards import Card
+from ddt_lightning.plans.cached_arrays import Arrays
+from ddt_lightning.report import page
+from ddt_lightning.report.contact_sheet import Row, sheet, stacked
+from ddt_lightning.report.style import COLOURS, DARK, SOFT, percent, spread_of, tidy
 from ddt_lightning.studies.interpolation import BLEND, CUT, NAME, Mixing, read_mixing
-from ddt_lightning.studies.side_by_side import Arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,18 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.commands.cards import read_cards
-from ddt_lightning.commands.staging import write_text
-from ddt_lightning.commands.steps import Step
-from ddt_lightning.shards.permute import NATURAL, permutation
-from ddt_lightning.shards.read import expand
-from ddt_lightning.shards.write import common_fields
-from ddt_lightning.studies.findings import Findings, Mean, Table, over_seeds, paired
-from ddt_lightning.studies.runner import (
-    LANGUAGE,
+from ddt_lightning.atomic import write_text
+from ddt_lightning.metrics.cards import read_cards
+from ddt_lightning.metrics.intervals import Mean, over_seeds, paired
+from ddt_lightning.plans.chains import (
     Overlay,
     Run,
-    Training,
     chain,
     fit_step,
     inputs_mark,
@@ -44,6 +38,13 @@ from ddt_lightning.studies.runner import (
     overlaid,
     verb_step,
 )
+from ddt_lightning.plans.step import Step
+from ddt_lightning.report.findings import Findings, Table
+from ddt_lightning.report.panels import draw_bars, draw_lines, panels, save
+from ddt_lightning.shards.permute import NATURAL, permutation
+from ddt_lightning.shards.read import expand
+from ddt_lightning.shards.write import common_fields
+from ddt_lightning.studies.base import Training
 
 WORDS = "words"
 RANDOM = "random"
@@ -135,8 +136,7 @@ def text_step(study: OrderStudy, out: Path) -> list[Step]:
     """The step that makes token shards of words, if text is studied."""
     if not study.words:
         return []
-    code = ("commands/words.py", "shards/read.py", "shards/write.py")
-    return [verb_step(WORDS, "data words", study.words, code, out / WORDS)]
+    return [verb_step(WORDS, "data words", study.words, out / WORDS)]
 
 
 def sources(study: OrderStudy, out: Path) -> dict[str, tuple[dict[str, list[str]], str]]:
@@ -162,8 +162,7 @@ def steps_of(study: OrderStudy, name: str, order: str, seed: int, out: Path) -> 
     train = fit_step(f"{title}.train", "pretrain", study.configs, overlay, seed, out, run)
     options = {"model": str(run), "shards": shards["val_shards"], "permute": named(order, seed),
                "samples": study.samples}  # fmt: skip
-    code = (*LANGUAGE, "commands/likelihood.py")
-    return chain([*before, train, verb_step(f"{title}.eval", "eval tokens", options, code, run / "eval")], mark)
+    return chain([*before, train, verb_step(f"{title}.eval", "eval tokens", options, run / "eval")], mark)
 
 
 def plan(study: OrderStudy, out: Path) -> list[Run]:
@@ -265,3 +264,20 @@ def findings(study: OrderStudy, scores: Mapping[str, Scores], failed: dict[str, 
     }
     numbers = {name: vars(one) for name, one in scores.items()}
     return Findings("order", study.title, PLAIN, explained, [Table(head, rows, names=2)], pictures, numbers, failed)
+
+
+def draw(study: OrderStudy, scores: Mapping[str, Scores], out: Path) -> None:
+    """Both pictures."""
+    figure, grid = panels(study.title, 1, 1, width=7.5, height=3.6)
+    costs = {name: penalties(one, relative=True) for name, one in scores.items()}
+    draw_bars(grid[0, 0], costs, "penalty of an order", "loss over that of the natural order, relative")
+    save(figure, out / "penalty.png")
+
+    figure, grid = panels(study.title, 3, len(scores))
+    for column, (name, one) in enumerate(scores.items()):
+        places = list(range(1, one.length + 1))
+        draw_lines(grid[0, column], one.curves, f"{name}: training", "step", "held-out nats per sample")
+        for row, (part, values) in enumerate({"loss": one.loss, "entropy": one.entropy}.items(), 1):
+            lines = {order: (places, by_place) for order, by_place in values.items()}
+            draw_lines(grid[row, column], lines, f"{name}: {part} by place", "place in the sequence", "nats")
+    save(figure, out / "study.png")

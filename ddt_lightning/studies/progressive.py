@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.commands.cards import Card, mean_card, versions
-from ddt_lightning.commands.options import Drawing
-from ddt_lightning.commands.staging import write_json
+from ddt_lightning.atomic import write_json
 from ddt_lightning.latents.pixels import to_float, to_uint8
+from ddt_lightning.metrics.cards import Card, mean_card, versions
 from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.metrics.reconstruction import psnr, ssim
-from ddt_lightning.pipeline import Pipeline, Sampling
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.plans.cached_arrays import Arrays, measured
+from ddt_lightning.sampling import Sampling
 from ddt_lightning.seeding import normal
-from ddt_lightning.studies.side_by_side import Arrays, Model, device_of, digest, file_name, measured
+from ddt_lightning.studies.side_by_side import Model, device_of, digest, file_name
 from ddt_lightning.tokens.flow import interpolate, x0_from_velocity
 from ddt_lightning.tokens.schedule import visible_mask
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
-CODE = ("studies/progressive.py",)
 NAME = "progressive"
 
 
@@ -52,7 +52,7 @@ class Plan:
     seed: int
     batch: int
     lpips: str | None
-    drawing: Drawing
+    drawing: Sampling
 
     def __post_init__(self) -> None:
         for name in ("points", "shown", "batch"):
@@ -206,7 +206,7 @@ def visible_count(tokenizer: Tokenizer, time: float) -> int:
 
 def draw(model: Model, prompts: Sequence[str], chat: bool, plan: Plan, out: Path) -> tuple[Tensor, Tensor]:
     """Ids `[N, K]` that a model's language model draws for prompts, and their whole images uint8 `[N, 3, H, W]`."""
-    pipeline, sampling = model.pipeline, Sampling(**asdict(plan.drawing))
+    pipeline, sampling = model.pipeline, plan.drawing
 
     def make(rows: slice) -> Arrays:
         asked = pipeline.draw_prompts(prompts[rows], chat=chat)
@@ -214,9 +214,8 @@ def draw(model: Model, prompts: Sequence[str], chat: bool, plan: Plan, out: Path
         return {"ids": ids.numpy(), "images": pipeline.decode(ids, seed=plan.seeds(rows), **plan.decoding).numpy()}
 
     facts = {"prompts": list(prompts), "chat": chat, "seed": plan.seed, "weights": pipeline.fingerprints()}
-    code = (*CODE, "lm", "vocab.py")
     name = f"{NAME}.drawn.{file_name(model.name)}"
-    found = measured(out, name, {**facts, **asdict(plan.drawing)}, code, len(prompts), plan.batch, make)
+    found = measured(out, name, {**facts, **asdict(plan.drawing)}, len(prompts), plan.batch, make)
     return torch.from_numpy(found["ids"]), torch.from_numpy(found["images"])
 
 
@@ -256,7 +255,7 @@ def follow(
         "weights": weights, "points": plan.points, "shown": plan.shown, "seed": plan.seed, "lpips": plan.lpips,
     }  # fmt: skip
     name = f"{NAME}.{file_name(model.name)}"
-    arrays = measured(out, name, {**facts, **plan.decoding}, CODE, len(images), plan.batch, make)
+    arrays = measured(out, name, {**facts, **plan.decoding}, len(images), plan.batch, make)
     seen = [] if flow is None else [visible_count(flow, time) for time in times]
     return Progress(
         model.name, model.folder, weights, model.tokens, counts, times=times, seen=seen, **cards(arrays)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.commands.cards import Card
-from ddt_lightning.commands.jobs import unstack
-from ddt_lightning.commands.sheets import Row, sheet, stacked
-from ddt_lightning.studies import page
-from ddt_lightning.studies.charts import COLOURS, DARK, percent, spread_of, tidy
+from ddt_lightning.images import unstack
+from ddt_lightning.metrics.cards import Card
+from ddt_lightning.plans.cached_arrays import Arrays
+from ddt_lightning.report import page
+from ddt_lightning.report.contact_sheet import Row, sheet, stacked
+from ddt_lightning.report.style import COLOURS, DARK, percent, spread_of, tidy
 from ddt_lightning.studies.progressive import NAME, Progress, first_tokens, read_progress
-from ddt_lightning.studies.side_by_side import Arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,20 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ddt_lightning.callbacks.snapshots import snapshot
-from ddt_lightning.commands.cards import read_cards
-from ddt_lightning.commands.cost import read_yaml
-from ddt_lightning.commands.files import find_part
-from ddt_lightning.commands.steps import Step
-from ddt_lightning.shards.read import expand
-from ddt_lightning.shards.write import common_fields
-from ddt_lightning.studies import powerlaw
-from ddt_lightning.studies.findings import Findings, Table, over_seeds
-from ddt_lightning.studies.runner import (
-    FIT,
-    LANGUAGE,
+from ddt_lightning.inputs import find_part
+from ddt_lightning.metrics.cards import read_cards
+from ddt_lightning.metrics.intervals import over_seeds
+from ddt_lightning.plans.chains import (
+    CLI,
     Overlay,
     Run,
-    Training,
     chain,
     fit_step,
     inputs_mark,
@@ -38,8 +31,14 @@ from ddt_lightning.studies.runner import (
     verb_step,
     weights_mark,
 )
+from ddt_lightning.plans.step import Step
+from ddt_lightning.report.findings import Findings, Table
+from ddt_lightning.settings import read_yaml
+from ddt_lightning.shards.read import expand
+from ddt_lightning.shards.write import common_fields
+from ddt_lightning.studies import powerlaw
+from ddt_lightning.studies.base import Training
 
-DRAWING = ("commands", "metrics", "pipeline.py", "scenes", "lm", "tokens", "spatial")
 OVERALL, LAYOUT = "t2i/shapes_geneval/overall", "t2i/colour_layout/overall"
 PLAIN = (
     "Large language models get better in a predictable way with more parameters and more data; this shows whether a "
@@ -137,17 +136,17 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
     for percent, mark in zip(study.percents, study.marks, strict=True):
         at = folder / f"at-{percent}"
         checkpoint = snapshot(folder / "run", mark)
-        words = train.commands[0][2 : train.commands[0].index("--run_dir")]
-        command = [FIT, "pretrain", *words, "--run_dir", str(at), "--seed_everything", str(seed)]
+        words = train.commands[0][3 : train.commands[0].index("--run_dir")]
+        command = [CLI, "fit", "pretrain", *words, "--run_dir", str(at), "--seed_everything", str(seed)]
         # a run that is at its last step already trains nothing and writes its release
         command += ["--ckpt_path", str(checkpoint), f"--trainer.max_steps={mark}"]
         command += ["--data.vocab", str(folder / "run" / "vocab")]
-        steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], LANGUAGE, 0.0, at))
+        steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], 0.0, at))
         if study.tokenizer is not None and (study.score or seed == study.seeds[0]):
             few = {} if study.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
             options = {"model": str(at), "tokenizer": study.tokenizer, "renderer": study.renderer, "chat": False}
             options |= few | study.evaluation
-            drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, DRAWING, at / "eval"))
+            drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, at / "eval"))
     data = study.data()
     marks = [inputs_mark(data[option], f"data.{option}") for option in ("shards", "val_shards")]
     trained = chain(steps, " ".join(marks))

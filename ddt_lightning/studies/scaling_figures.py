@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.commands.sheets import Row, sheet
-from ddt_lightning.studies.charts import COLOURS, SOFT
-from ddt_lightning.studies.panels import draw_lines, panels, save
-from ddt_lightning.studies.samples import read_json
+from ddt_lightning.report.contact_sheet import Row, sheet
+from ddt_lightning.report.galleries import read_json
+from ddt_lightning.report.panels import draw_lines, panels, save
+from ddt_lightning.report.style import COLOURS, SOFT
 from ddt_lightning.studies.scaling import Point, ScalingStudy, law
 
 if TYPE_CHECKING:

@@ -6,29 +6,20 @@ made again while its weights, the images, the options, the code and the librarie
 """
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.commands.files import find_parts, load_pipeline, progress
-from ddt_lightning.commands.jobs import stack
-from ddt_lightning.commands.options import Loading
-from ddt_lightning.commands.scoring import held_out
-from ddt_lightning.commands.steps import Step, fingerprint, open_record
+from ddt_lightning.evaluation.session import held_out
+from ddt_lightning.images import stack
+from ddt_lightning.inputs import Loading, find_parts, load_pipeline
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.render import Scene, render
-
-Arrays = dict[str, np.ndarray]
-CODE = ("tokens", "spatial", "latents", "metrics", "pipeline.py", "seeding.py", "studies/side_by_side.py")
-DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -62,12 +53,10 @@ def named(models: Sequence[str]) -> dict[str, str]:
     """{name: folder} of words like `NAME=FOLDER` or FOLDER, which is called by its last two parts.
 
     Raises:
-        ValueError: two models would have one name, or a word is a list of several.
+        ValueError: two models would have one name.
     """
     found: dict[str, str] = {}
     for word in models:
-        if word.startswith("[") and not Path(word).exists():
-            raise ValueError(f"`--models` ({word}) takes words of their own: --models a=FOLDER b=FOLDER.")
         name, _, folder = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
         name = name or "/".join(Path(os.path.abspath(folder)).parts[-2:])
         if file_name(name) in map(file_name, found):
@@ -112,48 +101,6 @@ def originals(shards: Sequence[str], number: int, side: int, seed: int) -> Tenso
 def digest(images: Tensor) -> str:
     """Sixteen hex digits of a tensor's values."""
     return hashlib.blake2b(images.cpu().contiguous().numpy().tobytes(), digest_size=8).hexdigest()
-
-
-def measured(
-    out: Path, name: str, facts: Mapping[str, Any], code: Sequence[str], rows: int, batch: int,
-    make: Callable[[slice], Arrays],
-) -> Arrays:  # fmt: skip
-    """The arrays that `make` gives for all rows; batches that lie in `out` from an equal call are not made again.
-
-    Args:
-        out: the study's folder.
-        name: of the measurement in it.
-        facts: everything else the arrays depend on, as JSON.
-        code: parts of the package they depend on beside `CODE`.
-        rows: how many.
-        batch: rows at a time.
-        make: what to do with some of the rows.
-    """
-    key = json.dumps({**facts, "rows": rows, "batch": batch}, sort_keys=True)
-    step = Step(name, "measure", [[key]], (*CODE, *code), 0.0, out / "measured" / name)
-    record = open_record(out, step, fingerprint(step, ""))
-    record.write()
-    step.folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Arrays] = []
-    for start in progress(range(0, rows, batch), name):
-        path = step.folder / f"part-{start:06d}.npz"
-        if not path.is_file():
-            temporary = path.with_suffix(".partial")
-            with temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **make(slice(start, min(start + batch, rows))))
-            temporary.replace(path)
-        with np.load(path) as part:
-            parts.append(dict(part))
-    record.done = True
-    record.write()
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def bootstrap(values: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % percentile interval of the mean of independent values `[n]`, over `DRAWS` resamplings."""
-    chosen = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))
-    return [float(low), float(high)]
 
 
 def device_of(pipeline: Pipeline) -> torch.device:

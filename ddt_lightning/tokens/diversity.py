@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddt_lightning.tokens.usage import TINY, slices, summed, world
+from ddt_lightning.distributed import summed, world
+from ddt_lightning.tokens.usage import TINY, slices
 
 GROUP = 8
 """Neighbouring positions that share one term."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddt_lightning.distributed import summed, world
 from ddt_lightning.tokens.diversity import mixed_entropy
 from ddt_lightning.tokens.usage import (
     TINY,
@@ -24,8 +25,6 @@ from ddt_lightning.tokens.usage import (
     perplexities,
     perplexity_by_position,
     slices,
-    summed,
-    world,
 )
 
 BLOCK = 256

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ddt_lightning.tokens.base import ImageTokenizer
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, TokenTransformer, unpatchify
-from ddt_lightning.tokens.face import ImageTokenizer
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
 

@@ -10,9 +10,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from ddt_lightning.tokens.base import Draws, ImageTokenizer
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, Modulation
 from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
-from ddt_lightning.tokens.face import Draws, ImageTokenizer
 from ddt_lightning.tokens.flow import (
     BANDS,
     TimesConfig,

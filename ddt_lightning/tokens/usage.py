@@ -4,8 +4,9 @@ All counts are summed over processes, so every process holds the same table. Sou
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from ddt_lightning.distributed import gathered
 
 SPANS = 4
 """Quarters of the positions whose code usage is logged apart."""
@@ -28,31 +29,6 @@ def slices(rows: int, width: int, device: torch.device) -> list[slice]:
     """Slices of the rows of a table that is `width` wide, each small enough to pass over several times."""
     step = max(1, (CACHED if device.type == "cpu" else HELD) // width)
     return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
-
-
-def summed(x: Tensor) -> Tensor:
-    """Sum of x over all processes; x itself when there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.contiguous()
-        dist.all_reduce(x)
-    return x
-
-
-def gathered(x: Tensor) -> Tensor:
-    """`[B, ...]` of all processes, one after the other."""
-    _, processes = world()
-    if processes == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(processes)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
-
-
-def world() -> tuple[int, int]:
-    """Rank and number of processes."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
 
 
 @torch.no_grad()

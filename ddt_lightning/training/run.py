@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from ddt_lightning.settings import join_words
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.guard import FiniteLoss
 from ddt_lightning.training.history import put_back, set_aside
@@ -112,7 +113,7 @@ class StageCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse what was given, leaving `sys.argv` to the launcher of the other processes."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(join_words(parser, args))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """The trainer, with a csv log in the run folder and a progress bar on terminals only, unless configured."""

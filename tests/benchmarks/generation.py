@@ -1,4 +1,4 @@
-"""Drawing image ids with guidance against transformers' own guidance: same weights, prompts and settings.
+"""Sampling image ids with guidance against transformers' own guidance: same weights, prompts and settings.
 
 At the default size of the language model, and at the vocabulary of Llama 3 with 65,536 image codes on a model narrow
 enough for a CPU. `python tests/benchmarks/generation.py compile` adds the compiled step (a minute to compile).

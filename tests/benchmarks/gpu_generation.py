@@ -1,4 +1,4 @@
-"""Drawing image ids on a GPU against the bound that memory sets: weights and caches, read once a step.
+"""Sampling image ids on a GPU against the bound that memory sets: weights and caches, read once a step.
 
 A 1B-shaped Llama in bf16. The bound is the time to read what every step has to read at the bandwidth of a probe; the
 share says how much of it is reached, prompts included.

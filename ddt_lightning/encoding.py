@@ -1,0 +1,216 @@
+"""What `ddt encode` and `ddt decode` do with one shard, in a worker process that keeps its tokenizer."""
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddt_lightning.inputs import Coding, pick_device
+from ddt_lightning.load_tokenizer import load_tokenizer
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Decoding
+from ddt_lightning.seeding import key_bits, numpy_rng
+from ddt_lightning.shards.chat import has_turns, to_turns
+from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images, square
+from ddt_lightning.shards.read import UNREADABLE, Columns, Record, name, read_json, read_shard
+from ddt_lightning.shards.rows import read_ids
+from ddt_lightning.shards.write import pack_ids, write_tar
+
+Item = TypeVar("Item")
+Problems = dict[str, str]
+
+
+@lru_cache(maxsize=1)
+def loaded(folder: str, coding: Coding) -> Pipeline:
+    """Tokenizer and VAE of this process.
+
+    Raises:
+        ValueError: where the tokenizer's latents are not pixels and no VAE is named.
+    """
+    device = pick_device(coding.device)
+    tokenizer = load_tokenizer(folder).to(device)
+    if coding.vae is None:
+        if tokenizer.config.latent_channels != 3:
+            channels = tokenizer.config.latent_channels
+            raise ValueError(f"`--vae` is needed: {folder} works on latents of {channels} channels, not on pixels.")
+        return Pipeline(tokenizer)
+    from ddt_lightning.latents.vae import FrozenVae
+
+    return Pipeline(tokenizer, vae=FrozenVae(coding.vae).to(device))
+
+
+def facts(folder: str, coding: Coding) -> dict[str, Any]:
+    """What a tokenizer is: fingerprint, kind, K, codebook size, order of its ids, side of its images."""
+    pipeline = loaded(folder, coding)
+    tokenizer, config = pipeline.tokenizer, pipeline.tokenizer.config
+    sizes = {"K": config.tokens, "codebook_size": config.codebook_size, "image_size": pipeline.image_size}
+    return {"fingerprint": tokenizer.fingerprint(), "kind": tokenizer.kind, "order": tokenizer.order, **sizes}
+
+
+def encode_shard(
+    folder: str,
+    coding: Coding,
+    url: str,
+    target: str,
+    columns: dict[str, str],
+    views: int,
+    made_from: dict[str, Any],
+) -> tuple[str, dict[str, Any], int, Problems]:
+    """Encode one shard into the file `target`.
+
+    Returns:
+        Name of the new shard, `made_from` as it is, number of samples, and samples left out with the reason.
+
+    Raises:
+        ValueError: where no sample can be encoded, or several views are asked of something else than captioned images.
+    """
+    pipeline = loaded(folder, coding)
+    problems: Problems = {}
+
+    def samples() -> Iterator[dict[str, Any]]:
+        side = pipeline.image_size if views == 1 else None
+        read = read_images([url], image_size=side, columns=Columns(**columns), problems=problems)
+        if views > 1:
+            read = (cropped(sample, pipeline.image_size, views) for sample in read)
+        for part in groups(read, coding.batch):
+            images = torch.from_numpy(np.stack([image for sample in part for image in sample.images]))
+            ids = pipeline.encode(images.permute(0, 3, 1, 2).contiguous()).cpu().numpy()
+            packed, start = pack_ids(ids, pipeline.tokenizer.config.codebook_size), 0
+            for sample in part:
+                own = packed[start : start + len(sample.images)]
+                start += len(sample.images)
+                found = list(view_samples(sample, own) if views > 1 else token_samples(sample, own))
+                if not found:
+                    problems[f"{Path(url).name}:{sample.key}"] = "is an edit without an instruction"
+                yield from found
+
+    count = write_whole(Path(target), samples())
+    if not count:
+        reason = next(iter(problems.items()), ("nothing", "it is empty"))
+        raise ValueError(f"`--shards`: no sample of {url} can be encoded, {reason[0]}: {reason[1]}.")
+    return Path(target).name, made_from, count, problems
+
+
+def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:
+    """A captioned image as its views: the centre, then random crops that its key decides.
+
+    Raises:
+        ValueError: it is an edit, a chat, or has questions.
+    """
+    if len(sample.images) > 1 or to_turns(sample):
+        raise ValueError(
+            f"`--views` ({views}) is for captioned images, {sample.shard}:{sample.key} is none: encode it without."
+        )
+    image = Image.fromarray(sample.images[0])
+    crops = [np.asarray(square(image, side))]
+    for number in range(1, views):
+        left, top = numpy_rng("view", sample.key, number).random(2)
+        crops.append(np.asarray(square(image, side, (left, top), CROP_MARGIN)))
+    return replace(sample, images=tuple(crops))
+
+
+def view_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The token sample of a captioned image's views: `ids.npy` is `[views, K]`."""
+    for plain in token_samples(replace(sample, images=sample.images[:1]), ids):
+        yield {**plain, "ids.npy": ids}
+
+
+def token_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any]]:
+    """The token samples of one sample: conversations for an edit or for questions, otherwise one with its text."""
+    turns = to_turns(sample)
+    for number, spoken in enumerate(turns):
+        key = sample.key if len(turns) == 1 else f"{sample.key}-{number}"
+        yield {"__key__": key, "ids.npy": ids, "json": {"turns": spoken}}
+    if turns or len(sample.images) > 1:
+        return
+    plain: dict[str, Any] = {"__key__": sample.key, "ids.npy": ids[0]}
+    if sample.texts:
+        plain["txt"] = sample.texts[0]
+    data = sample.data if isinstance(sample.data, dict) else {}
+    if len(sample.texts) > 1 and "captions" not in data:
+        data = {**data, "captions": list(sample.texts)}
+    yield {**plain, "json": data} if data else plain
+
+
+def decode_shard(
+    folder: str, coding: Coding, url: str, target: str, tokens: int | None, seed: int, decoding: Decoding
+) -> tuple[int, Problems]:
+    """Decode one token shard into the file `target`; number of samples, and samples left out with the reason."""
+    pipeline = loaded(folder, coding)
+    length = pipeline.length(tokens)
+    problems: Problems = {}
+
+    def readable() -> Iterator[tuple[Record, np.ndarray]]:
+        for record in read_shard(url, problems):
+            try:
+                ids = read_ids(record)
+                yield record, ids if has_turns(record) else ids[:1]  # of several views the first is the whole image
+            except UNREADABLE as error:
+                problems[name(record)] = f"{type(error).__name__}: {error}"
+
+    def samples() -> Iterator[dict[str, Any]]:
+        for part in groups(readable(), coding.batch):
+            ids = torch.from_numpy(np.concatenate([ids for _, ids in part]))[:, :length]
+            seeds = [image_seed(seed, record["__key__"], n) for record, own in part for n in range(len(own))]
+            images = pipeline.decode(ids, seed=seeds, steps=decoding.steps, decode_guidance=decoding.decode_guidance)
+            encoded = iter([png(image.permute(1, 2, 0).numpy()) for image in images])
+            for record, own in part:
+                roles = {1: ["png"], 2: ["source.png", "target.png"]}.get(
+                    len(own), [f"{n}.png" for n in range(len(own))]
+                )
+                images_by_role = {role: next(encoded) for role in roles}
+                yield {"__key__": record["__key__"], **images_by_role, **texts_of_tokens(record)}
+
+    return write_whole(Path(target), samples()), problems
+
+
+def texts_of_tokens(record: Record) -> dict[str, Any]:
+    """The text members of an image sample: of a conversation the instruction or the question, otherwise as they are."""
+    data = read_json(record)
+    turns = data.get("turns", []) if isinstance(data, dict) else []
+    if len(turns) == 2:
+        asked, said = ([part for part in turn["content"] if isinstance(part, str)] for turn in turns)
+        if asked and said:
+            return {"json": {"question": asked[0], "answers": said[:1]}}
+        if asked:
+            return {"txt": asked[0]}
+    return {member: record[member] for member in ("txt", "json") if member in record}
+
+
+def image_seed(seed: int, key: str, number: int) -> int:
+    """The seed of one image's noise: another for each key and image, whatever the shard and the batch."""
+    return key_bits("decode", seed, key, number) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def png(image: np.ndarray) -> bytes:
+    """A uint8 `[H, W, 3]` array as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def write_whole(target: Path, samples: Iterable[Mapping[str, Any]]) -> int:
+    """Write a shard through a temporary name; nothing is left where there are no samples or an error comes up."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        count = write_tar(partial, samples)
+        if count:
+            os.replace(partial, target)
+        return count
+    finally:
+        partial.unlink(missing_ok=True)

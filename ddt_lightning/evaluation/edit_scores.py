@@ -1,0 +1,121 @@
+"""How alike edited images and their targets are, as cards: overall and per kind of edit, each with its interval.
+
+Beside every value stand two of the same measure: `unchanged`, of the source in the result's place, and `tokenizer`, of
+the tokenizer's copy of the target: what doing nothing, and what drawing perfectly through the tokenizer, would give.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddt_lightning.metrics.cards import Card, mean_card
+
+if TYPE_CHECKING:
+    from ddt_lightning.metrics.embeddings import Clip, Dino
+
+Pixels = NDArray[np.uint8]
+PROTOCOLS = {
+    "l1": "mean absolute error to the target, images in [0, 1]",
+    "l2": "mean squared error to the target, images in [0, 1]",
+    "clip_i": "cosine of the CLIP vectors of result and target (CVS)",
+    "clip_t": "cosine of the CLIP vectors of result and target's caption (CTS)",
+    "clip_dir": "cosine of the changes of CLIP vectors, source to result and source's caption to target's",
+    "dino": "cosine of the DINO class tokens of result and target",
+}
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One edit and what came of it; images are uint8 `[H, W, 3]` of one size.
+
+    Args:
+        kind: of edit; empty where it is not known.
+        source: before.
+        image: the result.
+        target: what was wanted.
+        copy: the target, encoded and decoded by the tokenizer.
+        captions: of source and target; None where they are not known or the same.
+    """
+
+    kind: str
+    source: Pixels
+    image: Pixels
+    target: Pixels
+    copy: Pixels
+    captions: tuple[str, str] | None = None
+
+
+def measure(
+    images: Sequence[Pixels], edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None"
+) -> dict[str, list[float | None]]:
+    """By measure the value of each image as the result of its edit; measures whose judge is None are not there."""
+    import torch
+
+    from ddt_lightning.metrics.editing import direction
+    from ddt_lightning.metrics.reconstruction import l1, l2
+
+    def stack(pictures: Sequence[Pixels]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+    targets = [edit.target for edit in edits]
+    found: dict[str, list[float | None]] = {
+        "l1": l1(stack(images), stack(targets)).tolist(),
+        "l2": l2(stack(images), stack(targets)).tolist(),
+    }
+    if clip is not None:
+        seen, wanted, before = (clip.images(x) for x in (images, targets, [edit.source for edit in edits]))
+        found["clip_i"] = (seen * wanted).sum(1).tolist()
+        told = {n: edit.captions for n, edit in enumerate(edits) if edit.captions}
+        if told:
+            one, two = (clip.texts([captions[i] for captions in told.values()]) for i in (0, 1))
+            at = list(told)
+            fit = dict(zip(at, (seen[at] * two).sum(1).tolist(), strict=True))
+            turn = dict(zip(at, direction(seen[at] - before[at], two - one).tolist(), strict=True))
+            found["clip_t"], found["clip_dir"] = ([values.get(n) for n in range(len(edits))] for values in (fit, turn))
+    if dino is not None:
+        found["dino"] = (dino.images(images) * dino.images(targets)).sum(1).tolist()
+    return found
+
+
+def measure_cards(prefix: str, edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None") -> dict[str, Card]:
+    """Cards `prefix/MEASURE` and `prefix/MEASURE/KIND`."""
+    results, sources, copies = (
+        measure([getattr(edit, part) for edit in edits], edits, clip, dino) for part in ("image", "source", "copy")
+    )
+    cards: dict[str, Card] = {}
+    kinds = [edit.kind for edit in edits]
+    for name, values in results.items():
+        beside = {"unchanged": sources[name], "tokenizer": copies[name]}
+        cards |= kind_cards(f"{prefix}/{name}", values, kinds, PROTOCOLS[name], beside)
+    return cards
+
+
+def kind_cards(
+    key: str,
+    values: Sequence[float | None],
+    kinds: Sequence[str],
+    protocol: str,
+    beside: dict[str, list[float | None]] | None = None,
+) -> dict[str, Card]:
+    """Cards of all values and of those of each kind; None is left out, and so is a kind without values.
+
+    Args:
+        key: of the first card; the others add `/KIND`.
+        values: one for each edit.
+        kinds: of the edits; an empty one has no card.
+        protocol: of the first card.
+        beside: other values of the same edits, whose means stand on the cards.
+    """
+    cards: dict[str, Card] = {}
+    for kind in dict.fromkeys(("", *kinds)):
+        measured = [(n, value) for n, value in enumerate(values) if value is not None and kind in ("", kinds[n])]
+        if not measured:
+            continue
+        name, text = (f"{key}/{kind}", f"{protocol}, kind {kind}") if kind else (key, protocol)
+        cards[name] = mean_card([value for _, value in measured], text)
+        for other, numbers in (beside or {}).items():
+            cards[name][other] = float(np.mean([np.nan if numbers[n] is None else numbers[n] for n, _ in measured]))
+    return cards

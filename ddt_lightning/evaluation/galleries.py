@@ -1,0 +1,152 @@
+"""What people look at after an evaluation: a contact sheet for each verb, and sample images with an index.
+
+The index of a verb is `samples/NAME.json`, a list of plain records whose files lie in `samples/NAME/` (those of t2i in
+GenEval's layout, `t2i/00000/samples/0000.png`); paths are relative to the evaluation's folder. Samples are evenly
+spaced over their kind and chosen before anything is known about them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddt_lightning.atomic import write_json
+from ddt_lightning.images import save_png
+from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
+from ddt_lightning.report.contact_sheet import Row, sheet
+from ddt_lightning.scenes.tasks import Edit, Question
+
+SHOWN = 6  # of each tag, kind or type
+
+
+def spread(items: Sequence[dict], field: str, number: int) -> list[dict]:
+    """`number` items of each value of `field`, evenly spaced, in their old order."""
+    kept: list[int] = []
+    for value in dict.fromkeys(item[field] for item in items):
+        places = [i for i, item in enumerate(items) if item[field] == value]
+        take = min(number, len(places))
+        kept += [places[round(i * (len(places) - 1) / max(1, take - 1))] for i in range(take)]
+    return [items[i] for i in sorted(set(kept))]
+
+
+def save(folder: Path, name: str, number: int, part: str, image: np.ndarray) -> str:
+    """Write one sample image; its path for the index."""
+    file = f"samples/{name}/{number:04d}-{part}.png"
+    save_png(folder / file, image)
+    return file
+
+
+def codebook(ids: list[list[int]], size: int) -> dict[str, Any]:
+    """Use of the codes over some images: counts, usage, perplexity, and perplexity by span of positions."""
+    every = torch.tensor(ids)
+    counts = code_counts(every, size)
+    return {
+        "images": len(ids),
+        "usage": usage(counts),
+        "perplexity": perplexity(counts),
+        "perplexity_by_position": perplexity_by_position(every, size),
+        "counts": counts.tolist(),
+    }
+
+
+def reconstructions(folder: Path, found: Sequence[dict[str, Any]]) -> None:
+    """Originals beside their reconstructions by number of first tokens."""
+    counts = sorted(set.intersection(*(set(result["images"]) for result in found)))
+    index, rows = [], []
+    for n, result in enumerate(found):
+        images = [result["images"][count] for count in counts]
+        distance = result["psnr"][counts[-1]]
+        rows.append(Row("", [result["original"], *images]))
+        files = {
+            str(count): save(folder, "reconstruction", n, str(count), image)
+            for count, image in zip(counts, images, strict=True)
+        }
+        original = save(folder, "reconstruction", n, "original", result["original"])
+        index.append({"original": original, "by_tokens": files, "psnr": distance})
+    write_json(folder / "samples" / "reconstruction.json", index)
+    titles = ["original", *(f"{count} tokens" for count in counts)]
+    sheet(rows, titles=titles, label_width=0).save(folder / "reconstruction.png")
+
+
+def prompts(folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], per_prompt: int) -> None:
+    """All images in GenEval's layout, and a sheet of some prompts of every tag."""
+    for row, image in zip(rows, images, strict=True):
+        save_png(folder / row["filename"], image)
+        metadata = (folder / row["filename"]).parents[1] / "metadata.jsonl"
+        if not metadata.exists():
+            metadata.write_text(row["metadata"], encoding="utf-8")
+    asked = []
+    for start in range(0, len(rows), per_prompt):
+        part = range(start, start + per_prompt)
+        asked.append({"tag": rows[start]["tag"], "prompt": rows[start]["prompt"], "at": list(part)})
+    index, shown = [], []
+    for item in spread(asked, "tag", SHOWN):
+        right = [rows[i]["correct"] for i in item["at"]]
+        files = [rows[i]["filename"] for i in item["at"]]
+        index.append({"tag": item["tag"], "prompt": item["prompt"], "files": files, "correct": right})
+        note = f"{item['tag']}: {sum(right)} of {len(right)} right"
+        shown.append(Row(item["prompt"], [images[i] for i in item["at"]], note))
+    write_json(folder / "samples" / "t2i.json", index)
+    sheet(shown).save(folder / "t2i.png")
+
+
+def edits(folder: Path, asked: Sequence[Edit], found: Sequence[dict[str, Any]]) -> None:
+    """Source, result and target with the instruction."""
+    index, rows = [], []
+    places = spread([{"kind": edit.kind, "at": n} for n, edit in enumerate(asked)], "kind", SHOWN)
+    for n in [place["at"] for place in sorted(places, key=lambda place: place["kind"])]:
+        edit, result = asked[n], found[n]
+        images = {"source": result["source"], "result": result["image"], "target": result["target"]}
+        files = {part: save(folder, "edit", n, part, image) for part, image in images.items()}
+        index.append({"type": edit.kind, "instruction": edit.instruction, **files, "correct": result["correct"]})
+        verdict = "right" if result["correct"] else "wrong"
+        rows.append(Row(edit.instruction, list(images.values()), f"{edit.kind}: {verdict}"))
+    write_json(folder / "samples" / "edit.json", index)
+    sheet(rows, titles=["source", "result", "target"]).save(folder / "edit.png")
+
+
+def questions(
+    folder: Path, asked: Sequence[Question], found: Sequence[dict[str, Any]], scores: Sequence[float]
+) -> None:
+    """Images with question, answer and truth."""
+    index, rows = [], []
+    places = spread([{"kind": one.kind, "at": n} for n, one in enumerate(asked)], "kind", SHOWN)
+    for n in [place["at"] for place in sorted(places, key=lambda place: place["kind"])]:
+        one, result = asked[n], found[n]
+        record = {"type": one.kind, "question": one.question, "answer": result["answer"], "truth": one.answer}
+        image = save(folder, "vqa", n, "image", result["image"])
+        index.append({**record, "image": image, "correct": scores[n] == 1})
+        rows.append(Row(one.question, [result["image"]], f"said: {result['answer']}; truth: {one.answer}"))
+    write_json(folder / "samples" / "vqa.json", index)
+    sheet(rows, label_width=300).save(folder / "vqa.png")
+
+
+def captions(
+    folder: Path,
+    looks: Sequence[Sequence[tuple[str, str]]],
+    found: Sequence[dict[str, Any]],
+    right: Sequence[bool],
+) -> None:
+    """Images with the caption written and the objects there."""
+    index, rows = [], []
+    for n, result in enumerate(found[: 3 * SHOWN]):
+        truth = ", ".join(f"{count} {colour} {kind}" for (kind, colour), count in Counter(looks[n]).items())
+        image = save(folder, "caption", n, "image", result["image"])
+        index.append({"image": image, "caption": result["caption"], "truth": truth, "correct": bool(right[n])})
+        rows.append(Row(result["caption"] or "(nothing)", [result["image"]], f"there: {truth}"))
+    write_json(folder / "samples" / "caption.json", index)
+    sheet(rows, label_width=300).save(folder / "caption.png")
+
+
+def texts(folder: Path, name: str, rows: Sequence[tuple[np.ndarray, str, str]]) -> None:
+    """The first images of some shards: image, what was said (after the question, if there was one), what is known."""
+    shown = rows[: 4 * SHOWN]
+    index = [
+        {"image": save(folder, name, n, "image", image), "said": said, "known": known}
+        for n, (image, said, known) in enumerate(shown)
+    ]
+    write_json(folder / "samples" / f"{name}.json", index)
+    sheet([Row(said, [image], known) for image, said, known in shown], label_width=300).save(folder / f"{name}.png")

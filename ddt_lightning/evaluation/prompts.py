@@ -1,0 +1,140 @@
+"""`ddt eval prompts`: any prompts drawn, or the folder of a `ddt generate`, and CLIP's measure of how well they fit.
+
+Out: `prompts.json` (cards), `prompts.png` (a contact sheet), `prompts/` with the images and `results.jsonl`: file,
+prompt and score of each. The floor is the same images against other prompts.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ddt_lightning.atomic import staged
+from ddt_lightning.evaluation.networks import check_judges, name_judges
+from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.images import save_png
+from ddt_lightning.inputs import Loading, pick_device, positive, read_prompts
+from ddt_lightning.metrics.cards import Card, mean_card, write_cards
+from ddt_lightning.sampling import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHOWN, COLUMNS = 24, 4  # prompts on the sheet, images of each
+
+
+def prompts(
+    prompt: str,
+    *,
+    out: str,
+    clip: str,
+    samples: int = 1,
+    chat: bool = True,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = Loading(),
+    drawing: Sampling = Sampling(),
+) -> None:
+    """Draw any prompts and measure by CLIP how well the images fit them.
+
+    Args:
+        prompt: what to draw; or a .txt file with a prompt on each line; or a .jsonl file with a "prompt" on each; or a
+            folder that `ddt generate` wrote, whose images are taken as they are.
+        out: folder for prompts.json, prompts.png and prompts/ with the images and scores.
+        clip: folder of a transformers CLIP; its name is part of the score.
+        samples: how many images to draw for each prompt.
+        chat: ask in the chat format of an instruct model; false for a pretrained one.
+        seed: of the images.
+        processes: worker processes that draw, each with its share of the cores.
+        loading: which model; its device is also CLIP's.
+        drawing: how to draw.
+    """
+    from ddt_lightning.evaluation import predictions
+
+    check_judges({"clip": clip})
+    given = Path(prompt).is_dir()
+    session = None if given else Session(loading, drawing, processes, seed)
+    from ddt_lightning.metrics.embeddings import Clip
+
+    judge = Clip(clip, pick_device(loading.device))
+    if session is None:
+        texts, images = read_generated(Path(prompt))
+        sizes: dict[str, Any] = {"images": prompt}
+    else:
+        texts = [text for text in read_prompts(prompt) for _ in range(positive("samples", samples))]
+        items = [(text, session.sample_seed(n)) for n, text in enumerate(texts)]
+        images = [r["image"] for r in session.run(predictions.draw_texts, items, chat)]
+        sizes = {"images": f"{samples} drawn for each prompt", "chat": chat}
+
+    unique = list(dict.fromkeys(texts))
+    told = judge.texts(unique)
+    seen = judge.images(images)
+    at = [unique.index(text) for text in texts]
+    fit = score(seen, told[at])
+    cards: dict[str, Card] = {}
+    rule = (
+        f"100 x cosine of the vectors of image and prompt, at least 0, by the CLIP {Path(clip).name} in float32; "
+        f"mean over {len(unique)} prompts of the mean of their images"
+    )
+    cards["t2i/clip_score"] = mean_card(by_prompt(fit, texts), rule)
+    if len(unique) > 1:
+        other = score(seen, told[[(n + 1) % len(unique) for n in at]])
+        cards["t2i/clip_score_floor_shuffled"] = mean_card(by_prompt(other, texts), "the same images, the next prompt")
+    name_judges(cards.values(), {"clip": judge})
+    with staged(out) as folder:
+        lines = []
+        for n, (text, image, value) in enumerate(zip(texts, images, fit, strict=True)):
+            save_png(folder / "prompts" / f"{n:05d}.png", image)
+            lines.append(json.dumps({"file": f"{n:05d}.png", "prompt": text, "clip_score": value}, ensure_ascii=False))
+        (folder / "prompts" / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        sheet_of(folder / "prompts.png", texts, images, fit)
+        if session is None:
+            write_cards(folder / "prompts.json", cards, {"seed": "of the images", "weights": {}, "settings": sizes})
+        else:
+            session.finish(folder, "prompts", cards, sizes)
+    say(out, cards, *(key for key in cards if key.startswith("t2i/")))
+
+
+def score(images: "Tensor", texts: "Tensor") -> list[float]:
+    """CLIPScore 0-100 of unit vectors `[N, d]` of images and of their texts."""
+    return (100 * (images * texts).sum(1)).clamp(min=0).tolist()
+
+
+def by_prompt(values: Sequence[float], texts: Sequence[str]) -> list[float]:
+    """The mean of each prompt's images: images of one prompt are not independent, prompts are."""
+    grouped: dict[str, list[float]] = {}
+    for text, value in zip(texts, values, strict=True):
+        grouped.setdefault(text, []).append(value)
+    return [float(np.mean(own)) for own in grouped.values()]
+
+
+def read_generated(folder: Path) -> tuple[list[str], list[NDArray[np.uint8]]]:
+    """Prompts and images of a folder that `ddt generate` wrote.
+
+    Raises:
+        FileNotFoundError: there is no results.jsonl in it.
+        ValueError: a line has no file or prompt, or a file is no image.
+    """
+    from ddt_lightning.evaluation.geneval_folder import read_photo
+
+    path = folder / "results.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no results.jsonl: name a folder that `ddt generate` wrote.")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines or not all("file" in line and "prompt" in line for line in lines):
+        raise ValueError(f"{path} has a line without file and prompt: name a folder that `ddt generate` wrote.")
+    return [line["prompt"] for line in lines], [read_photo(folder / line["file"]) for line in lines]
+
+
+def sheet_of(path: Path, texts: Sequence[str], images: Sequence[NDArray[np.uint8]], fit: Sequence[float]) -> None:
+    """The first prompts with their first images."""
+    from ddt_lightning.report.contact_sheet import Row, sheet
+
+    rows = []
+    for text in list(dict.fromkeys(texts))[:SHOWN]:
+        own = [n for n, other in enumerate(texts) if other == text]
+        rows.append(Row(text, [images[n] for n in own[:COLUMNS]], f"CLIP {np.mean([fit[n] for n in own]):.1f}"))
+    sheet(rows).save(path)

@@ -1,0 +1,232 @@
+"""What verbs read and write: prompts, image files, model folders, result lines; with errors that name the option."""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
+
+from ddt_lightning.sampling import Sampling
+
+if TYPE_CHECKING:
+    from ddt_lightning.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Which model, where.
+
+    Args:
+        model: model folder, with tokenizer/, lm/ and vocab/; or the folder of a run.
+        tokenizer: tokenizer folder, or the run of one, where the model folder has none (as after pretraining).
+        renderer: renderer folder, or the run of one, where the model folder has none; `none` decodes by diffusion even
+            where it has. Whole images are then drawn in one step.
+        device: auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one.
+        batch: images at a time.
+    """
+
+    model: str = "runs/demo/model"
+    tokenizer: str | None = None
+    renderer: str | None = None
+    device: str = "auto"
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a tokenizer runs over shards.
+
+    Args:
+        vae: folder of the diffusers AutoencoderKL that makes the latents; none for a tokenizer of pixels.
+        device: auto, cpu, cuda, cuda:1 or mps; auto takes a CUDA device if there is one.
+        batch: samples at a time.
+        processes: worker processes, a shard at a time each.
+    """
+
+    vae: str | None = None
+    device: str = "auto"
+    batch: int = 64
+    processes: int = 2
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Frozen networks that look at images, by their files.
+
+    Args:
+        inception: torch-fidelity's Inception weights, for FID, KID, precision and recall; without them these are left
+            out.
+        encoder: encoder that `ddt study encoder` wrote; the shipped one, of scenes, if not given.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+    """
+
+    inception: str | None = None
+    encoder: str | None = None
+    lpips: str | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every job of an evaluation shares.
+
+    Args:
+        loading: which model.
+        drawing: how to draw.
+    """
+
+    loading: Loading
+    drawing: Sampling
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The decoder's part of the options."""
+        return {"steps": self.drawing.steps, "decode_guidance": self.drawing.decode_guidance}
+
+
+Item = TypeVar("Item")
+
+
+def positive(option: str, value: int) -> int:
+    """`value`, if it is at least 1.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if value < 1:
+        raise ValueError(f"`--{option}` ({value}) must be at least 1.")
+    return value
+
+
+def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
+    """A progress bar over `items` on stderr; none where that is not a terminal."""
+    return tqdm(items, desc=label, disable=not sys.stderr.isatty())
+
+
+def read_prompts(prompt: str) -> list[str]:
+    """One prompt as it is, or those of a .txt file (a line each) or of a .jsonl file (its "prompt" fields).
+
+    Raises:
+        FileNotFoundError: where the name of a prompt file is given and there is none.
+        ValueError: where there is no prompt, or a line has none.
+    """
+    path = Path(prompt)
+    if path.suffix not in (".txt", ".jsonl") or any(space in prompt for space in " \n"):
+        if not prompt.strip():
+            raise ValueError("The prompt is empty.")
+        return [prompt]
+    if not path.is_file():
+        raise FileNotFoundError(f"No file of prompts {prompt}.")
+    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{prompt} holds no prompt.")
+    if path.suffix == ".txt":
+        return [line.strip() for _, line in lines]
+    prompts = []
+    for number, line in lines:
+        try:
+            prompts.append(str(json.loads(line)["prompt"]))
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f'{prompt}, line {number} is not a JSON object with a "prompt".') from None
+    return prompts
+
+
+def class_names(classes: str, prompts: list[str]) -> list[str]:
+    """Prompts that are classes, by name or by number from 0, as names.
+
+    Args:
+        classes: a file with a name on each line, or a .json list of names.
+        prompts: what is asked for.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: naming a prompt that is no class, or a .json file that is no list of names.
+    """
+    path = Path(classes)
+    if not path.is_file():
+        raise FileNotFoundError(f"`--classes` ({classes}) is not a file.")
+    text = path.read_text(encoding="utf-8")
+    names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`--classes` ({classes}) must be a list of names.")
+    numbered = {str(number): name for number, name in enumerate(names)}
+    for prompt in prompts:
+        if prompt not in numbered and prompt not in names:
+            raise ValueError(f"`{prompt}` is not a class: `--classes` ({classes}) has 0..{len(names) - 1} and names.")
+    return [prompt if prompt in names else numbered[prompt] for prompt in prompts]
+
+
+def find_tokenizer(tokenizer: str) -> Path:
+    """The tokenizer folder in a tokenizer, release, run or model folder; errors as `find_part`."""
+    return find_part("tokenizer", tokenizer)
+
+
+def find_part(part: str, given: str) -> Path:
+    """The folder of the `tokenizer` or `renderer` in such a folder itself, a release, run or model folder.
+
+    Raises:
+        FileNotFoundError: where there is none; names the option of the part.
+    """
+    # the part's own place first: the release of a renderer holds both
+    for place in (part, f"release/{part}", ""):
+        if (Path(given) / place / "model.safetensors").is_file():
+            return Path(given) / place
+    raise FileNotFoundError(
+        f"`--{part}` ({given}) holds no model.safetensors, {part}/ or release/{part}/: "
+        f"name the run folder of `ddt-fit {part}`."
+    )
+
+
+def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:
+    """The model folder and the tokenizer folder; refuses what lacks a part, before anything heavy is imported.
+
+    Raises:
+        FileNotFoundError: naming the option and the part.
+    """
+    folder = Path(loading.model)
+    folder = folder / "release" if (folder / "release").is_dir() else folder
+    for part in ("lm", "vocab") if llm else ():
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f"`--model` ({loading.model}) has no {part}/: name a model folder, or run `make demo`."
+            )
+    if loading.tokenizer is not None:
+        return folder, find_tokenizer(loading.tokenizer)
+    if not (folder / "tokenizer").is_dir():
+        raise FileNotFoundError(
+            f"`--model` ({loading.model}) has no tokenizer/: name a model folder, or its tokenizer with `--tokenizer`."
+        )
+    return folder, folder / "tokenizer"
+
+
+def load_pipeline(loading: Loading, *, llm: bool = True) -> "Pipeline":
+    """The pipeline of a model folder, with or without the language model; errors as `find_parts`, `pick_device`."""
+    folder, tokenizer = find_parts(loading, llm)
+    from transformers.utils.logging import disable_progress_bar
+
+    from ddt_lightning.pipeline import Pipeline
+
+    disable_progress_bar()  # loading takes a second; its bar is written to files and pipes too
+    renderer: bool | Path = loading.renderer != "none"
+    if renderer and loading.renderer is not None:
+        renderer = find_part("renderer", loading.renderer)
+    device = pick_device(loading.device)
+    return Pipeline.from_pretrained(folder, device, tokenizer=tokenizer, llm=llm, renderer=renderer)
+
+
+def pick_device(device: str) -> str:
+    """The device that `--device` means.
+
+    Raises:
+        ValueError: where it does not exist.
+    """
+    import torch
+
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"`--device` ({device}) is not there: {' '.join(str(error).split())[:120]}") from None
+    return name

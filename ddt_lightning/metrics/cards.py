@@ -1,0 +1,113 @@
+"""Evaluation cards: a score with everything one needs to know to compare it.
+
+A card file is `{key: card}`; a card holds `value`, its 95 % `interval`, `n` (images, or answers), the `protocol` in
+words, and what the file's scores share: `seed`, `weights` (hashes of tokenizer and language model), `settings` and
+`versions`. `flat` turns a folder of card files into the flat `metrics.json`.
+"""
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddt_lightning import __version__
+from ddt_lightning.atomic import write_json
+
+Card = dict[str, Any]
+
+
+def mean_card(values: Sequence[float] | Sequence[bool], protocol: str) -> Card:
+    """The mean of independent `values` with its 95 % interval: Wilson's for yes/no values, the normal one for others.
+
+    Raises:
+        ValueError: where there are no values.
+    """
+    if len(values) == 0:
+        raise ValueError(f"Nothing was measured: {protocol}")
+    numbers = np.asarray(values, dtype=np.float64)
+    mean, count, z = float(numbers.mean()), len(numbers), 1.959964
+    if np.isin(numbers, (0.0, 1.0)).all():
+        spread = z * z / count
+        middle = (mean + spread / 2) / (1 + spread)
+        half = z * math.sqrt(mean * (1 - mean) / count + spread / count / 4) / (1 + spread)
+        low, high = max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half))  # rounding at 0 and 1
+    elif count == 1:
+        return card(mean, 1, protocol)
+    else:
+        half = z * float(numbers.std(ddof=1)) / math.sqrt(count)
+        low, high = mean - half, mean + half
+    return {"value": mean, "interval": [low, high], "n": count, "protocol": protocol}
+
+
+def card(value: float, n: int, protocol: str, interval: Sequence[float] | None = None) -> Card:
+    """A score that was summarised elsewhere, or (without interval, `n` 1) a setting kept beside the scores."""
+    # A bootstrap of equal values may miss their mean in the last digit.
+    spread = None if interval is None else [min(float(interval[0]), value), max(float(interval[1]), value)]
+    return {"value": float(value), "interval": spread, "n": n, "protocol": protocol}
+
+
+def versions() -> dict[str, str]:
+    """The versions a score may depend on."""
+    found = {"ddt_lightning": __version__, "python": platform.python_version()}
+    names = ("torch", "transformers", "diffusers", "torchmetrics", "torch-fidelity", "numpy", "scipy", "pillow")
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def file_hashes(files: dict[str, str | None]) -> dict[str, str]:
+    """Sixteen hex digits of the SHA-256 of each file that is named.
+
+    Raises:
+        FileNotFoundError: naming the option of a file that does not exist.
+    """
+    found = {}
+    for option, path in files.items():
+        if path is not None:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"`--{option}` ({path}) does not exist: name a file of weights.")
+            with Path(path).open("rb") as file:
+                found[option] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return found
+
+
+def write_cards(path: Path, cards: dict[str, Card], shared: dict[str, Any]) -> None:
+    """Write `{key: card}`; `shared` (seed, weights, settings) and the versions are added to every card."""
+    everything = {**shared, "versions": versions()}
+    write_json(path, {key: {**value, **everything} for key, value in cards.items()})
+
+
+def read_cards(folder: Path) -> dict[str, Card]:
+    """All cards of a folder of card files.
+
+    Raises:
+        ValueError: where two files disagree on a key, such as a decode setting.
+    """
+    found: dict[str, Card] = {}
+    origin: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(c, dict) and "value" in c for c in content.values()):
+            continue  # another kind of JSON file
+        for key, value in content.items():
+            if key in found and found[key]["value"] != value["value"]:
+                raise ValueError(
+                    f"{origin[key]} and {path} disagree on {key} ({found[key]['value']} and {value['value']}): "
+                    "run the evaluations with the same settings."
+                )
+            found[key], origin[key] = value, path
+    return found
+
+
+def flat(folder: str | Path) -> dict[str, float]:
+    """`{key: value}` of all cards of a folder, as in `metrics.json`."""
+    return {key: float(value["value"]) for key, value in read_cards(Path(folder)).items()}

@@ -1,0 +1,87 @@
+"""Runs the command lines of a step as processes that end with their caller."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from ddt_lightning.plans.step import Record, Step
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+POLL = 0.2  # seconds between two looks at a running command
+
+
+def leave(number: int, _: FrameType | None) -> NoReturn:
+    """Answer a signal by leaving, so that what is open is closed."""
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block by an exception, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_with_caller() -> None:
+    """On Linux: have this process told to stop when the one that started it is gone, however that was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def running(step: Step, record: Record, log: Path) -> Generator[None]:
+    """Run a step's commands, adding the time spent to its record as it goes; yields to its caller while one runs.
+
+    A command that runs when this is closed is told to stop, and has a minute to save what it has.
+
+    Raises:
+        RuntimeError: a command failed; the message ends with the last lines of its output.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    environment["PYTHONWARNINGS"] = "ignore"
+    spent, started = record.seconds, time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output:
+        for command in step.commands:
+            words = [sys.executable, "-m", *command]
+            process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, preexec_fn=end_with_caller)
+            try:
+                while process.poll() is None:
+                    yield
+                    record.seconds = spent + time.monotonic() - started
+                    record.write()
+            except BaseException:
+                process.terminate()
+                try:
+                    process.wait(timeout=60)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+            if process.returncode:
+                output.flush()
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
+    record.seconds = spent + time.monotonic() - started
+
+
+def run_step(step: Step, record: Record, log: Path) -> None:
+    """Run a step's commands to their end, or stop them when this is interrupted.
+
+    Raises:
+        RuntimeError: a command failed; the message ends with the last lines of its output.
+    """
+    with terminable(), closing(running(step, record, log)) as turns:
+        for _ in turns:
+            time.sleep(POLL)

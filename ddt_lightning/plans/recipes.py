@@ -1,0 +1,79 @@
+"""Command lines and options that several plans share."""
+
+import functools
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+
+def fit(stage: str, *args: str) -> list[str]:
+    """A `ddt-fit` command line; two processes where there are two cores, behind the first `--config`."""
+    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
+    return ["ddt_lightning.cli", "fit", stage, *args[:2], *layout, *args[2:]]
+
+
+def processor_flags() -> set[str]:
+    """What Linux says that the processor can do."""
+    facts = Path("/proc/cpuinfo")
+    return set(facts.read_text().split()) if facts.is_file() else set()
+
+
+@functools.cache
+def bf16_pays() -> bool:
+    """Whether products in bf16 take less time than in fp32 on this processor.
+
+    Measured, on one thread, because the flag does not say: of two processors with `avx512_bf16` one takes half the time
+    and the other twice. Both are far from the bound, so that the answer, which is part of a plan's fingerprints, is the
+    same at every call.
+    """
+    if not {"avx512_bf16", "amx_bf16"} & processor_flags():
+        return False
+    import torch
+
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    factors = {dtype: (torch.ones(1536, 128, dtype=dtype), torch.ones(128, 512, dtype=dtype)) for dtype in best}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(20):
+        for dtype, (a, b) in factors.items():
+            started = time.perf_counter()
+            torch.mm(a, b)  # as large as those of a small transformer
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return best[torch.bfloat16] < best[torch.float32] / 1.2
+
+
+def mixed_precision() -> list[str]:
+    """Options of a stage trained by muon, where bf16 makes a step on this processor faster."""
+    if not bf16_pays():
+        return []
+    return ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"]
+
+
+def tokenizer_start(steps: int) -> list[str]:
+    """How a tokenizer's run of `steps` steps starts, as in stages/tok.yaml.
+
+    The warm-up is shorter only where the whole run is short; the power of the times falls over half of the run.
+    """
+    return [
+        f"--model.tokenizer.quantizer.warmup_steps={min(250, steps // 4)}",
+        f"--model.tokenizer.times.fall_steps={steps // 2}",
+    ]
+
+
+def assemble_model(run: Path, language: str) -> None:
+    """`run/model/`: all parts of a model side by side, as `Pipeline.from_pretrained` reads them.
+
+    Args:
+        run: folder with the runs of `tokenizer`, `renderer` and a language stage.
+        language: the stage whose language model is taken.
+    """
+    folder = run / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for part in ("tokenizer", "renderer"):
+        shutil.copytree(run / part / "release" / part, folder / part)
+    for part in ("lm", "vocab"):
+        shutil.copytree(run / language / "release" / part, folder / part)

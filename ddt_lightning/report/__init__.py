@@ -1,0 +1,1 @@
+"""The report: what the folder of a run holds, as one self-contained HTML page."""

@@ -1,0 +1,66 @@
+"""Distances side by side: what several models make of the same reference, as a table of the report.
+
+In: a folder with one folder of `ddt eval distribution` for each model. Out: a part of the page. A distance depends on
+its network and on how many pictures there are, which its name says: one column is one measure.
+"""
+
+from html import escape
+from pathlib import Path
+
+from ddt_lightning.metrics.cards import Card, read_cards
+from ddt_lightning.report import page
+
+MADE = {"tokenizer/": "reconstructions", "t2i/": "drawings", "pictures/": "pictures"}
+"""What was compared with the reference, by the start of a card's key."""
+MEASURES = ("rfid", "gfid", "FD-", "rkid", "gkid", "KD-", "precision", "recall")
+"""How names of measures begin, in the order of the columns."""
+HALVES = "halves/"
+"""What the name of a distance between two halves of the reference begins with."""
+PLAIN = (
+    "How far sets of pictures are from real ones. Distances (FID, FD; KID, KD) compare what a frozen network sees in "
+    "both sets: less is better. Precision is the share of pictures that look like real ones, recall the share of real "
+    "ones that look like pictures."
+)
+
+
+def section(folder: Path) -> str:
+    """The table, empty where no model of the folder was measured."""
+    rows: dict[tuple[str, str], dict[str, Card]] = {}
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        rows |= {(place.name, made): own for made, own in measured(read_cards(place)).items()}
+    if not rows:
+        return ""
+    names = sorted({name for own in rows.values() for name in own}, key=lambda name: (order(name), name))
+    measures = [name for name in names if order(name) < len(MEASURES)]
+    cells = [[escape(model), made, *(number(own.get(name)) for name in measures)]
+             for (model, made), own in rows.items()]  # fmt: skip
+    apart = {name: own[name]["value"] for own in rows.values() for name in own if name.startswith(HALVES)}
+    halves = ", ".join(f"{name.removeprefix(HALVES)} {value:.2f}" for name, value in sorted(apart.items()))
+    note = "With 95 % intervals where there are some." + (f" Two halves of the reference: {halves}." if halves else "")
+    table = page.table(["model", "what it made", *measures], cells)
+    return f"<h3>Distances</h3><p>{PLAIN}</p>{table}<p class='soft small'>{escape(note)}</p>"
+
+
+def measured(cards: dict[str, Card]) -> dict[str, dict[str, Card]]:
+    """{what was made: {measure: card}} of one model."""
+    found = {}
+    for start, made in MADE.items():
+        own = {key.removeprefix(start): card for key, card in cards.items() if key.startswith(start)}
+        if any(order(name) < len(MEASURES) for name in own):
+            one_step = any(card["settings"].get("decoder") == "renderer" for card in own.values())
+            found[f"{made}, in one step" if one_step else made] = own
+    return found
+
+
+def order(name: str) -> int:
+    """The place of a measure's column; the number of measures for what is none."""
+    return next((place for place, start in enumerate(MEASURES) if name.startswith(start)), len(MEASURES))
+
+
+def number(card: Card | None) -> str:
+    """A cell: value and interval."""
+    if card is None:
+        return ""
+    spread = card["interval"]
+    between = f"<br><small class='soft'>{spread[0]:.3g} to {spread[1]:.3g}</small>" if spread else ""
+    return f'<td class="n">{card["value"]:.3g}{between}</td>'

@@ -1,0 +1,133 @@
+"""What a study of language models found: tables, pictures and a plain sentence, as JSON, Markdown and HTML.
+
+In: numbers over seeds. Out, in the folder of the study: `findings.json` (all), `study.md`, and a section of the report.
+Intervals are Student's 95 % over seeds: they say how far another seed may lie, and need at least two.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from ddt_lightning.atomic import write_json, write_text
+from ddt_lightning.metrics.cards import versions
+from ddt_lightning.metrics.intervals import over_seeds, paired
+from ddt_lightning.report import page
+
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""{score: {name of what is compared: {seed: value}}}"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Args:
+        head: names of the columns.
+        rows: as many cells each.
+        names: how many columns at the left are names; the others are numbers.
+        title: above it; empty for none.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
+    names: int = 1
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The outcome of a study.
+
+    Args:
+        kind: which study.
+        title: its heading.
+        plain: one sentence for someone who has not seen the project before: what is compared, and why one would.
+        explained: what the numbers are.
+        tables: what was found.
+        pictures: PNG files of the study's folder, and what each shows.
+        numbers: everything behind the tables, for other programs.
+        failed: what went wrong, by run.
+    """
+
+    kind: str
+    title: str
+    plain: str
+    explained: str
+    tables: list[Table]
+    pictures: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def compared(names: Sequence[str], scores: Scores) -> Table:
+    """Scores side by side, as means, and as differences from the first name."""
+    first, *others = names
+    head = ["score", *(cell for name in names for cell in (name, "95 %"))]
+    head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]
+    rows = []
+    for key, one in scores.items():
+        cells = [key]
+        for name in names:
+            cells += over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""]
+        for name in others:
+            change = paired(one.get(name, {}), one.get(first, {}))
+            cells += change.shown("+.3f") if change is not None else ["", ""]
+        rows.append(cells)
+    return Table(head, rows)
+
+
+def aligned(table: Table) -> list[str]:
+    """The lines of a Markdown table whose columns also align as plain text."""
+    widths = [max(len(cell) for cell in column) for column in zip(table.head, *table.rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        both = enumerate(zip(cells, widths, strict=True))
+        return "| " + " | ".join(c.ljust(w) if i < table.names else c.rjust(w) for i, (c, w) in both) + " |"
+
+    rule = "|".join("-" * (w + 2) if i < table.names else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+    return [line(table.head), f"|{rule}|", *map(line, table.rows)]
+
+
+def markdown(found: Findings) -> str:
+    """The study as a text."""
+    lines = [f"# {found.title}", "", *wrap(found.plain, 110)]
+    for table in found.tables:
+        lines += ["", *([table.title, ""] if table.title else []), *aligned(table)]
+    lines += ["", *wrap(found.explained, 110)]
+    lines += [f"\nFailed: {run}: {why}" for run, why in found.failed.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write_findings(found: Findings, out: Path) -> str:
+    """Write findings.json and study.md.
+
+    Returns:
+        The text of study.md.
+    """
+    write_json(out / "findings.json", {**asdict(found), "versions": versions()})
+    text = markdown(found)
+    write_text(out / "study.md", text)
+    return text
+
+
+def section(folder: Path) -> str:
+    """The report's part about a study, from its findings.json."""
+    content: dict[str, Any] = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
+    html = f"<h3>{escape(content['title'])}</h3><p>{escape(content['plain'])}</p>"
+    for table in (Table(**one) for one in content["tables"]):
+        rows = [
+            [escape(cell) if n < table.names else f'<td class="n">{escape(cell)}</td>' for n, cell in enumerate(row)]
+            for row in table.rows
+        ]
+        html += f"<p class='small'>{escape(table.title)}</p>" if table.title else ""
+        html += page.table(table.head, rows)
+    html += f"<p class='soft small'>{escape(content['explained'])}</p>"
+    for name, caption in content["pictures"].items():
+        if (folder / name).is_file():
+            html += page.figure(page.picture(folder / name, caption), escape(caption))
+    lost = content["failed"].items()
+    return html + "".join(f"<p class='wrong-text'>Failed: {escape(run)}: {escape(why)}</p>" for run, why in lost)

@@ -1,0 +1,50 @@
+"""Rendered scenes, edits and questions to shards."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+CAPTIONS = 4  # captions of each image: one costs nothing and a language model sees more of the language
+
+
+def write_scenes(path: str, kind: str, split: str, numbers: range, side: int, seed: int) -> str:
+    """Write the shard of the given sample numbers; each sample depends on kind, split, seed and its number alone."""
+    from ddt_lightning.shards.write import write_tar
+
+    write_tar(Path(path), (make_sample(kind, split, n, side, seed) for n in numbers))
+    return path
+
+
+def make_sample(kind: str, split: str, n: int, side: int, seed: int) -> dict[str, Any]:
+    """Sample `n` of a kind of shard, as `write_tar` takes it."""
+    from ddt_lightning.scenes import suite
+    from ddt_lightning.scenes.language import caption
+    from ddt_lightning.scenes.render import render
+    from ddt_lightning.seeding import numpy_rng
+
+    rng = numpy_rng("shard", seed, kind, split, n)
+    train, key = split == "train", {"__key__": f"{n:06d}"}
+    if kind == "text":
+        return {**key, "txt": suite.train_text(rng)}
+    if kind == "images":
+        scene = suite.train_scene(rng) if train else suite.val_scene(rng)
+        texts = list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS)))
+        data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
+        return {**key, "png": png(render(scene, side)), "txt": texts[0], "json": data}
+    if kind == "edits":
+        edit = suite.train_edit(rng) if train else suite.val_edit(rng)
+        pair = {"source.png": png(render(edit.source, side)), "target.png": png(render(edit.target, side))}
+        data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
+        return {**key, **pair, "txt": edit.instruction, "json": data}
+    asked = suite.train_question(rng) if train else suite.val_question(rng)
+    data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
+    return {**key, "png": png(render(asked.scene, side)), "json": data}
+
+
+def png(image: Any) -> bytes:  # noqa: ANN401 - numpy is not imported for --help
+    """A uint8 `[H, W, 3]` array as a PNG file."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,150 @@
+"""What came out of an ablation: one record per variant, as `study.json`, and as a table of text.
+
+In: the evaluation cards of every finished run. Over several seeds a score is their mean with Student's interval, which
+tells variants apart; with one seed it is the evaluation's own card, whose interval is over images and says nothing of
+other seeds.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from ddt_lightning.atomic import write_json
+from ddt_lightning.metrics.cards import Card, read_cards, versions
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.step import Record
+from ddt_lightning.report import findings
+from ddt_lightning.studies.schedule import REFERENCE, Study, plan, steps_of
+
+KEPT = ("value", "interval", "n", "protocol")
+ERRORS = tuple(f"tokenizer/x0_error_{band}_noise" for band in ("low", "mid", "high"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A variant that was trained and measured.
+
+    Args:
+        name: as in the plan.
+        choices: {axis: variant}.
+        seeds: those that are done.
+        cards: the scores, over seeds.
+        weights: hash of each seed's tokenizer.
+        seconds: mean duration of training and measuring.
+        eval: folder of the first seed's evaluation, relative to the study's.
+    """
+
+    name: str
+    choices: dict[str, str]
+    seeds: list[int]
+    cards: dict[str, Card]
+    weights: list[str]
+    seconds: float
+    eval: str
+
+    def value(self, key: str) -> float:
+        """A score."""
+        return float(self.cards[key]["value"])
+
+
+def over_seeds(cards: Sequence[Card]) -> Card:
+    """One card for the same score of several seeds: mean, and Student's 95 % interval over seeds."""
+    if len(cards) == 1:
+        return {key: cards[0][key] for key in KEPT}
+    mean = findings.over_seeds([float(card["value"]) for card in cards])
+    protocol = f"mean and 95 % interval over {len(cards)} seeds, each: {cards[0]['protocol']} (n {cards[0]['n']})"
+    found = {"value": mean.value, "interval": list(mean.interval or ()), "n": len(cards), "protocol": protocol}
+    return {**found, "by_seed": mean.by_seed}
+
+
+def collect(study: Study, out: Path) -> list[Outcome]:
+    """The finished variants of a study, in the order of its plan."""
+    found = []
+    for variant in plan(study):
+        runs = {seed: steps_of(study, variant, seed, out) for seed in study.seeds}
+        seeds = [seed for seed in study.seeds if is_done(out, runs[seed])]
+        if not seeds:
+            continue
+        folders = [runs[seed][1][0].folder for seed in seeds]
+        every = [read_cards(folder) for folder in folders]
+        keys = [key for key in every[0] if key.startswith("tokenizer/")]
+        seconds = [Record(out, step.name).seconds for seed in seeds for step, _ in runs[seed]]
+        found.append(
+            Outcome(
+                variant.name,
+                variant.choices,
+                seeds,
+                {key: over_seeds([cards[key] for cards in every]) for key in keys},
+                [str(cards[keys[0]]["weights"]["tokenizer"]) for cards in every],
+                sum(seconds) / len(seeds),
+                str(folders[0].relative_to(out)),
+            )
+        )
+    return found
+
+
+def write_outcomes(study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str], out: Path) -> None:
+    """`study.json`: the study, what came out, what failed, and versions."""
+    content = {"study": asdict(study), "outcomes": [asdict(one) for one in outcomes], "failed": dict(failed)}
+    write_json(out / "study.json", {**content, "versions": versions()})
+
+
+def read_outcomes(folder: Path) -> tuple[Study, list[Outcome], dict[str, str]]:
+    """What `write_outcomes` wrote."""
+    content: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    return Study(**content["study"]), [Outcome(**one) for one in content["outcomes"]], content["failed"]
+
+
+def rows(study: Study, outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """Heading and cells of the table: what was chosen on every axis, and the scores."""
+    reference = next((one for one in outcomes if one.name == REFERENCE), None)
+    head = [*study.axes, "PSNR", "95 %", "to reference", "SSIM", "error low / mid / high", "codes", "minutes"]
+    found = []
+    for one in outcomes:
+        psnr = one.cards["tokenizer/psnr"]
+        low, high = psnr["interval"] or (math.nan, math.nan)
+        difference = ""
+        if reference is not None and one is not reference:
+            difference = f"{one.value('tokenizer/psnr') - reference.value('tokenizer/psnr'):+.2f}"
+        found.append(
+            [
+                *one.choices.values(),
+                f"{psnr['value']:.2f}",
+                f"{low:.2f} to {high:.2f}" if psnr["interval"] else "",
+                difference,
+                f"{one.value('tokenizer/ssim'):.3f}",
+                " / ".join(f"{one.value(key):.4f}" for key in ERRORS),
+                f"{100 * one.value('tokenizer/codebook_usage'):.0f} %",
+                f"{one.seconds / 60:.1f}",
+            ]
+        )
+    return head, found
+
+
+def explained(study: Study, outcomes: Sequence[Outcome]) -> str:
+    """What the numbers of the table are, in words."""
+    images = study.evaluation.get("images", 256)
+    source = ", ".join(study.evaluation.get("shards", [])) or "held-out scenes"
+    seeds = {len(one.seeds) for one in outcomes}
+    over = (
+        "Intervals are over these images: another seed of the training may differ by more."
+        if seeds <= {1}
+        else f"Means and intervals over {' or '.join(map(str, sorted(seeds)))} seeds."
+    )
+    return (
+        f"{study.steps} steps each; PSNR in dB and SSIM of {images} images ({source}), the same for all. {over} "
+        "Error: of the x0 seen in one step from x_t at low, mid and high noise, with the tokens visible there. "
+        "Codes: share in use."
+    )
+
+
+def markdown(study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
+    """The table as Markdown whose columns also align as plain text."""
+    table = findings.Table(*rows(study, outcomes), names=len(study.axes))
+    lines = [f"# {study.title}", "", *findings.aligned(table), "", *wrap(explained(study, outcomes), 110)]
+    lines += [f"\nFailed: {run}: {why}" for run, why in failed.items()]
+    return "\n".join(lines) + "\n"

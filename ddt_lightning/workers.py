@@ -1,0 +1,90 @@
+"""Run one function over many tasks, in this process or in several, results in the order of the tasks.
+
+On a CPU, P processes with one thread each beat one process with P threads for networks of this size. Workers come from
+a fork server, which imports what they need (torch, the package) once; they stay for later calls and keep what they
+loaded, such as a pipeline.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any
+
+from tqdm import tqdm
+
+POOLS: dict[int, ProcessPoolExecutor] = {}
+"""The pools of this process, by their number of workers: later calls find the workers with what they loaded."""
+
+
+def pool(processes: int, first: Callable[..., Any]) -> ProcessPoolExecutor:
+    """The worker processes, each with its share of the cores; they start with their first task.
+
+    Args:
+        processes: how many.
+        first: a function they will run: a new pool's fork server imports its module, so that no worker has to.
+    """
+    if processes not in POOLS:
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload([first.__module__])
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        POOLS[processes] = ProcessPoolExecutor(processes, mp_context=context, initializer=begin, initargs=(threads,))
+    return POOLS[processes]
+
+
+def begin(threads: int) -> None:
+    """What a worker does first: take its share of the cores, leave Ctrl-C to its caller, and end with it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def follow() -> None:
+    """End this process when its caller is gone, however that was killed."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
+
+
+def run_tasks(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], processes: int, label: str
+) -> Iterator[Any]:
+    """Yield the result of ``function(*task)`` for every task, in order, with a progress bar on a terminal.
+
+    Args:
+        function: a module's function; its arguments and result can be pickled.
+        tasks: its arguments, one tuple per call.
+        processes: how many processes; 1 runs here, with torch's own threads.
+        label: what the progress bar says.
+
+    Raises:
+        Exception: whatever the function raises, after the tasks that had not started were dropped.
+    """
+    bar = tqdm(total=len(tasks), desc=label, disable=not sys.stderr.isatty())
+    if processes == 1:
+        for task in tasks:
+            yield function(*task)
+            bar.update()
+    else:
+        waiting: list[Future[Any]] = [pool(processes, function).submit(function, *task) for task in tasks]
+        try:
+            for future in waiting:
+                yield future.result()
+                bar.update()
+        except BaseException:
+            workers = pool(processes, function)
+            running = list((workers._processes or {}).values())
+            workers.shutdown(wait=False, cancel_futures=True)
+            for process in running:  # or the interpreter would wait for the batches they are at
+                process.terminate()
+            del POOLS[processes]
+            raise
+    bar.close()

@@ -1,0 +1,135 @@
+"""`ddt data`: the embedded world's shards, and looking through any shards."""
+
+import json
+import os
+
+import pytest
+
+from ddt_lightning.cli import main
+from ddt_lightning.commands.data import check, scenes, stats
+from ddt_lightning.scenes.language import parse_caption
+from ddt_lightning.scenes.render import Scene, render
+from ddt_lightning.scenes.suite import held_out, suite
+from ddt_lightning.shards.images import ImageShards, read_images
+from ddt_lightning.shards.read import read_shard
+from ddt_lightning.shards.write import write_shards
+
+DATA = os.environ.get("DDT_DATA", "")
+SIZES = {"images": 18, "edits": 10, "questions": 9, "text": 8, "val": 3, "side": 32, "per_shard": 100, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    out = tmp_path_factory.mktemp("world") / "shards"
+    scenes(str(out), **SIZES)
+    return out
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_every_kind_has_shards_for_training_and_validation(world):
+    kinds = ("edits", "images", "questions", "text")
+    expected = [f"{k}-train-{i:06d}.tar" for k in kinds for i in range(8)] + [f"{k}-val-000000.tar" for k in kinds]
+    assert sorted(contents(world)) == sorted([*expected, "prompts.jsonl"])
+    assert [json.loads(line) for line in (world / "prompts.jsonl").read_text().splitlines()] == suite()
+
+
+def test_images_are_their_scenes_and_captions_name_them(world):
+    found = list(read_images([str(world / "images-train-*.tar")]))
+    assert len({sample.key for sample in found}) == 18
+    for sample in found:
+        scene = Scene.from_dict(sample.data["scene"])
+        assert (sample.images[0] == render(scene, 32)).all() and not held_out(scene)
+        assert sample.texts[0] == sample.data["caption"] and set(sample.texts) == set(sample.data["captions"])
+        for text in sample.texts:
+            assert sum(count for *_, count in parse_caption(text)) == len(scene.shapes)
+
+
+def test_edits_and_questions_hold_what_training_needs(world):
+    edits = list(read_images([str(world / "edits-*.tar")]))
+    assert len(edits) == 13
+    for sample in edits:
+        for image, name in zip(sample.images, ("source", "target"), strict=True):
+            assert (image == render(Scene.from_dict(sample.data[name]), 32)).all()
+        assert len(sample.texts) == 1
+    asked = list(read_images([str(world / "questions-*.tar")]))
+    assert len(asked) == 12 and all(len(sample.questions) == 1 for sample in asked)
+    lines = [record["txt"] for record in read_shard(str(world / "text-train-000000.tar"), {})]
+    assert len(lines) == 1 and lines[0].decode().strip()
+
+
+def test_the_world_trains_a_tokenizer(world):
+    data = ImageShards([str(world / "images-train-*.tar")], [str(world / "images-val-*.tar")], image_size=32, workers=0)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["image"].shape == (32, 3, 32, 32)
+    assert [len(batch["image"]) for batch in data.val_dataloader()] == [3]
+
+
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(world, tmp_path):
+    scenes(str(tmp_path / "again"), **{**SIZES, "workers": 2})
+    assert contents(tmp_path / "again") == contents(world)
+    scenes(str(tmp_path / "other"), **{**SIZES, "seed": 1})
+    assert contents(tmp_path / "other") != contents(world)
+
+
+def test_fewer_shards_replace_more(tmp_path):
+    small = {**SIZES, "edits": 0, "questions": 0, "text": 0, "val": 0}
+    scenes(str(tmp_path), **{**small, "per_shard": 1})
+    assert len(list(tmp_path.glob("*.tar"))) == 18
+    (tmp_path / "mine-000000.tar").write_bytes(b"")
+    scenes(str(tmp_path), **small)
+    shards = [f"images-train-{i:06d}.tar" for i in range(8)]
+    assert sorted(contents(tmp_path)) == [*shards, "mine-000000.tar", "prompts.jsonl"]
+
+
+@pytest.mark.parametrize("option", ["images", "val", "side", "per_shard", "workers"])
+def test_options_out_of_range_are_named(tmp_path, option):
+    with pytest.raises(ValueError, match=rf"`--{option}` \(-1\)"):
+        scenes(str(tmp_path / "x"), **{**SIZES, option: -1})
+    assert not (tmp_path / "x").exists()
+
+
+def test_check_passes_the_embedded_world(world, capsys):
+    check([str(world / "*.tar")])
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith("57 samples, 59 images") and out[-1].endswith(" 0 bad")
+
+
+def test_check_names_what_is_bad(world, tmp_path, capsys):
+    records = list(read_shard(str(world / "images-train-000000.tar"), {}))
+    good = [{key: value for key, value in one.items() if key != "__url__"} for one in records]
+    bad = [
+        *good,
+        {**good[0], "__key__": "broken", "png": b"no image"},
+        {"__key__": "lonely", "png": good[0]["png"], "txt": "no json"},
+    ]
+    (url,) = write_shards(tmp_path, "bad", bad, 100)
+    with pytest.raises(ValueError, match=r"2 samples or shards cannot be used, the first is bad-000000\.tar:"):
+        check([str(url)])
+    out = capsys.readouterr().out
+    assert "bad-000000.tar:broken: UnidentifiedImageError" in out
+    assert "bad-000000.tar:lonely: lacks json, which most samples have" in out
+
+
+def test_stats_count(world, capsys):
+    stats([str(world / "images-train-*.tar")])
+    out = capsys.readouterr().out
+    assert "samples  18, 0 bad" in out and "18 x json png txt" in out and "18 x 32x32" in out
+
+
+def test_the_command_line_makes_shards(tmp_path, capsys):
+    arguments = [f"--{name}={value}" for name, value in {**SIZES, "edits": 0, "questions": 0, "text": 0}.items()]
+    main(["data", "scenes", "--out", str(tmp_path / "shards"), *arguments])
+    assert len(list((tmp_path / "shards").glob("*.tar"))) == 9
+    assert capsys.readouterr().out.startswith("9 shards in")
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "scenes", "--out", str(tmp_path / "shards"), "--images=-1"])
+    assert stop.value.code == 1 and "`--images` (-1)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir(DATA), reason="DDT_DATA (real shards) is not set")
+def test_check_reads_real_shards(capsys):
+    check(["${DDT_DATA}/vqa/vqav2coco-val-000000.tar", "${DDT_DATA}/edit/aurora-val-000000.tar"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("86 samples, 137 images")

@@ -1,0 +1,82 @@
+"""Steps as processes: a stopped plan stops what it runs, and lets it save what it has."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddt_lightning.plans import recipes
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def stop(number, frame):
+    time.sleep(0.3)
+    (folder / "saved").write_text("all of it")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, stop)
+(folder / "started").touch()
+time.sleep(60)
+"""
+CALLER = """
+import pathlib, sys
+from ddt_lightning.plans.process import run_step\nfrom ddt_lightning.plans.step import Record, Step
+folder = pathlib.Path(sys.argv[1])
+step = Step("s", "wait", [["waiting_child", str(folder)]], 1, folder / "s")
+run_step(step, Record(folder, "s"), folder / "logs" / "s.log")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_caller_stops_its_command(number, tmp_path):
+    (tmp_path / "waiting_child.py").write_text(CHILD)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    until(lambda: (tmp_path / "started").exists() and (tmp_path / "steps" / "s.json").exists())
+    caller.send_signal(number)
+    caller.communicate()
+    if number != signal.SIGKILL:
+        assert (tmp_path / "saved").exists()  # it was waited for
+    until(lambda: (tmp_path / "saved").exists() and (tmp_path / "saved").read_text() == "all of it")
+    known = json.loads((tmp_path / "steps" / "s.json").read_text())
+    assert not known["done"] and known["seconds"] > 0
+
+
+def until(happened) -> None:
+    for _ in range(3000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize(
+    ("flags", "faster", "expected"),
+    [
+        (
+            {"avx512_bf16"},
+            torch.bfloat16,
+            ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"],
+        ),
+        ({"avx512_bf16"}, torch.float32, []),
+        ({"avx2"}, torch.bfloat16, []),
+    ],
+)
+def test_bf16_only_where_it_is_measured_to_be_faster(monkeypatch, flags, faster, expected):
+    def product(a, b):
+        time.sleep(0.0005 if a.dtype == faster else 0.003)
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(recipes, "processor_flags", lambda: flags)
+    recipes.bf16_pays.cache_clear()
+    try:
+        assert recipes.mixed_precision() == expected
+    finally:
+        recipes.bf16_pays.cache_clear()

@@ -1,0 +1,179 @@
+"""Tokenizers against each other on the smallest real runs: everything equal but the ids, and the same questions."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from ddt_lightning.cli import main
+from ddt_lightning.metrics.cards import read_cards
+from ddt_lightning.plans import chains
+from ddt_lightning.studies import against as study_of
+from ddt_lightning.studies.against import AgainstStudy, check_bits, collect, encodings, plan
+from tests.inprocess import TINY_LM, run_here
+from tests.tiny import tiny_tokenizer
+
+ROOT = Path(__file__).parents[2]
+TAGS = {"single object", "two object", "counting", "colors", "position", "color attr"}
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def write(folder: Path, **changed) -> str:
+    data = {"data": {"packing": False, "val_samples": 8}}
+    scoring = {"processes": 1, "steps": 1}
+    study = {
+        "title": "small",
+        "configs": TINY_LM,
+        "steps": 2,
+        "tokenizers": {"a": f"{folder}/a", "b": f"{folder}/b"},
+        "shards": f"{folder}/shards",
+        "settings": {"data": {"text_vocab_size": 400, **data["data"]}},
+        "instruct": {"configs": ["stages/instruct.yaml", TINY_LM[1]], "steps": 2, "settings": data},
+        "coding": {"processes": 1},
+        "drawing": {"images": 1, "prompts": 2, **scoring},
+        "editing": {"edits": 4, **scoring},
+        "distance": {"images": 70, **scoring},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study | changed, sort_keys=False))
+    return str(folder / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder, cwd = tmp_path_factory.mktemp("study"), Path.cwd()
+    for seed, name in enumerate("ab"):
+        tiny_tokenizer(seed=seed).save_pretrained(folder / name / "release" / "tokenizer")
+    sizes = ["--images=16", "--edits=12", "--questions=12", "--text=12", "--val=8", "--side=16", "--workers=1"]
+    os.chdir(ROOT)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chains, "running", run_here)
+            main(["data", "scenes", "--out", str(folder / "shards"), *sizes])
+            main(["study", "against", "--config", write(folder), "--out", str(folder / "out")])
+    finally:
+        os.chdir(cwd)
+    return folder
+
+
+def test_runs_differ_in_their_ids_alone(done):
+    out = done / "out"
+    for stage in ("pretrain", "instruct"):
+        texts = [(out / "runs" / name / "seed-0" / stage / "config.yaml").read_text() for name in "ab"]
+        if stage == "pretrain":  # rows start from the tokenizer's own codes
+            codebooks = [yaml.safe_load(text)["model"]["codebook"] for text in texts]
+            assert [Path(folder).name for folder in codebooks] == ["a", "b"]
+            texts = [text.replace(folder, "C") for text, folder in zip(texts, codebooks, strict=True)]
+        assert texts[0].replace(f"{out}/tokens/a", "T").replace(f"{out}/runs/a", "R") == texts[1].replace(
+            f"{out}/tokens/b", "T"
+        ).replace(f"{out}/runs/b", "R")
+    marks = [json.loads((out / "tokens" / name / "tokens.json").read_text())["tokenizer"] for name in "ab"]
+    assert marks == [tiny_tokenizer(seed=seed).fingerprint() for seed in (0, 1)] and marks[0] != marks[1]
+    asked = []
+    for name in "ab":
+        run = out / "runs" / name / "seed-0"
+        prompts = [item["prompt"] for item in json.loads((run / "eval-t2i/samples/t2i.json").read_text())]
+        edits = [item["instruction"] for item in json.loads((run / "eval-edit/samples/edit.json").read_text())]
+        asked.append([prompts, edits])
+    assert asked[0] == asked[1] and len(asked[0][0]) == 12
+
+
+def test_the_table_is_side_by_side(done):
+    out = done / "out"
+    scores = collect(AgainstStudy.read(str(done / "study.yaml"), {}), out)
+    assert {key.removeprefix("drawing: ") for key in scores if key.startswith("drawing")} == TAGS | {
+        "overall",
+        "colour and layout",
+    }
+    assert "editing: all kinds" in scores
+    for name in "ab":
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-t2i")
+        assert scores["drawing: counting"][name] == {0: cards["t2i/shapes_geneval/counting"]["value"]}
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-edit")
+        assert scores["editing: all kinds"][name] == {0: cards["edit/exact_match"]["value"]}
+        assert scores["best possible: editing"][name] == {0: cards["edit/ceiling_tokenizer"]["value"]}
+        assert scores["off by: what edits were to keep"][name] == {0: cards["edit/kept_l1"]["value"]}
+        (key,) = (key for key in scores if key.startswith("distance: FD"))
+        cards = read_cards(out / "runs" / name / "seed-0" / "eval-distance")
+        assert scores[key][name] == {0: cards[key.replace("distance: ", "t2i/")]["value"]}
+    content = json.loads((out / "findings.json").read_text())
+    assert content["numbers"]["bits"]["a"] == content["numbers"]["bits"]["b"] == pytest.approx(6 * 4.585, rel=1e-3)
+    assert content["tables"][0]["head"][:5] == ["score", "a", "95 %", "b", "95 %"]
+    with Image.open(out / "draw.png") as drawn, Image.open(out / "edit.png") as edited:
+        assert drawn.height > 12 * 112 and edited.width > drawn.width  # prompts by tokenizer; source and target beside
+    assert (out / "study.png").is_file()
+
+
+def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done, monkeypatch):
+    started = []
+    monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
+    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    out = done / "out"
+    assert chains.run_all([*encodings(study, out), *plan(study, out)], out) == {} and started == []
+    swapped = replace(study, tokenizers={"a": study.tokenizers["b"], "b": study.tokenizers["b"]})
+    changed = [chains.is_done(out, run.steps) for run in (*encodings(swapped, out), *plan(swapped, out))]
+    assert changed == [False, True, False, True]
+
+
+def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
+    study, out = AgainstStudy.read(str(done / "study.yaml"), {}), done / "out"
+    weights = tmp_path / "renderer" / "release" / "renderer" / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="--renderer"):
+        plan(replace(study, renderers={"a": f"{tmp_path}/renderer"}), out)
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"1")
+    marks = []
+    for named in ({}, {"a": f"{tmp_path}/renderer"}, {"a": f"{tmp_path}/renderer"}):
+        runs = plan(replace(study, renderers=named), out)
+        marks.append([mark for run in runs for _, mark in run.steps])
+        words = [step.commands[0] for run in runs for step, _ in run.steps]
+        assert ["--renderer" in words[n] for n in range(10)] == [bool(named) and 2 <= n < 5 for n in range(10)]
+        weights.write_bytes(b"other weights")
+    again = [[one != other for one, other in zip(marks[0], changed, strict=True)] for changed in marks[1:]]
+    assert again == [[2 <= n < 5 for n in range(10)]] * 2 and marks[1] != marks[2]
+
+
+def test_unequal_bits_are_refused(done):
+    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    facts = done / "out" / "tokens" / "b" / "tokens.json"
+    before = facts.read_text()
+    facts.write_text(before.replace('"codebook_size": 24', '"codebook_size": 96'))
+    try:
+        with pytest.raises(ValueError, match=r"`tokenizers\.b` spends 40 bits on an image, the first one 28"):
+            check_bits(study, done / "out")
+        assert check_bits(replace(study, bits_tolerance=0.5), done / "out")["b"] > 39
+    finally:
+        facts.write_text(before)
+
+
+def test_report_and_errors(done, tmp_path, capsys):
+    main(["report", str(done / "out")])
+    text = Path(capsys.readouterr().out.strip()).read_text()
+    assert study_of.PLAIN in text and text.count("data:image/png") == 3
+    for changed, message in (
+        ({"tokenizers": {"a": "x"}}, "at least two"),
+        ({"orders": {"c": "raster"}}, "`orders`"),
+        ({"renderers": {"c": "runs/renderer"}}, "`renderers`"),
+        ({"instruct": {"steps": 2}}, "`instruct`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            AgainstStudy.read(write(tmp_path, **changed), {})
+    study = AgainstStudy.read(write(tmp_path, shards=f"{done}/shards"), {})
+    with pytest.raises(FileNotFoundError, match="tokenizer"):
+        encodings(study, tmp_path / "out")
+
+
+def test_the_shipped_study_is_made_of_runs(done, tmp_path):
+    study = AgainstStudy.read("stages/study-against.yaml", {"shards": f"{done}/shards"})
+    assert set(study.renderers) < set(study.tokenizers)
+    study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
+    for run in (*encodings(study, tmp_path), *plan(study, tmp_path)):
+        for step, _ in run.steps:
+            chains.check(step, run.name)
