@@ -26,7 +26,7 @@ class Snapshots(pl.Callback):
         self.steps = set(steps)
         self.last = 0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - the batch is of no interest
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save after the optimizer step; later batches of the same step, in accumulation, save nothing."""
         step = trainer.global_step
         if step in self.steps and step != self.last:

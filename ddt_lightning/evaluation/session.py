@@ -64,7 +64,7 @@ class Session:
         self,
         predict: Callable[..., list[dict[str, Any]]],
         items: Sequence[Any],
-        *extra: Any,  # noqa: ANN401 - whatever the function takes
+        *extra: Any,
     ) -> list[dict[str, Any]]:
         """The results of a function of `predictions` for all items, a batch at a time; it gets `extra` behind them."""
         starts = range(0, len(items), self.size)

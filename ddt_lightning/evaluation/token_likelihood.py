@@ -49,9 +49,9 @@ def tokens(
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from ddt_lightning.shards.documents import has_ids, in_order, load_vocab
     from ddt_lightning.shards.read import Reader, expand
     from ddt_lightning.shards.rows import read_ids
-    from ddt_lightning.shards.tokens import has_ids, in_order, load_vocab
     from ddt_lightning.training.checkpoint import released
 
     disable_progress_bar()

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.shards.documents import DocumentShards, has_both, has_ids
 from ddt_lightning.shards.images import ImageSample
-from ddt_lightning.shards.module import Loader, ShardModule, check_weights, weighted
+from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
-from ddt_lightning.shards.packing import check_row_length, make_rows
+from ddt_lightning.shards.packing import make_rows
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_json
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, read_ids, word
 from ddt_lightning.shards.stream import Example
-from ddt_lightning.shards.tokens import RowDecoder, check_length, has_both, has_ids, load_vocab, text_reader
 from ddt_lightning.vocab import Vocab
 
 Turns = list[dict[str, Any]]
@@ -123,7 +123,7 @@ class ChatDecoder:
         return make_rows(examples, self.vocab.pad, self.row_length)
 
 
-class ChatShards(ShardModule):
+class ChatShards(DocumentShards):
     """Conversations in a reproducible order. A share counts where its shards are given.
 
     Args:
@@ -136,7 +136,6 @@ class ChatShards(ShardModule):
         val_edits: held-out shards of the same kind.
         val_questions: held-out shards of the same kind.
         val_conversations: held-out shards of the same kind.
-        val_text_shards: held-out shards with texts (`KEY.txt`), for the perplexity of text alone.
         weights: `images`, `edits`, `questions` or `conversations` -> a weight for each of its patterns, which then are
             sources of their own with exact shares, e.g. `{conversations: [3, 1]}`; null takes all samples alike.
         draw: share of captions to draw.
@@ -144,18 +143,7 @@ class ChatShards(ShardModule):
         edit: share of edits.
         answer: share of questions.
         converse: share of other conversations.
-        caption_drop: how often what the user wrote is left out where the assistant draws, for guidance.
-        max_length: longest document; longer texts are cut, images never.
-        packing: several documents a row instead of one and padding.
-        row_length: longest row of several documents.
-        batch_size: global batch size in documents, over all processes.
-        lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
-        buffer: raw samples in the shuffle buffer of each sequence of shards.
-        workers: worker processes of each training process.
-        memory_mb: shard sets of at most this size stay in memory after their first reading.
-        resample: draw an epoch's shards with replacement.
-        val_samples: validate on at most so many conversations.
-        seed: of the order and of every draw.
+        **documents: options that `DocumentShards` has and every data module has.
     """
 
     def __init__(
@@ -169,34 +157,16 @@ class ChatShards(ShardModule):
         val_edits: list[str] | None = None,
         val_questions: list[str] | None = None,
         val_conversations: list[str] | None = None,
-        val_text_shards: list[str] | None = None,
         weights: dict[str, list[float]] | None = None,
         draw: float = 0.4,
         describe: float = 0.15,
         edit: float = 0.25,
         answer: float = 0.2,
         converse: float = 0.2,
-        caption_drop: float = 0.1,
-        max_length: int = 256,
-        packing: bool = False,
-        row_length: int = 512,
-        batch_size: int = 64,
-        lanes: int = 4,
-        buffer: int = 2000,
-        workers: int = 1,
-        memory_mb: int = 256,
-        resample: bool = False,
-        val_samples: int = 512,
-        seed: int = 0,
+        **documents: Any,
     ) -> None:
-        super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
-        if not 0 <= caption_drop <= 1:
-            raise ValueError(f"`data.caption_drop` ({caption_drop}) must be between 0 and 1.")
-        if packing:
-            check_row_length(row_length, max_length)
-        self.row_length = row_length if packing else None
-        self.vocab_folder, self.caption_drop, self.max_length = vocab, caption_drop, max_length
-        self.val_text_shards = val_text_shards
+        super().__init__(**documents)
+        self.vocab_folder = vocab
         self.train_shards = {
             "images": images,
             "edits": edits,
@@ -233,13 +203,11 @@ class ChatShards(ShardModule):
         train = {key: weighted(patterns, key, self.weights) for key, patterns in self.train_shards.items() if patterns}
         val = {key: weighted(patterns, key, {}) for key, patterns in self.val_shards.items() if patterns}
         every = [url for parts in (*train.values(), *val.values()) for urls, _ in parts for url in urls]
-        self.vocab = load_vocab(self.vocab_folder, every, "data")
-        check_length(self.max_length, self.vocab.image_tokens)
+        self.set_up_vocab(self.vocab_folder, every, "data")
         if stage == "fit":
             self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
-        if self.val_text_shards is not None:
-            self.text_reader = text_reader(self, self.val_text_shards)
+        self.set_up_texts()
 
     def sources(
         self, found: dict[str, list[tuple[list[str], Fraction]]], options: list[str], *, train: bool
@@ -262,12 +230,7 @@ class ChatShards(ShardModule):
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Held-out batches of this process in the same shares; then those of text alone, as in pretraining."""
-        loaders: list[Loader] = []
-        if self.val_readers:
-            decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
-            loaders.append(self.val_loader(self.val_readers, self.val_slots, decoder))
-        if self.val_text_shards is not None:
-            self.text_loader = len(loaders)
-            rows = RowDecoder(self.vocab, self.max_length, 0.0, Columns(), 0, self.row_length)
-            loaders.append(self.val_loader([self.text_reader], [Slot(0, 1.0, "text_only")], rows))
-        return loaders[0] if len(loaders) == 1 else loaders
+        if not self.val_readers:
+            return self.with_texts(None)
+        decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
+        return self.with_texts(self.val_loader(self.val_readers, self.val_slots, decoder))

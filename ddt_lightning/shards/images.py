@@ -164,13 +164,8 @@ class ImageShards(ShardModule):
         image_size: side of the images; others are scaled by their shorter side and cut.
         augment: random flip and crop of training images.
         batch_size: global batch size, over all processes.
-        lanes: into how many lanes the training order is dealt; a multiple of the number of processes.
         buffer: raw samples in the shuffle buffer of each sequence of shards.
-        workers: worker processes of each training process.
-        memory_mb: shard sets of at most this size stay in memory after their first reading.
-        resample: draw an epoch's shards with replacement.
-        val_samples: validate on at most so many images.
-        seed: of the order and of every draw.
+        **order: options of every data module, see `ShardModule`.
     """
 
     def __init__(
@@ -181,20 +176,15 @@ class ImageShards(ShardModule):
         image_size: int = 64,
         augment: Augment = "none",
         batch_size: int = 32,
-        lanes: int = 4,
         buffer: int = 1000,
-        workers: int = 1,
-        memory_mb: int = 256,
-        resample: bool = False,
-        val_samples: int = 512,
-        seed: int = 0,
+        **order: Any,
     ) -> None:
-        super().__init__(batch_size, lanes, buffer, workers, memory_mb, resample, val_samples, seed)
+        super().__init__(batch_size=batch_size, buffer=buffer, **order)
         if image_size < 1:
             raise ValueError(f"`data.image_size` ({image_size}) must be at least 1.")
         self.shards, self.val_shards = shards, val_shards
         self.val_decoder = ImageDecoder(image_size, columns or Columns())
-        self.decoder = ImageDecoder(image_size, columns or Columns(), augment, seed)
+        self.decoder = ImageDecoder(image_size, columns or Columns(), augment, self.seed)
 
     def setup(self, stage: str) -> None:
         """Find and check the shards.

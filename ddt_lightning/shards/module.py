@@ -1,4 +1,4 @@
-"""What the three data modules share: ranks, start of a resumed run, workers, and the report of skipped samples."""
+"""The base of the data modules: ranks, the start of a resumed run, workers, and the report of skipped samples."""
 
 import logging
 import os
@@ -107,14 +107,14 @@ class ShardModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        batch_size: int,
-        lanes: int,
-        buffer: int,
-        workers: int,
-        memory_mb: int,
-        resample: bool,
-        val_samples: int,
-        seed: int,
+        batch_size: int = 64,
+        lanes: int = 4,
+        buffer: int = 2000,
+        workers: int = 1,
+        memory_mb: int = 256,
+        resample: bool = False,
+        val_samples: int = 512,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         limits = {"batch_size": (batch_size, 1), "lanes": (lanes, 1), "buffer": (buffer, 1), "workers": (workers, 0)}

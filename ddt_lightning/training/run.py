@@ -80,7 +80,7 @@ class StageCLI(LightningCLI):
             },
         )
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401 - the signature of LightningCLI
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose errors take one line."""
         parser = StageParser(**kwargs)
         parser.add_argument(
@@ -115,7 +115,7 @@ class StageCLI(LightningCLI):
         """Parse what was given, leaving `sys.argv` to the launcher of the other processes."""
         self.config = parser.parse_args(join_words(parser, args))
 
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with a csv log in the run folder and a progress bar on terminals only, unless configured."""
         if self.config.trainer.logger is None:
             kwargs["logger"] = CSVLogger(self.config.run_dir, name="", version="", flush_logs_every_n_steps=50)

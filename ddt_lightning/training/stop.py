@@ -49,7 +49,7 @@ class StopOnSignal(pl.Callback):
         for number in SIGNALS:
             signal.signal(number, self.note)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:  # noqa: ANN401 - the batch is of no interest
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Agree; when any process was told to stop, save and leave."""
         if self.late and not self.noted:
             self.noted = signal.SIGUSR1

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from ddt_lightning.shards.documents import RowDecoder, in_order, load_vocab
 from ddt_lightning.shards.permute import marked, permutation
-from ddt_lightning.shards.tokens import RowDecoder, in_order, load_vocab
 from ddt_lightning.vocab import Vocab, train_text_tokenizer
 from tests.inprocess import token_shards
 
