@@ -91,9 +91,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(f.relative_to(PACKAGE)) for f in FILES])
-def test_file_keeps_the_rule(file, request):
-    if file.name == "report.py":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="the report still imports the figures of studies"))
+def test_file_keeps_the_rule(file):
     assert violations(part_of(file), file.read_text()) == []
 
 

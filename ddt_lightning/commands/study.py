@@ -24,7 +24,7 @@ def schedule(
     The same call goes on where it was stopped; a run that is done with the same settings is not run again.
 
     Args:
-        out: folder for study.md, study.json, study.png, pictures.png and the runs.
+        out: folder for study.md, findings.json, study.png, pictures.png and the runs.
         config: the study, a YAML file; any settings of `ddt-fit tokenizer` can be its axes.
         configs: `ddt-fit` YAML files that every run starts from, instead of the study's.
         axes: which axes to use; the others stay as the configs have them.
@@ -39,6 +39,7 @@ def schedule(
         RuntimeError: runs failed; the others are done and shown.
     """
     from ddt_lightning.studies import schedule, schedule_figures, schedule_table
+    from ddt_lightning.studies.base import conclude
 
     def listed(words: list[str] | str | None) -> list[str] | None:
         return [words] if isinstance(words, str) else words
@@ -53,15 +54,10 @@ def schedule(
     folder = Path(out)
     failed = schedule.run_all(study, variants, folder)
     outcomes = schedule_table.collect(study, folder)
-    schedule_table.write_outcomes(study, outcomes, failed, folder)
-    text = schedule_table.markdown(study, outcomes, failed)
-    (folder / "study.md").write_text(text, encoding="utf-8")
     if outcomes:
         schedule_figures.chart(study, outcomes, folder / "study.png")
         schedule_figures.pictures(study, outcomes, folder)
-    print(f"\n{text}\nEverything is in {out}; `ddt report {out}` makes a page of it.")
-    if failed:
-        raise RuntimeError(f"{len(failed)} runs failed ({', '.join(failed)}); their output is in {out}/logs.")
+    conclude(schedule_table.findings(study, outcomes, failed), folder)
 
 
 def encoder(
@@ -147,7 +143,7 @@ def progressive(
 
     Args:
         models: model folders, or runs of a tokenizer, each as FOLDER or NAME=FOLDER.
-        out: folder for progressive.json, progressive*.png and progressive.gif.
+        out: folder for study.md, findings.json, progressive*.png and progressive.gif.
         shards: image shards to take images from; held-out scenes if not given.
         prompts: a prompt, or a .txt or .jsonl file of them: follow what the first model with a language model draws for
             them instead of images; the other models encode these drawings. Pictures only.
@@ -164,6 +160,7 @@ def progressive(
     from ddt_lightning.inputs import positive, read_prompts
     from ddt_lightning.studies import progressive as study
     from ddt_lightning.studies import progressive_figures
+    from ddt_lightning.studies.base import conclude
     from ddt_lightning.studies.side_by_side import open_models, originals
 
     plan = study.Plan(points, shown, seed, batch, lpips, drawing)
@@ -185,13 +182,7 @@ def progressive(
     results = [study.follow(one, truth, drawn if one.draws else None, not asked, plan, folder) for one in opened]
     outcomes, arrays = [one for one, _ in results], [found for _, found in results]
     drawings = progressive_figures.figures(outcomes, arrays, truth, folder)
-    study.write_progress(outcomes, plan, source, len(truth), drawings, folder)
-    for one in outcomes:
-        if one.falls is not None:
-            ends = [f"{one.psnr[at]['value']:.2f} dB from the first {one.counts[at]}" for at in (0, -1)]
-            falls = f"the error falls in {100 * one.falls['value']:.0f} % of the steps"
-            print(f"{one.name}: {', '.join(ends)} of {one.tokens} tokens; {falls}")
-    print(f"Everything is in {out}; `ddt report {out}` makes a page of it.")
+    conclude(study.findings(outcomes, plan, source, len(truth), drawings), folder)
 
 
 def interpolate(
@@ -213,7 +204,7 @@ def interpolate(
 
     Args:
         models: model folders, or runs of a tokenizer, each as FOLDER or NAME=FOLDER.
-        out: folder for interpolation.json and interpolation*.png.
+        out: folder for study.md, findings.json and interpolation*.png.
         shards: image shards to take images from; held-out scenes if not given.
         pairs: how many pairs of images, each image in one pair.
         shares: of the tokens to replace; eighths and quarters if not given.
@@ -226,6 +217,7 @@ def interpolate(
     from ddt_lightning.inputs import positive
     from ddt_lightning.studies import interpolation as study
     from ddt_lightning.studies import interpolation_figures
+    from ddt_lightning.studies.base import conclude
     from ddt_lightning.studies.side_by_side import open_models, originals
 
     plan = study.Plan(shares or [0.125, 0.25, 0.5, 0.75, 0.875], shown, seed, batch, decoding)
@@ -241,8 +233,4 @@ def interpolate(
     outcomes, arrays = [one for one, _ in results], [found for _, found in results]
     drawings = interpolation_figures.figures(outcomes, arrays, plan.shares, folder)
     source = f"images of {', '.join(patterns)}" if patterns else "held-out scenes"
-    study.write_mixing(outcomes, plan, source, len(images), drawings, folder)
-    for one in outcomes:
-        told = ", ".join("-" if score is None else f"{score['value']:.2f}" for score in one.spread)
-        print(f"{one.name}: spread of the change {told} at shares {', '.join(map(str, plan.shares))}")
-    print(f"Everything is in {out}; `ddt report {out}` makes a page of it.")
+    conclude(study.findings(outcomes, plan, source, len(images), drawings), folder)

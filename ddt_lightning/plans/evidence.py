@@ -60,7 +60,7 @@ def of_photos(name: str, vqgan: tuple[str, ...], var: tuple[str, ...], seconds: 
 
 DEMO = demo.MODES["default"].folder
 SHOWN = 4
-RESULTS = {"progressive": "progressive.json", "interpolate": "interpolation.json", "encoder": "encoder.json"}
+RESULTS = {"encoder": "encoder.json"}
 NETS = "{patch: 2, channels: [64, 112], layers: 1}"  # of 32 pixels: down to the 8 x 8 of the YAML's 64 pixels
 GROUNDS = {
     "scenes": Ground(

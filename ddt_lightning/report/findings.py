@@ -1,12 +1,13 @@
-"""What a study of language models found: tables, pictures and a plain sentence, as JSON, Markdown and HTML.
+"""The outcome of a study, of whatever kind: tables, pictures, numbers and a plain sentence.
 
-In: numbers over seeds. Out, in the folder of the study: `findings.json` (all), `study.md`, and a section of the report.
-Intervals are Student's 95 % over seeds: they say how far another seed may lie, and need at least two.
+Every study writes its outcome as `findings.json` and as `study.md` into its folder, beside the pictures; the report
+shows it from there and knows nothing of the studies. The interval of a mean over seeds is Student's at 95 %: it says
+how far the mean of other seeds may lie.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from html import escape
 from pathlib import Path
 from textwrap import wrap
@@ -17,6 +18,7 @@ from ddt_lightning.metrics.cards import versions
 from ddt_lightning.metrics.intervals import over_seeds, paired
 from ddt_lightning.report import page
 
+FILE = "findings.json"
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
 """{score: {name of what is compared: {seed: value}}}"""
 
@@ -43,14 +45,14 @@ class Findings:
     """The outcome of a study.
 
     Args:
-        kind: which study.
+        kind: name of the study, as in `ddt study KIND`.
         title: its heading.
         plain: one sentence for someone who has not seen the project before: what is compared, and why one would.
-        explained: what the numbers are.
+        explained: what the numbers of the tables are.
         tables: what was found.
-        pictures: PNG files of the study's folder, and what each shows.
-        numbers: everything behind the tables, for other programs.
-        failed: what went wrong, by run.
+        pictures: {file: caption} of PNG images and GIF animations in the study's folder, in the order of the report.
+        numbers: everything behind the tables, for other programs, as JSON.
+        failed: {run: last line of its error}.
     """
 
     kind: str
@@ -108,26 +110,33 @@ def write_findings(found: Findings, out: Path) -> str:
     Returns:
         The text of study.md.
     """
-    write_json(out / "findings.json", {**asdict(found), "versions": versions()})
+    write_json(out / FILE, {**asdict(found), "versions": versions()})
     text = markdown(found)
     write_text(out / "study.md", text)
     return text
 
 
+def read_findings(folder: Path) -> Findings:
+    """The outcome that `write_findings` wrote into a folder."""
+    content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    tables = [Table(**one) for one in content.pop("tables")]
+    return Findings(tables=tables, **{one.name: content[one.name] for one in fields(Findings) if one.name in content})
+
+
 def section(folder: Path) -> str:
-    """The report's part about a study, from its findings.json."""
-    content: dict[str, Any] = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
-    html = f"<h3>{escape(content['title'])}</h3><p>{escape(content['plain'])}</p>"
-    for table in (Table(**one) for one in content["tables"]):
+    """The report's part about a study."""
+    found = read_findings(folder)
+    html = f"<h3>{escape(found.title)}</h3><p>{escape(found.plain)}</p>"
+    for table in found.tables:
         rows = [
             [escape(cell) if n < table.names else f'<td class="n">{escape(cell)}</td>' for n, cell in enumerate(row)]
             for row in table.rows
         ]
         html += f"<p class='small'>{escape(table.title)}</p>" if table.title else ""
         html += page.table(table.head, rows)
-    html += f"<p class='soft small'>{escape(content['explained'])}</p>"
-    for name, caption in content["pictures"].items():
+    html += f"<p class='soft small'>{escape(found.explained)}</p>"
+    for name, caption in found.pictures.items():
         if (folder / name).is_file():
             html += page.figure(page.picture(folder / name, caption), escape(caption))
-    lost = content["failed"].items()
+    lost = found.failed.items()
     return html + "".join(f"<p class='wrong-text'>Failed: {escape(run)}: {escape(why)}</p>" for run, why in lost)

@@ -1,8 +1,8 @@
 """The report of a run: one HTML page without other files, the first thing a stranger opens.
 
 In: a run folder with what is there of `metrics.json`, `eval/*.json` (cards), `eval/samples/*.json` (indexes of sample
-images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), the JSON files of studies
-(`STUDIES`, in the folder or one below), and `distances/MODEL/*.json` (cards). Out: the page. What a run does not have
+images), `STAGE/metrics.csv` and `STAGE/config.yaml` (or those of one stage directly), `findings.json` of studies
+(in the folder or one below), and `distances/MODEL/*.json` (cards). Out: the page. What a run does not have
 is named as missing; samples are those the evaluation chose before it knew anything about them.
 """
 
@@ -18,14 +18,7 @@ from ddt_lightning.report import distances, findings, galleries, page
 from ddt_lightning.report.codebook import CHARTS, health
 from ddt_lightning.report.galleries import read_json
 from ddt_lightning.report.svg import Line, curves, read_curves, steps_chart
-from ddt_lightning.studies import interpolation_figures, progressive_figures, schedule_figures
 
-STUDIES: dict[str, Callable[[Path], str]] = {
-    "progressive.json": progressive_figures.section,
-    "interpolation.json": interpolation_figures.section,
-    "study.json": schedule_figures.section,
-    "findings.json": findings.section,
-}
 DISTANCES = "distances"
 """Folder of the distances of several models, a folder each."""
 STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
@@ -88,7 +81,7 @@ def write_report(run: str | Path, out: str | Path | None = None) -> Path:
     stages = _stages(run)
     # the records of a plan's steps are JSON files with the steps' names, not studies
     places = [run, *sorted(path for path in run.iterdir() if path.is_dir() and path.name != STEPS)]
-    studies = [(show, place) for name, show in STUDIES.items() for place in places if (place / name).is_file()]
+    studies = [(findings.section, place) for place in places if (place / findings.FILE).is_file()]
     studies += [(distances.section, run / DISTANCES)] if (run / DISTANCES).is_dir() else []
     if not metrics and not stages and not studies:
         raise ValueError(

@@ -6,27 +6,30 @@ carry attributes of the whole picture change it everywhere. Source: project page
 Interpolation"; Selftok likewise takes the first part from one image and the rest from the other.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.atomic import write_json
-from ddt_lightning.metrics.cards import Card, card, versions
+from ddt_lightning.metrics.cards import Card, card
 from ddt_lightning.metrics.intervals import bootstrap
 from ddt_lightning.metrics.locality import CELLS, SMALLEST, change_spread
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.plans.cached_arrays import Arrays, measured
+from ddt_lightning.report.findings import Findings, Table
+from ddt_lightning.report.style import percent, spread_of
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.studies.side_by_side import Model, digest, file_name
 
 NAME = "interpolation"
 CUT, BLEND = "pixels, cut", "pixels, blend"
+PLAIN = (
+    "The first tokens of an image A are exchanged for those of an image B: spatial tokens paste regions of B into A, "
+    "tokens that describe the whole picture change all of it."
+)
 
 
 @dataclass(frozen=True)
@@ -182,18 +185,33 @@ def cards(arrays: Arrays) -> dict[str, list[Card | None]]:
     return found
 
 
-def write_mixing(
-    outcomes: Sequence[Mixing], plan: Plan, source: str, pairs: int, figures: list[str], out: Path
-) -> None:
-    """`interpolation.json`: what came out, of which pairs, and the figures made of it."""
-    content = {
-        "source": source, "pairs": pairs, "settings": asdict(plan), "models": [asdict(one) for one in outcomes],
-        "figures": figures, "versions": versions(),
-    }  # fmt: skip
-    write_json(out / f"{NAME}.json", content)
+def cell(score: Card | None, pairs: int) -> str:
+    """A score with its interval, and of how many pairs it is where not of all."""
+    if score is None:
+        return "-"
+    return spread_of(score, 2) + (f" ({score['n']})" if score["n"] < pairs else "")
 
 
-def read_mixing(folder: Path) -> tuple[list[Mixing], dict[str, Any]]:
-    """What `write_mixing` wrote: the models, and everything."""
-    content: dict[str, Any] = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
-    return [Mixing(**one) for one in content["models"]], content
+def findings(outcomes: Sequence[Mixing], plan: Plan, source: str, pairs: int, pictures: dict[str, str]) -> Findings:
+    """The outcome of the study.
+
+    Args:
+        outcomes: of each model, and of the mixes of pixels.
+        plan: what was mixed.
+        source: where the images come from, in words.
+        pairs: how many pairs there are.
+        pictures: {file: caption} of what was drawn.
+    """
+    explained = (
+        f"{pairs} pairs, {source}. Spread: 0 where places come wholly from A or from B ({CUT}), 1 where every place is "
+        f"equally far on the way ({BLEND}); places where A and B agree do not count. ±: 95 %, bootstrap over pairs; in "
+        "brackets: of how many pairs, where others have not left A or have arrived at B."
+    )
+    head = ["of B", *map(percent, plan.shares)]
+    tables = [
+        Table(head, [[one.name, *(cell(score, pairs) for score in getattr(one, key))] for one in outcomes], title=title)
+        for title, key in (("Spread of the change", "spread"), ("Way of the picture from A (0) to B (1)", "moved"))
+    ]
+    numbers = {"source": source, "pairs": pairs, "settings": asdict(plan),
+               "models": [asdict(one) for one in outcomes]}  # fmt: skip
+    return Findings("interpolate", "Exchanging tokens between two images", PLAIN, explained, tables, pictures, numbers)

@@ -1,20 +1,18 @@
-"""Counterfactual interpolation to look at: a sheet of pictures, a chart, and a section of the report.
+"""Pictures of counterfactual interpolation: a sheet of mixed images, and a chart.
 
 In: outcomes and pictures of some models. Out: `interpolation-grid.png` (a block for each pair, a row for each model),
-`interpolation.png` (way and evenness against the share of exchanged tokens), HTML.
+`interpolation.png` (way and evenness against the share of exchanged tokens).
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddt_lightning.metrics.cards import Card
 from ddt_lightning.plans.cached_arrays import Arrays
-from ddt_lightning.report import page
 from ddt_lightning.report.contact_sheet import Row, sheet, stacked
-from ddt_lightning.report.style import COLOURS, DARK, SOFT, percent, spread_of, tidy
-from ddt_lightning.studies.interpolation import BLEND, CUT, NAME, Mixing, read_mixing
+from ddt_lightning.report.style import COLOURS, DARK, SOFT, percent, tidy
+from ddt_lightning.studies.interpolation import BLEND, CUT, NAME, Mixing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,14 +25,17 @@ TEXTS = {
 }
 
 
-def figures(outcomes: Sequence[Mixing], found: Sequence[Arrays], shares: Sequence[float], out: Path) -> list[str]:
-    """Draw the sheet and the chart; the names of the files.
+def figures(outcomes: Sequence[Mixing], found: Sequence[Arrays], shares: Sequence[float], out: Path) -> dict[str, str]:
+    """Draw the sheet and the chart.
 
     Args:
         outcomes: of each model, and of the mixes of pixels.
         found: their arrays, with `pictures`.
         shares: of B's tokens.
         out: folder.
+
+    Returns:
+        {file: caption}.
     """
     blocks = []
     for n in range(len(found[0]["pictures"])):
@@ -46,7 +47,7 @@ def figures(outcomes: Sequence[Mixing], found: Sequence[Arrays], shares: Sequenc
         blocks.append(sheet(rows, titles=titles if n == 0 else None, cell=CELL, label_width=LABEL))
     stacked(blocks).save(out / GRID)
     chart(outcomes, shares, out / CHART)
-    return [GRID, CHART]
+    return TEXTS
 
 
 def note(one: Mixing) -> str:
@@ -95,38 +96,3 @@ def draw_line(axes: "Axes", one: Mixing, key: str, shares: Sequence[float], colo
             axes.plot([x, x], score["interval"], color=colour, linewidth=1.2)
         if score["n"] < most / 2:
             axes.plot([x], [score["value"]], "o", color="white", markeredgecolor=colour, markersize=4.5, zorder=3)
-
-
-def section(folder: Path) -> str:
-    """The report's part about counterfactual interpolation."""
-    outcomes, content = read_mixing(folder)
-    shares = content["settings"]["shares"]
-    html = "<h3>Exchanging tokens between two images</h3>"
-    html += (
-        "<p>The first tokens of an image A are exchanged for those of an image B: spatial tokens paste regions of B "
-        "into A, tokens that describe the whole picture change all of it. "
-        f"<span class='soft'>{content['pairs']} pairs, {escape(content['source'])}.</span></p>"
-    )
-    for name in content["figures"]:
-        html += page.figure(page.picture(folder / name, TEXTS[name]), TEXTS[name])
-    head = ["spread of the change", *(f"{percent(share)} of B" for share in shares)]
-    body = []
-    for title, key in (("", "spread"), ("Way from A to B", "moved")):
-        body += [[title]] if title else []
-        for one in outcomes:
-            cells = (cell(score, content["pairs"]) for score in getattr(one, key))
-            faint = "" if one.tokens else "bound:"
-            body.append([faint + escape(one.name), *(f'<td class="n">{escape(cell)}</td>' for cell in cells)])
-    text = (
-        "Spread: 0 where places come wholly from A or from B (cut), 1 where every place is equally far on the way "
-        "(blend); places where A and B agree do not count. &plusmn;: 95 %, bootstrap over pairs; in brackets: of how "
-        "many pairs, where others have not left A or have arrived at B."
-    )
-    return html + page.table(head, body) + f"<p class='soft small'>{text}</p>"
-
-
-def cell(score: Card | None, pairs: int) -> str:
-    """A score with its interval, and of how many pairs it is where not of all."""
-    if score is None:
-        return "-"
-    return spread_of(score, 2) + (f" ({score['n']})" if score["n"] < pairs else "")

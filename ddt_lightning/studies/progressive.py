@@ -7,7 +7,6 @@ same without tokens? Source: project page of DDT-LLaMA, "Progressively Image Dec
 K/32 tokens each.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.atomic import write_json
 from ddt_lightning.latents.pixels import to_float, to_uint8
-from ddt_lightning.metrics.cards import Card, mean_card, versions
+from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.metrics.reconstruction import psnr, ssim
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.plans.cached_arrays import Arrays, measured
+from ddt_lightning.report.findings import Findings, Table
+from ddt_lightning.report.style import spread_of
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.seeding import normal
 from ddt_lightning.studies.side_by_side import Model, device_of, digest, file_name
@@ -32,6 +32,10 @@ from ddt_lightning.tokens.schedule import visible_mask
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
 NAME = "progressive"
+PLAIN = (
+    "From left to right the decoder is given more of an image's tokens, in their order: watch whether the picture "
+    "comes place by place, or all of it at once and ever more like the original."
+)
 
 
 @dataclass(frozen=True)
@@ -280,18 +284,55 @@ def cards(arrays: Arrays) -> dict[str, Any]:
     return {**found, "falls": mean_card(rising(arrays["psnr"]).tolist(), text) if steps else None}
 
 
-def write_progress(
-    outcomes: Sequence[Progress], plan: Plan, source: str, images: int, figures: Sequence[str], out: Path
-) -> None:
-    """`progressive.json`: what came out, of which images, and the figures made of it."""
-    content = {
-        "source": source, "images": images, "settings": asdict(plan), "models": [asdict(one) for one in outcomes],
-        "figures": list(figures), "versions": versions(),
-    }  # fmt: skip
-    write_json(out / f"{NAME}.json", content)
+def count_at(one: Progress, point: int, points: int) -> int:
+    """The number of first tokens nearest above `point / points` of a model's tokens that was decoded."""
+    return next(count for count in one.counts if count * points >= one.tokens * point)
 
 
-def read_progress(folder: Path) -> tuple[list[Progress], dict[str, Any]]:
-    """What `write_progress` wrote: the models, and everything."""
-    content: dict[str, Any] = json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))
-    return [Progress(**one) for one in content["models"]], content
+def gain(one: Progress, level: float) -> str:
+    """Error without tokens divided by the error with them, at the noise level nearest to `level`."""
+    if not one.times:
+        return ""
+    at = min(range(len(one.times)), key=lambda n: abs(one.times[n] - level))
+    return f"{one.uninformed[at]['value'] / one.informed[at]['value']:.2f}"
+
+
+def score_table(outcomes: Sequence[Progress]) -> Table:
+    """PSNR by share of the tokens, how often it rises, and what tokens are worth at each noise level."""
+    quarters = (1, 2, 3, 4)
+    levels = [part / 4 for part in quarters] if any(one.times for one in outcomes) else []
+    head = ["model", "tokens", *(f"PSNR, first {25 * part} %" for part in quarters), "error falls"]
+    rows = []
+    for one in outcomes:
+        cells = [spread_of(one.psnr[one.counts.index(count_at(one, part, 4))], 1) for part in quarters]
+        falls = spread_of(one.falls, 0, 100, " %") if one.falls else ""
+        rows.append([one.name, str(one.tokens), *cells, falls, *(gain(one, level) for level in levels)])
+    return Table([*head, *(f"gain at t {level:g}" for level in levels)], rows)
+
+
+def findings(outcomes: Sequence[Progress], plan: Plan, source: str, images: int, pictures: dict[str, str]) -> Findings:
+    """The outcome of the study.
+
+    Args:
+        outcomes: of each model.
+        plan: what was decoded.
+        source: where the images come from, in words.
+        images: how many there are.
+        pictures: {file: caption} of what was drawn.
+    """
+    scored = [one for one in outcomes if one.psnr]
+    explained = f"{source}."
+    if scored:
+        explained += (
+            " PSNR in dB; ±: 95 % over images. Error falls: share of the steps to more tokens that bring an image "
+            "closer to its original."
+        )
+    if any(one.times for one in outcomes):
+        explained += (
+            " Gain at t: how much smaller the squared error of the image seen in one step from the true x_t is with "
+            "the tokens visible there than without any; 1 is no gain."
+        )
+    numbers = {"source": source, "images": images, "settings": asdict(plan),
+               "models": [asdict(one) for one in outcomes]}  # fmt: skip
+    tables = [score_table(scored)] if scored else []
+    return Findings(NAME, "Decoding the first tokens", PLAIN, explained, tables, pictures, numbers)

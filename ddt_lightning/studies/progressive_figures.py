@@ -1,12 +1,11 @@
-"""Progressive decoding to look at: grid, animation, charts, and a section of the report.
+"""Pictures of progressive decoding: grid, animation and charts.
 
 In: outcomes and pictures of some models. Out: `progressive-grid.png` (columns: growing numbers of first tokens),
 `progressive.gif` (the same over time), and where the images are a truth `progressive.png` (scores against t) and
-`progressive-noise.png` (from the true x_t without and with tokens); HTML.
+`progressive-noise.png` (from the true x_t without and with tokens).
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,9 @@ from PIL import Image
 from ddt_lightning.images import unstack
 from ddt_lightning.metrics.cards import Card
 from ddt_lightning.plans.cached_arrays import Arrays
-from ddt_lightning.report import page
 from ddt_lightning.report.contact_sheet import Row, sheet, stacked
-from ddt_lightning.report.style import COLOURS, DARK, percent, spread_of, tidy
-from ddt_lightning.studies.progressive import NAME, Progress, first_tokens, read_progress
+from ddt_lightning.report.style import COLOURS, DARK, percent, tidy
+from ddt_lightning.studies.progressive import NAME, Progress, count_at, first_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,14 +34,17 @@ TEXTS = {
 }
 
 
-def figures(outcomes: Sequence[Progress], found: Sequence[Arrays], originals: "Tensor", out: Path) -> list[str]:
-    """Draw everything there is something for; the names of the files.
+def figures(outcomes: Sequence[Progress], found: Sequence[Arrays], originals: "Tensor", out: Path) -> dict[str, str]:
+    """Draw everything there is something for.
 
     Args:
         outcomes: of each model.
         found: the arrays of each model, with `pictures` and perhaps `noisy_pictures`.
         originals: uint8 `[N, 3, H, W]`.
         out: folder.
+
+    Returns:
+        {file: caption}.
     """
     images = unstack(originals[: found[0]["pictures"].shape[0]])
     grid(outcomes, found, images, out / GRID)
@@ -55,17 +56,12 @@ def figures(outcomes: Sequence[Progress], found: Sequence[Arrays], originals: "T
     if any(one.times for one in outcomes):
         noise_grid(outcomes, found, out / NOISE)
         written.append(NOISE)
-    return written
+    return {name: TEXTS[name] for name in written}
 
 
 def picture_at(one: Progress, arrays: Arrays, image: int, point: int, points: int) -> np.ndarray:
     """The picture from the first `point / points` of a model's tokens, rounded up: uint8 `[H, W, 3]`."""
     return arrays["pictures"][image, one.counts.index(count_at(one, point, points))].transpose(1, 2, 0)
-
-
-def count_at(one: Progress, point: int, points: int) -> int:
-    """The number of first tokens nearest above `point / points` of a model's tokens that was decoded."""
-    return next(count for count in one.counts if count * points >= one.tokens * point)
 
 
 def titles_at(outcomes: Sequence[Progress], shown: Sequence[int], points: int) -> list[str]:
@@ -171,51 +167,3 @@ def noise_grid(outcomes: Sequence[Progress], found: Sequence[Arrays], path: Path
             ]
             blocks.append(sheet(rows, titles=titles if n == 0 else None, cell=CELL, label_width=LABEL))
     stacked(blocks).save(path)
-
-
-def section(folder: Path) -> str:
-    """The report's part about progressive decoding."""
-    outcomes, content = read_progress(folder)
-    html = "<h3>Decoding the first tokens</h3>"
-    html += (
-        "<p>From left to right the decoder is given more of an image's tokens, in their order: watch whether the "
-        "picture comes place by place, or all of it at once and ever more like the original. "
-        f"<span class='soft'>{escape(content['source'])}.</span></p>"
-    )
-    for name in content["figures"]:
-        html += page.figure(page.picture(folder / name, TEXTS[name]), TEXTS[name])
-    scored = [one for one in outcomes if one.psnr]
-    return html + (score_table(scored) if scored else "")
-
-
-def score_table(outcomes: Sequence[Progress]) -> str:
-    """PSNR by share of the tokens, how often it rises, and what tokens are worth at each noise level."""
-    quarters = (1, 2, 3, 4)
-    head = ["model", "tokens", *(f"PSNR, first {25 * part} %" for part in quarters), "error falls"]
-    noisy = any(one.times for one in outcomes)
-    levels = [part / 4 for part in quarters] if noisy else []
-    head += [f"gain at t {level:g}" for level in levels]
-    body = []
-    for one in outcomes:
-        cells = [spread_of(one.psnr[one.counts.index(count_at(one, part, 4))], 1) for part in quarters]
-        cells.append(spread_of(one.falls, 0, 100, " %") if one.falls else "")
-        cells += [gain(one, level) for level in levels]
-        body.append([escape(one.name), *(f'<td class="n">{escape(cell)}</td>' for cell in [str(one.tokens), *cells])])
-    text = (
-        "PSNR in dB; &plusmn;: 95 % over images. Error falls: share of the steps to more tokens that bring an image "
-        "closer to its original."
-    )
-    if noisy:
-        text += (
-            " Gain at t: how much smaller the squared error of the image seen in one step from the true x_t is with "
-            "the tokens visible there than without any; 1 is no gain."
-        )
-    return page.table(head, body) + f"<p class='soft small'>{text}</p>"
-
-
-def gain(one: Progress, level: float) -> str:
-    """Error without tokens by error with them at the noise level nearest to `level`."""
-    if not one.times:
-        return ""
-    at = min(range(len(one.times)), key=lambda n: abs(one.times[n] - level))
-    return f"{one.uninformed[at]['value'] / one.informed[at]['value']:.2f}"

@@ -1,23 +1,21 @@
-"""An ablation to look at: a chart, a sheet of reconstructions, and a section of the report.
+"""Pictures of an ablation: a chart, and a sheet of reconstructions.
 
 In: outcomes, and the evaluations of their first seeds. Out: `study.png` (PSNR of each variant, and by number of first
-tokens), `pictures.png` (the same held-out images by every variant), HTML.
+tokens), `pictures.png` (the same held-out images by every variant).
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.report import page
 from ddt_lightning.report.contact_sheet import Row, sheet
 from ddt_lightning.report.galleries import read_json
 from ddt_lightning.report.style import COLOURS, DARK, GREY, tidy
 from ddt_lightning.studies.schedule import REFERENCE, Study
-from ddt_lightning.studies.schedule_table import Outcome, explained, read_outcomes, rows
+from ddt_lightning.studies.schedule_table import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,18 +117,3 @@ def pictures(study: Study, outcomes: Sequence[Outcome], out: Path) -> None:
         images = [np.asarray(Image.open(folder / file).convert("RGB")) for file in whole]
         found.append(Row(label(study, one), images, f"{one.value('tokenizer/psnr'):.2f} dB"))
     sheet(found, label_width=200).save(out / "pictures.png")
-
-
-def section(folder: Path) -> str:
-    """The report's part about a study."""
-    study, outcomes, failed = read_outcomes(folder)
-    head, body = rows(study, outcomes)
-    names = len(study.axes)
-    cells = [[*map(escape, row[:names]), *(f'<td class="n">{escape(cell)}</td>' for cell in row[names:])]
-             for row in body]  # fmt: skip
-    html = f"<h3>{escape(study.title)}</h3><p class='soft'>{escape(explained(study, outcomes))}</p>"
-    html += page.table(head, cells)
-    for name, alt in (("study.png", "PSNR of each variant"), ("pictures.png", "reconstructions by each variant")):
-        html += page.figure(page.picture(folder / name, alt), "") if (folder / name).is_file() else ""
-    html += "".join(f"<p class='wrong-text'>Failed: {escape(run)}: {escape(why)}</p>" for run, why in failed.items())
-    return html

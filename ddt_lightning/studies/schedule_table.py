@@ -1,26 +1,27 @@
-"""What came out of an ablation: one record per variant, as `study.json`, and as a table of text.
+"""The outcome of an ablation: one record per variant, and a table of them.
 
 In: the evaluation cards of every finished run. Over several seeds a score is their mean with Student's interval, which
 tells variants apart; with one seed it is the evaluation's own card, whose interval is over images and says nothing of
 other seeds.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
 
-from ddt_lightning.atomic import write_json
-from ddt_lightning.metrics.cards import Card, read_cards, versions
+from ddt_lightning.metrics import intervals
+from ddt_lightning.metrics.cards import Card, read_cards
 from ddt_lightning.plans.chains import is_done
 from ddt_lightning.plans.step import Record
-from ddt_lightning.report import findings
+from ddt_lightning.report.findings import Findings, Table
 from ddt_lightning.studies.schedule import REFERENCE, Study, plan, steps_of
 
 KEPT = ("value", "interval", "n", "protocol")
+PLAIN = (
+    "Short runs of the tokenizer that differ in a few settings, measured on the same images: they show with which "
+    "settings the decoder rebuilds images best from as many tokens."
+)
 ERRORS = tuple(f"tokenizer/x0_error_{band}_noise" for band in ("low", "mid", "high"))
 
 
@@ -55,7 +56,7 @@ def over_seeds(cards: Sequence[Card]) -> Card:
     """One card for the same score of several seeds: mean, and Student's 95 % interval over seeds."""
     if len(cards) == 1:
         return {key: cards[0][key] for key in KEPT}
-    mean = findings.over_seeds([float(card["value"]) for card in cards])
+    mean = intervals.over_seeds([float(card["value"]) for card in cards])
     protocol = f"mean and 95 % interval over {len(cards)} seeds, each: {cards[0]['protocol']} (n {cards[0]['n']})"
     found = {"value": mean.value, "interval": list(mean.interval or ()), "n": len(cards), "protocol": protocol}
     return {**found, "by_seed": mean.by_seed}
@@ -85,18 +86,6 @@ def collect(study: Study, out: Path) -> list[Outcome]:
             )
         )
     return found
-
-
-def write_outcomes(study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str], out: Path) -> None:
-    """`study.json`: the study, what came out, what failed, and versions."""
-    content = {"study": asdict(study), "outcomes": [asdict(one) for one in outcomes], "failed": dict(failed)}
-    write_json(out / "study.json", {**content, "versions": versions()})
-
-
-def read_outcomes(folder: Path) -> tuple[Study, list[Outcome], dict[str, str]]:
-    """What `write_outcomes` wrote."""
-    content: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    return Study(**content["study"]), [Outcome(**one) for one in content["outcomes"]], content["failed"]
 
 
 def rows(study: Study, outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
@@ -142,9 +131,12 @@ def explained(study: Study, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def markdown(study: Study, outcomes: Sequence[Outcome], failed: Mapping[str, str]) -> str:
-    """The table as Markdown whose columns also align as plain text."""
-    table = findings.Table(*rows(study, outcomes), names=len(study.axes))
-    lines = [f"# {study.title}", "", *findings.aligned(table), "", *wrap(explained(study, outcomes), 110)]
-    lines += [f"\nFailed: {run}: {why}" for run, why in failed.items()]
-    return "\n".join(lines) + "\n"
+def findings(study: Study, outcomes: Sequence[Outcome], failed: dict[str, str]) -> Findings:
+    """The outcome of the study: one table, and the records of all variants."""
+    pictures = {
+        "study.png": "PSNR of each variant, and by the number of first tokens that the decoder is given.",
+        "pictures.png": "The same held-out images, reconstructed by each variant.",
+    }
+    table = Table(*rows(study, outcomes), names=len(study.axes))
+    numbers = {"study": asdict(study), "outcomes": [asdict(one) for one in outcomes]}
+    return Findings("schedule", study.title, PLAIN, explained(study, outcomes), [table], pictures, numbers, failed)

@@ -1,7 +1,6 @@
 """Counterfactual interpolation: tokenizers that are spatial or global by construction are told apart; the command."""
 
 import hashlib
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from ddt_lightning.cli import main
 from ddt_lightning.metrics.locality import change_spread
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.report.contact_sheet import enlarge
+from ddt_lightning.report.findings import read_findings
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.studies.interpolation import BLEND, CUT, Plan, blend, count_of, cut, mix, pixels, replaced
 from ddt_lightning.studies.interpolation_figures import CELL, LABEL
@@ -116,7 +116,7 @@ def models(folder: Path) -> list[str]:
 
 
 def test_the_command_measures_and_shows_what_the_pipeline_decodes(done, capsys):
-    content = json.loads((done / "out" / "interpolation.json").read_text())
+    content = read_findings(done / "out").numbers
     shares = [0.125, 0.25, 0.5, 0.75, 0.875]
     assert content["settings"]["shares"] == shares and content["pairs"] == PAIRS
     assert [one["name"] for one in content["models"]] == ["one", "two", CUT, BLEND]
@@ -155,14 +155,14 @@ def test_the_command_measures_and_shows_what_the_pipeline_decodes(done, capsys):
 
 def test_what_is_done_is_not_done_again(done, monkeypatch):
     call = ["study", "interpolate", "--models", *models(done), "--out", str(done / "out"), "--shown", "2", *FAST]
-    before = (done / "out" / "interpolation.json").read_text()
+    before = (done / "out" / "findings.json").read_text()
 
     def fails(*_, **__):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(Pipeline, "decode", fails)
     main(call)
-    assert (done / "out" / "interpolation.json").read_text() == before
+    assert (done / "out" / "findings.json").read_text() == before
     with pytest.raises(SystemExit):
         main([*call, "--shares", "[0.5]"])
 

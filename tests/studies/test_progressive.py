@@ -1,6 +1,5 @@
 """Progressive decoding: its numbers against the pipeline and the decoder called otherwise, its cache, its pictures."""
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from ddt_lightning.metrics.intervals import bootstrap
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.plans.cached_arrays import measured
 from ddt_lightning.report.contact_sheet import enlarge
+from ddt_lightning.report.findings import read_findings
 from ddt_lightning.seeding import normal
 from ddt_lightning.studies.progressive import first_tokens, rising
 from ddt_lightning.studies.progressive_figures import CELL, FRAME_MS, HOLD_MS, LABEL
@@ -41,6 +41,10 @@ def done(models, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("out") / "progressive"
     main(["study", "progressive", "--models", *models, "--out", str(out), "--points", "3", "--shown", "3", *FAST])
     return out
+
+
+def numbers(out: Path) -> dict:
+    return read_findings(out).numbers
 
 
 def load(word: str) -> Pipeline:
@@ -76,7 +80,7 @@ def test_rising():
 
 
 def test_scores_are_those_of_reconstruct(done, models):
-    content = json.loads((done / "progressive.json").read_text())
+    content = numbers(done)
     assert [one["name"] for one in content["models"]] == ["first", "second"] and content["images"] == IMAGES
     truth = originals([], IMAGES, SIDE, 0)
     for word, one in zip(models, content["models"], strict=True):
@@ -109,7 +113,7 @@ def test_lpips_where_its_weights_are_given(models, tmp_path):
     save_file(state, tmp_path / "alexnet.safetensors")
     call = ["study", "progressive", "--models", models[0], "--out", str(tmp_path / "out"), "--points", "2", *FAST]
     main([*call, "--lpips", str(tmp_path / "alexnet.safetensors")])
-    one = json.loads((tmp_path / "out" / "progressive.json").read_text())["models"][0]
+    one = numbers(tmp_path / "out")["models"][0]
     truth, distance = originals([], IMAGES, SIDE, 0), Lpips(tmp_path / "alexnet.safetensors")
     for at, count in enumerate((3, 6)):
         made = load(models[0]).reconstruct(truth, count, seed=0, steps=2)
@@ -119,7 +123,7 @@ def test_lpips_where_its_weights_are_given(models, tmp_path):
 
 def test_errors_from_the_true_x_t_are_those_of_the_masked_decoder(done, models):
     """All K tokens and a mask that hides those above d(t), in place of the visible ones alone."""
-    content = json.loads((done / "progressive.json").read_text())
+    content = numbers(done)
     truth = originals([], IMAGES, SIDE, 0)
     noise = normal((3, SIDE, SIDE), "progressive", samples=torch.arange(IMAGES))
     for word, one in zip(models, content["models"], strict=True):
@@ -166,7 +170,7 @@ def test_report_shows_it(done, capsys):
     section = text.partition('id="studies"')[2]
     assert "<h3>Decoding the first tokens</h3>" in section and "5 held-out scenes" in section
     assert section.count("data:image/png;base64,") == 3 and section.count("data:image/gif;base64,") == 1
-    first = json.loads((done / "progressive.json").read_text())["models"][0]
+    first = numbers(done)["models"][0]
     assert f"{first['psnr'][2]['value']:.1f} ±" in section
     assert f"{first['uninformed'][2]['value'] / first['informed'][2]['value']:.2f}" in section
 
@@ -180,7 +184,7 @@ def test_tokenizers_of_other_sizes_are_compared_by_share(models, tmp_path):
     other.save_pretrained(tmp_path / "nine" / "tokenizer")
     words = [models[0], f"nine={tmp_path / 'nine'}"]
     main(["study", "progressive", "--models", *words, "--out", str(tmp_path / "out"), "--points", "4", *FAST])
-    found = json.loads((tmp_path / "out" / "progressive.json").read_text())["models"]
+    found = numbers(tmp_path / "out")["models"]
     assert [one["counts"] for one in found] == [[2, 3, 5, 6], [3, 5, 7, 9]]
 
 
@@ -190,9 +194,9 @@ def test_drawings_of_a_language_model(models, tmp_path, capsys):
     call = ["study", "progressive", "--models", *words, "--out", str(tmp_path / "out"), "--points", "3", *FAST]
     (tmp_path / "prompts.txt").write_text("a red circle\ntwo crosses\n")
     main([*call, "--prompts", str(tmp_path / "prompts.txt")])
-    content = json.loads((tmp_path / "out" / "progressive.json").read_text())
+    content = numbers(tmp_path / "out")
     assert "What first draws for: a red circle, two crosses" in content["source"]
-    assert content["figures"] == ["progressive-grid.png", "progressive.gif"]
+    assert list(read_findings(tmp_path / "out").pictures) == ["progressive-grid.png", "progressive.gif"]
     assert all(one["psnr"] == one["times"] == [] and one["falls"] is None for one in content["models"])
     artist = Pipeline.from_pretrained(models[0].partition("=")[2])
     drawn = artist.text_to_image(["a red circle", "two crosses"], seed=[0, 1], steps=2)
@@ -209,7 +213,7 @@ def test_drawings_of_a_language_model(models, tmp_path, capsys):
 
 def test_what_is_done_is_not_done_again(models, done, monkeypatch):
     call = ["study", "progressive", "--models", *models, "--out", str(done), "--points", "3", "--shown", "3", *FAST]
-    before, decoded = (done / "progressive.json").read_text(), []
+    before, decoded = (done / "findings.json").read_text(), []
     decode = Pipeline.decode
 
     def counting(self, ids, **options):
@@ -218,16 +222,16 @@ def test_what_is_done_is_not_done_again(models, done, monkeypatch):
 
     monkeypatch.setattr(Pipeline, "decode", counting)
     main(call)
-    assert decoded == [] and (done / "progressive.json").read_text() == before
+    assert decoded == [] and (done / "findings.json").read_text() == before
     (done / "measured" / "progressive.second" / "part-000004.npz").unlink()
     main(call)
-    assert decoded == [1, 1, 1] and (done / "progressive.json").read_text() == before  # the last batch of one model
+    assert decoded == [1, 1, 1] and (done / "findings.json").read_text() == before  # the last batch of one model
     decoded.clear()
     main([*call, "--decode_guidance", "1"])
     assert decoded == 2 * [2, 2, 2, 2, 2, 2, 1, 1, 1]
     decoded.clear()
     main(call)  # one measurement is kept for each model, and it is the last
-    assert len(decoded) == 18 and (done / "progressive.json").read_text() == before
+    assert len(decoded) == 18 and (done / "findings.json").read_text() == before
 
 
 def test_a_killed_measurement_goes_on(tmp_path):
@@ -277,7 +281,7 @@ def test_errors_name_the_option(models, tmp_path, capsys, words, message):
     with pytest.raises(SystemExit) as stop:
         main(["study", "progressive", "--models", *models, "--out", str(tmp_path / "out"), *FAST, *words])
     assert stop.value.code == 1 and message in capsys.readouterr().err
-    assert not (tmp_path / "out" / "progressive.json").exists()
+    assert not (tmp_path / "out" / "findings.json").exists()
 
 
 def test_models_that_do_not_go_together(models, tmp_path, capsys):

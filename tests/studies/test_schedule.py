@@ -21,9 +21,10 @@ from ddt_lightning import cli
 from ddt_lightning.cli import load, main, parse
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
+from ddt_lightning.report.findings import read_findings
 from ddt_lightning.studies import schedule
 from ddt_lightning.studies.schedule import Study, check_variant, plan, steps_of
-from ddt_lightning.studies.schedule_table import collect, over_seeds, read_outcomes
+from ddt_lightning.studies.schedule_table import Outcome, collect, over_seeds
 from ddt_lightning.training.checkpoint import resume_step
 from ddt_lightning.training.run import StageCLI
 from tests.inprocess import run_here
@@ -160,6 +161,12 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
 # --------------------------------------------------------------------------------------------------------- the runs
 
 
+def outcomes_of(out: Path) -> tuple[list[Outcome], dict[str, str]]:
+    """The records of all variants that a study wrote, and what failed."""
+    found = read_findings(out)
+    return [Outcome(**one) for one in found.numbers["outcomes"]], found.failed
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     """A finished study of two variants, in `out/`."""
@@ -176,7 +183,7 @@ def done(tmp_path_factory) -> Path:
 
 def test_the_table_shows_what_ddt_eval_says(done, tmp_path):
     out = done / "out"
-    _, outcomes, failed = read_outcomes(out)
+    outcomes, failed = outcomes_of(out)
     assert [one.name for one in outcomes] == ["reference", "schedule-staged"] and not failed
     text = (out / "study.md").read_text()
     for one in outcomes:
@@ -252,7 +259,7 @@ def test_an_interrupted_run_is_continued(done, tmp_path, monkeypatch):
     monkeypatch.setattr(chains, "running", run_here)
     assert schedule.run_all(study, variants, out) == {}
     assert resume_step(run / "checkpoints" / "last.ckpt") == 4
-    (one,), whole = collect(study, out), read_outcomes(done / "out")[1][0]
+    (one,), whole = collect(study, out), outcomes_of(done / "out")[0][0]
     assert one.weights == whole.weights and one.cards == whole.cards
     assert one.seconds == 3.0  # of both parts of the training, and of the evaluation
 
@@ -309,7 +316,7 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys, monkeypa
     text = capsys.readouterr()
     assert stop.value.code == 1 and "1 runs failed (reference, seed 0)" in text.err
     assert "Failed: reference, seed 0: ddt-fit tokenizer: `tokenizer.quantizer.warmup_steps` (4)" in text.out
-    _, outcomes, failed = read_outcomes(tmp_path / "out")
+    outcomes, failed = outcomes_of(tmp_path / "out")
     assert [one.name for one in outcomes] == ["warmup-soon"] and list(failed) == ["reference, seed 0"]
 
 
