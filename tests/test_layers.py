@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics", "plans.step"},
     "evaluation": CORE | {
-        "atomic", "images", "inputs", "pipeline", "report.contact_sheet", "sampling", "training.checkpoint", "workers",
+        "atomic", "images", "inputs", "pipeline", "sampling", "training.checkpoint", "workers",
+        "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it
     },
     "studies": CORE | {
         "atomic", "callbacks.snapshots", "evaluation", "images", "inputs", "pipeline", "plans", "report", "sampling",

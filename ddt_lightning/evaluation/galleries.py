@@ -1,8 +1,8 @@
 """What people look at after an evaluation: a contact sheet for each verb, and sample images with an index.
 
-The index of a verb is `samples/NAME.json`, a list of plain records whose files lie in `samples/NAME/` (those of t2i in
-GenEval's layout, `t2i/00000/samples/0000.png`); paths are relative to the evaluation's folder. Samples are evenly
-spaced over their kind and chosen before anything is known about them.
+The index of a verb is `samples/NAME.json`, records of `report.samples` whose files lie in `samples/NAME/` (those of
+t2i in GenEval's layout, `t2i/00000/samples/0000.png`). Samples are evenly spaced over their kind and chosen before
+anything is known about them.
 """
 
 from collections import Counter
@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddt_lightning.atomic import write_json
 from ddt_lightning.images import save_png
 from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
 from ddt_lightning.report.contact_sheet import Row, sheet
+from ddt_lightning.report.samples import (
+    CaptionSample,
+    EditSample,
+    PromptSample,
+    QuestionSample,
+    ReconstructionSample,
+    TextSample,
+    write_samples,
+)
 from ddt_lightning.scenes.tasks import Edit, Question
 
 SHOWN = 6  # of each tag, kind or type
@@ -65,8 +73,8 @@ def reconstructions(folder: Path, found: Sequence[dict[str, Any]]) -> None:
             for count, image in zip(counts, images, strict=True)
         }
         original = save(folder, "reconstruction", n, "original", result["original"])
-        index.append({"original": original, "by_tokens": files, "psnr": distance})
-    write_json(folder / "samples" / "reconstruction.json", index)
+        index.append(ReconstructionSample(original, files, distance))
+    write_samples(folder, "reconstruction", index)
     titles = ["original", *(f"{count} tokens" for count in counts)]
     sheet(rows, titles=titles, label_width=0).save(folder / "reconstruction.png")
 
@@ -86,10 +94,10 @@ def prompts(folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], pe
     for item in spread(asked, "tag", SHOWN):
         right = [rows[i]["correct"] for i in item["at"]]
         files = [rows[i]["filename"] for i in item["at"]]
-        index.append({"tag": item["tag"], "prompt": item["prompt"], "files": files, "correct": right})
+        index.append(PromptSample(item["tag"], item["prompt"], files, right))
         note = f"{item['tag']}: {sum(right)} of {len(right)} right"
         shown.append(Row(item["prompt"], [images[i] for i in item["at"]], note))
-    write_json(folder / "samples" / "t2i.json", index)
+    write_samples(folder, "t2i", index)
     sheet(shown).save(folder / "t2i.png")
 
 
@@ -101,10 +109,10 @@ def edits(folder: Path, asked: Sequence[Edit], found: Sequence[dict[str, Any]]) 
         edit, result = asked[n], found[n]
         images = {"source": result["source"], "result": result["image"], "target": result["target"]}
         files = {part: save(folder, "edit", n, part, image) for part, image in images.items()}
-        index.append({"type": edit.kind, "instruction": edit.instruction, **files, "correct": result["correct"]})
+        index.append(EditSample(edit.kind, edit.instruction, **files, correct=result["correct"]))
         verdict = "right" if result["correct"] else "wrong"
         rows.append(Row(edit.instruction, list(images.values()), f"{edit.kind}: {verdict}"))
-    write_json(folder / "samples" / "edit.json", index)
+    write_samples(folder, "edit", index)
     sheet(rows, titles=["source", "result", "target"]).save(folder / "edit.png")
 
 
@@ -116,11 +124,10 @@ def questions(
     places = spread([{"kind": one.kind, "at": n} for n, one in enumerate(asked)], "kind", SHOWN)
     for n in [place["at"] for place in sorted(places, key=lambda place: place["kind"])]:
         one, result = asked[n], found[n]
-        record = {"type": one.kind, "question": one.question, "answer": result["answer"], "truth": one.answer}
         image = save(folder, "vqa", n, "image", result["image"])
-        index.append({**record, "image": image, "correct": scores[n] == 1})
+        index.append(QuestionSample(one.kind, one.question, result["answer"], one.answer, image, scores[n] == 1))
         rows.append(Row(one.question, [result["image"]], f"said: {result['answer']}; truth: {one.answer}"))
-    write_json(folder / "samples" / "vqa.json", index)
+    write_samples(folder, "vqa", index)
     sheet(rows, label_width=300).save(folder / "vqa.png")
 
 
@@ -135,9 +142,9 @@ def captions(
     for n, result in enumerate(found[: 3 * SHOWN]):
         truth = ", ".join(f"{count} {colour} {kind}" for (kind, colour), count in Counter(looks[n]).items())
         image = save(folder, "caption", n, "image", result["image"])
-        index.append({"image": image, "caption": result["caption"], "truth": truth, "correct": bool(right[n])})
+        index.append(CaptionSample(image, result["caption"], truth, bool(right[n])))
         rows.append(Row(result["caption"] or "(nothing)", [result["image"]], f"there: {truth}"))
-    write_json(folder / "samples" / "caption.json", index)
+    write_samples(folder, "caption", index)
     sheet(rows, label_width=300).save(folder / "caption.png")
 
 
@@ -145,8 +152,7 @@ def texts(folder: Path, name: str, rows: Sequence[tuple[np.ndarray, str, str]]) 
     """The first images of some shards: image, what was said (after the question, if there was one), what is known."""
     shown = rows[: 4 * SHOWN]
     index = [
-        {"image": save(folder, name, n, "image", image), "said": said, "known": known}
-        for n, (image, said, known) in enumerate(shown)
+        TextSample(save(folder, name, n, "image", image), said, known) for n, (image, said, known) in enumerate(shown)
     ]
-    write_json(folder / "samples" / f"{name}.json", index)
+    write_samples(folder, name, index)
     sheet([Row(said, [image], known) for image, said, known in shown], label_width=300).save(folder / f"{name}.png")
