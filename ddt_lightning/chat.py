@@ -39,7 +39,7 @@ class Talk:
 def draw(pipeline: Pipeline, talks: Sequence[Talk], sampling: Sampling, *, seed: Seed = 0) -> Tensor:
     """The image that answers each conversation, uint8 `[B, 3, H, W]`."""
     ids = pipeline.draw_ids(pipeline.chat_prompts([talk.encoded(pipeline) for talk in talks]), sampling, seed=seed)
-    return pipeline.decode(ids, seed=seed, steps=sampling.steps, decode_guidance=sampling.decode_guidance)
+    return pipeline.decode(ids, sampling, seed=seed)
 
 
 def write(
@@ -68,6 +68,6 @@ def edit_in_turns(
         turns.append({"role": "user", "content": [*([] if number else [{"image": 0}]), text]})
         history = torch.stack(shown, dim=1)  # [B, 1 + number, K]
         ids = pipeline.draw_ids(pipeline.chat_prompts([(turns, of_one) for of_one in history]), sampling, seed=seed)
-        yield pipeline.decode(ids, seed=seed, steps=sampling.steps, decode_guidance=sampling.decode_guidance)
+        yield pipeline.decode(ids, sampling, seed=seed)
         shown.append(ids.cpu())
         turns.append({"role": "assistant", "content": [{"image": number + 1}]})

@@ -8,8 +8,9 @@ sample, or one that is counted up.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
-from ddt_lightning.sampling import Sampling
+from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.vocab import Images, Turn, Vocab
@@ -130,76 +131,73 @@ class Pipeline:
         return self.tokenizer.encode(self.latents.encode(to_float(images.to(device))))
 
     @torch.no_grad()
-    def decode(self, ids: Tensor, *, seed: Seed = 0, steps: int = 16, decode_guidance: float = 1.5) -> Tensor:
+    def decode(self, ids: Tensor, decoding: Decoding = Decoding(), *, seed: Seed = 0, **changes: Any) -> Tensor:
         """The first n ids `[B, n]` of images to images uint8 `[B, 3, H, W]`; n < K shows what the first n carry.
 
-        With a renderer, seed, steps and guidance matter to n < K only.
+        Fields of `decoding` may be given by name. With a renderer, they and the seed matter to n < K only.
         """
+        decoding = replace(decoding, **changes)
         ids = ids.to(next(self.tokenizer.parameters()).device)
         if self.renderer is not None and ids.shape[1] == self.tokenizer.config.tokens:
             return to_uint8(self.latents.decode(self.renderer.decode(ids)))
         shape = self.tokenizer.latent_shape
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in each_seed(seed, len(ids))]
         noise = torch.stack(draws)  # [B, c, h, w]
-        latents = self.tokenizer.decode(ids, steps=steps, decode_guidance=decode_guidance, noise=noise)
+        latents = self.tokenizer.decode(
+            ids, steps=decoding.steps, decode_guidance=decoding.decode_guidance, noise=noise
+        )
         return to_uint8(self.latents.decode(latents))
 
     def reconstruct(
         self,
         images: Tensor,
         tokens: int | None = None,
+        decoding: Decoding = Decoding(),
         *,
         seed: Seed = 0,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
+        **changes: Any,
     ) -> Tensor:
-        """Images to ids and back, with the first `tokens` of K ids; sizes and errors as `encode` and `decode`."""
-        ids = self.encode(images)[:, : self.length(tokens)]
-        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+        """Images to ids and back, with the first `tokens` of K ids; options, sizes and errors as `encode`, `decode`."""
+        return self.decode(self.encode(images)[:, : self.length(tokens)], decoding, seed=seed, **changes)
 
     def text_to_image(
         self,
         prompts: Sequence[str],
+        sampling: Sampling = Sampling(),
         *,
         seed: Seed = 0,
-        guidance: float = 2.0,
-        temperature: float = 0.5,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
-        compile: bool = False,
         tokens: int | None = None,
         chat: bool = True,
+        **changes: Any,
     ) -> Tensor:
-        """One image for each prompt, uint8 `[B, 3, H, W]`, from its first `tokens` ids (None: all).
+        """One image for each prompt, uint8 `[B, 3, H, W]`.
 
-        `chat` asks in the chat format of an instruct model, not in the caption format of pretraining; the other options
-        are those of `Sampling`.
+        Args:
+            prompts: what to draw.
+            sampling: how to draw it.
+            seed: one number for each prompt, or the first one's.
+            tokens: decode only so many first ids; None decodes all.
+            chat: ask in the chat format of an instruct model, not in the caption format of pretraining.
+            **changes: fields of `sampling` to change: `text_to_image(["a ring"], temperature=0.7)`.
         """
-        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance, compile)
-        ids = self.draw_ids(self.draw_prompts(prompts, chat=chat), sampling, seed=seed)[:, : self.length(tokens)]
-        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+        sampling = replace(sampling, **changes)
+        ids = self.draw_ids(self.draw_prompts(prompts, chat=chat), sampling, seed=seed)
+        return self.decode(ids[:, : self.length(tokens)], sampling, seed=seed)
 
     def edit_image(
         self,
         images: Tensor,
         instructions: Sequence[str],
+        sampling: Sampling = Sampling(),
         *,
         seed: Seed = 0,
-        guidance: float = 2.0,
-        temperature: float = 0.5,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
-        compile: bool = False,
         tokens: int | None = None,
+        **changes: Any,
     ) -> Tensor:
         """The images changed as the instructions say, uint8 `[B, 3, H, W]`; options as `text_to_image`."""
-        sampling = Sampling(guidance, temperature, top_k, top_p, steps, decode_guidance, compile)
-        ids = self.draw_ids(self.edit_prompts(images, instructions), sampling, seed=seed)[:, : self.length(tokens)]
-        return self.decode(ids, seed=seed, steps=steps, decode_guidance=decode_guidance)
+        sampling = replace(sampling, **changes)
+        ids = self.draw_ids(self.edit_prompts(images, instructions), sampling, seed=seed)
+        return self.decode(ids[:, : self.length(tokens)], sampling, seed=seed)
 
     def draw_prompts(self, prompts: Sequence[str], *, chat: bool = True) -> Prompts:
         """LM ids of prompts to draw."""
@@ -238,25 +236,20 @@ class Pipeline:
             if whole or (partial and len(arrived) % every == 0):
                 ids = torch.stack(arrived, dim=1)  # [B, n]
                 ids = self.vocab.reorder(ids) if whole else ids
-                steps, guidance = sampling.steps, sampling.decode_guidance
-                yield len(arrived), self.decode(ids, seed=seed, steps=steps, decode_guidance=guidance)
+                yield len(arrived), self.decode(ids, sampling, seed=seed)
 
     def _arriving(self, prompts: Prompts, sampling: Sampling, seed: Seed) -> Iterator[Tensor]:
         """Image ids `[B]` one by one, in the language model's order."""
         return stream_image_ids(
             self.llm,
             prompts[0],
+            sampling,
             unconditional=prompts[1] if sampling.guidance != 1 else None,
             start=self.vocab.image_start,
             codebook_size=self.vocab.codebook_size,
             length=self.vocab.image_tokens,
-            guidance=sampling.guidance,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
             seeds=each_seed(seed, len(prompts[0])),
             pad=self.vocab.pad,
-            compile=sampling.compile,
         )
 
     def describe_image(

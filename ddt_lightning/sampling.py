@@ -1,11 +1,11 @@
-"""How images are drawn: options of the language model's sampling and of the diffusion decoder."""
+"""Options of drawing: how the language model samples ids, and how the diffusion decoder makes images of them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How ids become images.
+    """Options of the diffusion decoder, from ids to images.
 
     Args:
         steps: Euler steps of the diffusion decoder.
@@ -17,8 +17,8 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the language model draws ids, and how they become images.
+class Sampling(Decoding):
+    """Options of the language model's sampling, and those of decoding what it drew.
 
     Args:
         guidance: guidance of the language model; 1 for none.
@@ -28,17 +28,21 @@ class Sampling:
         steps: Euler steps of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
         compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     guidance: float = 2.0
     temperature: float = 0.5
     top_k: int = 0
     top_p: float = 1.0
-    steps: int = Decoding.steps
-    decode_guidance: float = Decoding.decode_guidance
     compile: bool = False
 
-    @property
-    def decoding(self) -> Decoding:
-        """The decoder's part."""
-        return Decoding(self.steps, self.decode_guidance)
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")
+        if self.top_k < 0:
+            raise ValueError(f"`top_k` ({self.top_k}) must be 0 (all ids) or above.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"`top_p` ({self.top_p}) must lie in (0, 1].")

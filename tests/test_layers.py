@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "vocab": set(),
     "scenes": set(),
     "latents": set(),
-    "lm": set(),
+    "lm": {"sampling"},
     "tokens": {"distributed"},
     "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},

@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
-from ddt_lightning.lm.generate import image_ids
 from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
-from ddt_lightning.sampling import Sampling
-from tests.tiny import tiny_model, tiny_tokenizer
+from ddt_lightning.sampling import Decoding, Sampling
+from tests.tiny import image_ids, taught_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPTS = ["a red circle", "two crosses and a ring above them"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_model(tmp_path_factory.mktemp("model"))
+    return tiny_model(tmp_path_factory.mktemp("model"), tokenizer=taught_tokenizer(16))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +52,30 @@ def test_text_to_image_is_generate_then_decode(pipeline):
         codebook_size=24,
         length=6,
         guidance=2.0,
+        temperature=0.5,
         seeds=[5, 6],
         pad=vocab.pad,
     )
     drawn = pipeline.text_to_image(PROMPTS, seed=5, steps=2)
     assert drawn.dtype == torch.uint8 and drawn.shape == (2, 3, 16, 16)
     assert torch.equal(drawn, pipeline.decode(ids, seed=5, steps=2))
+
+
+def test_options_are_a_sampling_or_its_fields_by_name(pipeline, images):
+    sampling = Sampling(steps=2, temperature=0.7, guidance=1.0, decode_guidance=3.0)
+    changes = {"steps": 2, "temperature": 0.7, "guidance": 1.0, "decode_guidance": 3.0}
+    drawn = pipeline.text_to_image(PROMPTS, sampling, seed=3)
+    assert torch.equal(drawn, pipeline.text_to_image(PROMPTS, seed=3, **changes))
+    assert torch.equal(drawn, pipeline.text_to_image(PROMPTS, Sampling(steps=2, guidance=1.0), seed=3, **changes))
+    edited = pipeline.edit_image(images[:2], PROMPTS, sampling, seed=3)
+    assert torch.equal(edited, pipeline.edit_image(images[:2], PROMPTS, seed=3, **changes))
+    copies = pipeline.reconstruct(images, 4, Decoding(2, 3.0), seed=3)
+    assert torch.equal(copies, pipeline.reconstruct(images, 4, seed=3, steps=2, decode_guidance=3.0))
+    assert not torch.equal(copies, pipeline.reconstruct(images, 4, seed=3, steps=2, decode_guidance=1.0))
+    with pytest.raises(TypeError, match="temprature"):
+        pipeline.text_to_image(PROMPTS, temprature=0.7)
+    with pytest.raises(ValueError, match=r"`top_p` \(0\)"):
+        pipeline.text_to_image(PROMPTS, top_p=0)
 
 
 @pytest.mark.parametrize("chat", [True, False])

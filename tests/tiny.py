@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
+from ddt_lightning.lm.generate import stream_image_ids
 from ddt_lightning.lm.llm import LlmConfig, build_llm
+from ddt_lightning.sampling import Sampling
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
@@ -56,3 +59,12 @@ def tiny_model(
     config = LlmConfig(width=16, depth=1, heads=2, kv_heads=2, ffn_width=32, max_length=max_length)
     build_llm(config, vocab.size, vocab.bos, vocab.eos, vocab.pad).save_pretrained(folder / "lm")
     return folder
+
+
+def image_ids(
+    model: PreTrainedModel, prompts: list[list[int]], *, guidance: float = 1.0, temperature: float = 1.0,
+    top_k: int = 0, top_p: float = 1.0, compile: bool = False, **ids,
+) -> torch.Tensor:  # fmt: skip
+    """All ids `[B, K]` of `stream_image_ids`, by default from the model's plain distribution."""
+    sampling = Sampling(guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, compile=compile)
+    return torch.stack(list(stream_image_ids(model, prompts, sampling, **ids)), dim=1)

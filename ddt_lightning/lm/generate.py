@@ -15,82 +15,41 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 
 from ddt_lightning.lm.cached_step import Decoder
-
-
-def image_ids(
-    model: PreTrainedModel,
-    prompts: list[list[int]],
-    *,
-    unconditional: list[list[int]] | None = None,
-    start: int,
-    codebook_size: int,
-    length: int,
-    guidance: float = 1.0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seeds: list[int],
-    pad: int,
-    compile: bool = False,
-) -> Tensor:
-    """The image that follows each prompt.
-
-    Args:
-        model: causal language model.
-        prompts: B lists of ids that end with [BOV].
-        unconditional: B prompts without the condition; needed for `guidance` other than 1.
-        start: LM id of image code 0.
-        codebook_size: number of image codes.
-        length: K, ids per image.
-        guidance: 1 is the plain model.
-        temperature: 0 takes the likeliest id.
-        top_k: sample among the k likeliest ids; 0 for all.
-        top_p: sample among the likeliest ids that together reach this probability.
-        seeds: one per prompt.
-        pad: any valid id; what stands in the padding is never seen.
-        compile: compile the steps: minutes at first, then faster; for many images of one shape on a GPU.
-
-    Returns:
-        int64 `[B, K]` in the model's order, offset removed: 0 .. codebook_size - 1.
-
-    Raises:
-        ValueError: an option out of range, lists of different lengths, or a prompt too long for the model.
-    """
-    stream = stream_image_ids(
-        model,
-        prompts,
-        unconditional=unconditional,
-        start=start,
-        codebook_size=codebook_size,
-        length=length,
-        guidance=guidance,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seeds=seeds,
-        pad=pad,
-        compile=compile,
-    )
-    return torch.stack(list(stream), dim=1)
+from ddt_lightning.sampling import Sampling
 
 
 def stream_image_ids(
     model: PreTrainedModel,
     prompts: list[list[int]],
+    sampling: Sampling,
     *,
     unconditional: list[list[int]] | None = None,
     start: int,
     codebook_size: int,
     length: int,
-    guidance: float = 1.0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
     seeds: list[int],
     pad: int,
-    compile: bool = False,
 ) -> Iterator[Tensor]:
-    """As `image_ids`, but yields int64 `[B]` after every step. Arguments are checked before the first one."""
+    """The image that follows each prompt, id by id. Arguments are checked before the first one.
+
+    Args:
+        model: causal language model.
+        prompts: B lists of ids that end with [BOV].
+        sampling: guidance, temperature, top_k, top_p and compile; those of decoding are not used here.
+        unconditional: B prompts without the condition; needed for guidance other than 1.
+        start: LM id of image code 0.
+        codebook_size: number of image codes.
+        length: K, ids per image.
+        seeds: one per prompt.
+        pad: any valid id; what stands in the padding is never seen.
+
+    Returns:
+        K times int64 `[B]` in the model's order, offset removed: 0 .. codebook_size - 1.
+
+    Raises:
+        ValueError: lists of different lengths, guidance without its prompts, or a prompt too long for the model.
+    """
+    guidance = sampling.guidance
     if guidance != 1 and unconditional is None:
         raise ValueError(f"`guidance` ({guidance}) needs unconditional prompts: give them, or guidance 1.")
     branches = [prompts] if guidance == 1 or unconditional is None else [prompts, unconditional]
@@ -98,9 +57,8 @@ def stream_image_ids(
         raise ValueError(
             f"{len(prompts)} prompts need as many seeds and unconditional prompts, not {len(seeds)} seeds."
         )
-    _check_sampling(temperature, top_k, top_p)
     every = [row for branch in branches for row in branch]
-    rows = _Rows(model, every, pad, length, start, start + codebook_size, compile)
+    rows = _Rows(model, every, pad, length, start, start + codebook_size, sampling.compile)
     draws = _draws(seeds, length).to(model.device, _fine(model.device))
 
     @quiet(model)
@@ -110,7 +68,7 @@ def stream_image_ids(
             if len(branches) == 2:
                 conditional, free = logits.chunk(2)
                 logits = free + guidance * (conditional - free)
-            chosen = _choose(logits, draws[:, k], temperature, top_k, top_p)
+            chosen = _choose(logits, draws[:, k], sampling.temperature, sampling.top_k, sampling.top_p)
             yield chosen
             if k + 1 < length:
                 logits = rows.step((chosen + start).repeat(len(branches)))
@@ -145,7 +103,8 @@ def text_ids(
     Raises:
         ValueError: an option out of range, missing seeds, or a prompt too long for the model.
     """
-    _check_sampling(temperature, 0, 1.0)
+    if temperature < 0:
+        raise ValueError(f"`temperature` ({temperature}) must be 0 (likeliest id) or above.")
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(f"`temperature` ({temperature}) needs one seed for each of the {len(prompts)} prompts.")
     rows = _Rows(model, prompts, pad, max_new_tokens, 0, text_size, compile=False)
@@ -239,15 +198,6 @@ class _Rows:
 def quiet(model: PreTrainedModel) -> torch.no_grad | torch.inference_mode:
     """Without autograd, for a function or a generator. FSDP2 counts versions of tensors; inference mode has none."""
     return torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
-
-
-def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    if temperature < 0:
-        raise ValueError(f"`temperature` ({temperature}) must be 0 (likeliest id) or above.")
-    if top_k < 0:
-        raise ValueError(f"`top_k` ({top_k}) must be 0 (all ids) or above.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` ({top_p}) must lie in (0, 1].")
 
 
 def _draws(seeds: list[int], length: int) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from timing import side_by_side
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from ddt_lightning.lm.generate import image_ids
 from ddt_lightning.lm.llm import LlmConfig, build_llm
+from tests.tiny import image_ids
 
 K, BATCH, GUIDANCE = 32, 16, 2.0
 SIZES = {

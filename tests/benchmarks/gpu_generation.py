@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from device import bandwidth, cuda, decoding_bytes, seconds
 
-from ddt_lightning.lm.generate import image_ids
 from ddt_lightning.lm.llm import LlmConfig, build_llm
+from tests.tiny import image_ids
 
 BILLION = LlmConfig(width=2048, depth=16, heads=32, kv_heads=8, ffn_width=8192, max_length=4096, rope_theta=5e5)
 """The shape of Llama-3.2-1B."""

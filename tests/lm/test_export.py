@@ -23,11 +23,11 @@ from transformers import (
 from ddt_lightning.cli import main
 from ddt_lightning.commands.model import compare_texts, export, facts_of, import_lm
 from ddt_lightning.lm.export import compare_logits, extend_tokenizer, probe, text_fingerprint, text_part
-from ddt_lightning.lm.generate import image_ids, text_ids
+from ddt_lightning.lm.generate import text_ids
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.stages.language import check_exported
 from ddt_lightning.vocab import Vocab, train_text_tokenizer
-from tests.tiny import TEXTS, tiny_model, tiny_tokenizer
+from tests.tiny import TEXTS, image_ids, tiny_model, tiny_tokenizer
 
 CODES, K = 24, 6
 CODE = list(range(3, 9))

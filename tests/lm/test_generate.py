@@ -1,5 +1,7 @@
 """Generation against transformers' own, against the model without a cache, and against the distribution."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -18,7 +20,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ddt_lightning.lm.generate import _choose, _draws, image_ids, stream_image_ids, text_ids
+from ddt_lightning.lm.generate import _choose, _draws, stream_image_ids, text_ids
+from ddt_lightning.sampling import Sampling
+from tests.tiny import image_ids
 
 TEXT, CODES, K = 30, 40, 9  # text 0..29 (pad 0, bos 1, eos 2), image 30..69, [BOV] 70, [EOV] 71
 SIZES = {
@@ -38,6 +42,7 @@ PROMPTS = [[1, 5, 9, 70], [1, 70], [1, 4, 8, 15, 16, 23, 28, 7, 9, 3, 70], [1, 5
 FREE = [[1, 70], [1, 70], [1, 6, 70], [1, 70]]
 IMAGE = {"start": TEXT, "codebook_size": CODES, "length": K, "pad": 0}
 SEEDS = [3, 1, 4, 1]
+PLAIN = Sampling(guidance=1.0, temperature=1.0)
 
 
 @pytest.fixture(scope="module", params=MAKERS)
@@ -142,7 +147,7 @@ def test_guidance_1_is_none(llama):
 
 
 def test_stream_yields_the_image_id_by_id(llama):
-    stream = stream_image_ids(llama, PROMPTS, seeds=SEEDS, **IMAGE)
+    stream = stream_image_ids(llama, PROMPTS, PLAIN, seeds=SEEDS, **IMAGE)
     first = next(stream)
     assert first.shape == (4,)
     assert torch.is_grad_enabled() and not first.is_inference()  # between the steps the caller's mode holds
@@ -215,7 +220,9 @@ def test_sampled_text(llama):
 )
 def test_options_are_checked_before_the_first_step(llama, options, named):
     with pytest.raises(ValueError, match=named):
-        stream_image_ids(llama, PROMPTS, **{"seeds": SEEDS, **IMAGE, **options})
+        sampling = replace(PLAIN, **{key: options[key] for key in vars(PLAIN).keys() & options.keys()})
+        ids = {"seeds": SEEDS, **IMAGE, **{key: options[key] for key in options.keys() - vars(PLAIN).keys()}}
+        stream_image_ids(llama, PROMPTS, sampling, **ids)
 
 
 def test_no_prompt_is_refused(llama):
