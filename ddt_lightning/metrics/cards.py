@@ -7,7 +7,6 @@ words, and what the file's scores share: `seed`, `weights` (hashes of tokenizer 
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ import numpy as np
 
 from ddt_lightning import __version__
 from ddt_lightning.atomic import write_json
+from ddt_lightning.metrics.intervals import NORMAL, around_mean, wilson
 
 Card = dict[str, Any]
 
@@ -31,18 +31,10 @@ def mean_card(values: Sequence[float] | Sequence[bool], protocol: str) -> Card:
     if len(values) == 0:
         raise ValueError(f"Nothing was measured: {protocol}")
     numbers = np.asarray(values, dtype=np.float64)
-    mean, count, z = float(numbers.mean()), len(numbers), 1.959964
+    mean, count = float(numbers.mean()), len(numbers)
     if np.isin(numbers, (0.0, 1.0)).all():
-        spread = z * z / count
-        middle = (mean + spread / 2) / (1 + spread)
-        half = z * math.sqrt(mean * (1 - mean) / count + spread / count / 4) / (1 + spread)
-        low, high = max(0.0, min(mean, middle - half)), min(1.0, max(mean, middle + half))  # rounding at 0 and 1
-    elif count == 1:
-        return card(mean, 1, protocol)
-    else:
-        half = z * float(numbers.std(ddof=1)) / math.sqrt(count)
-        low, high = mean - half, mean + half
-    return {"value": mean, "interval": [low, high], "n": count, "protocol": protocol}
+        return card(mean, count, protocol, wilson(int(numbers.sum()), count))
+    return card(mean, count, protocol, around_mean(numbers, NORMAL) if count > 1 else None)
 
 
 def card(value: float, n: int, protocol: str, interval: Sequence[float] | None = None) -> Card:

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.metrics.intervals import wilson
+from ddt_lightning.metrics.intervals import NORMAL, student, wilson
 
 COMPARABLE = 10_000
 """Images from which on a Frechet distance goes without its N."""
-STUDENT_9 = 2.262157
-"""97.5 % quantile of Student's t with 9 degrees of freedom: of a jackknife over ten groups."""
 GROUPS = 10
+"""Groups of the jackknife of a Frechet distance."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def frechet_estimate(generated: Tensor, reference: Tensor) -> Estimate:
     if min(len(generated), len(reference)) < 2 * GROUPS:
         return Estimate(value, None)
     values = np.array([frechet(_without(generated, group), _without(reference, group)) for group in range(GROUPS)])
-    half = STUDENT_9 * float(np.sqrt((GROUPS - 1) / GROUPS * np.square(values - values.mean()).sum()))
+    half = student(GROUPS - 1) * float(np.sqrt((GROUPS - 1) / GROUPS * np.square(values - values.mean()).sum()))
     return Estimate(value, (value - half, value + half))
 
 
@@ -96,7 +95,7 @@ def kernel_estimate(
         generated, reference, kid_subsets=subsets, kid_subset_size=taken, rng_seed=seed, verbose=False
     )
     value = float(found[metric_kid.KEY_METRIC_KID_MEAN])
-    half = 1.959964 * float(found[metric_kid.KEY_METRIC_KID_STD]) * (taken / (number - taken)) ** 0.5
+    half = NORMAL * float(found[metric_kid.KEY_METRIC_KID_STD]) * (taken / (number - taken)) ** 0.5
     return Estimate(value, (value - half, value + half))
 
 

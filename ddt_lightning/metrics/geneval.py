@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ddt_lightning.metrics.intervals import wilson
+from ddt_lightning.metrics.intervals import DRAWS, percentiles, wilson
 from ddt_lightning.scenes.check import Object, detect, relations
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -173,24 +173,23 @@ def totals(results: Sequence[dict]) -> dict[str, float]:
     }
 
 
-def intervals(results: Sequence[dict], *, seed: int = 0, draws: int = 2000) -> dict[str, tuple[float, float]]:
+def intervals(results: Sequence[dict], *, seed: int = 0) -> dict[str, tuple[float, float]]:
     """95 % intervals of `summary`: Wilson's per tag; for `overall` a bootstrap over the prompts within each tag."""
     shares: dict[str, dict[str, list[bool]]] = {}
     for row in results:
         shares.setdefault(row["tag"], {}).setdefault(row["metadata"], []).append(row["correct"])
     found: dict[str, tuple[float, float]] = {}
     rng = np.random.default_rng(seed)
-    overall = np.zeros(draws)
+    overall = np.zeros(DRAWS)
     for tag, prompts in shares.items():
         flat = [correct for images in prompts.values() for correct in images]
         found[tag] = wilson(sum(flat), len(flat))
         right = np.array([sum(images) for images in prompts.values()])
         number = np.array([len(images) for images in prompts.values()])
-        chosen = rng.integers(len(right), size=(draws, len(right)))
+        chosen = rng.integers(len(right), size=(DRAWS, len(right)))
         overall += right[chosen].sum(1) / number[chosen].sum(1) / len(shares)
     if shares:
-        low, high = np.quantile(overall, (0.025, 0.975))
-        found["overall"] = (float(low), float(high))
+        found["overall"] = percentiles(overall)
     return found
 
 

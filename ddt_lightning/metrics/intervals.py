@@ -1,30 +1,58 @@
-"""Intervals of means: over independent samples, over seeds, and by bootstrap."""
+"""95 % intervals of means and shares: over independent samples, over seeds, and by bootstrap."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
+DRAWS = 2000
+"""Resamplings of a bootstrap."""
+TAIL = 0.975
+NORMAL = NormalDist().inv_cdf(TAIL)
+"""The half-width of the interval in standard errors, for many samples."""
 
-def wilson(correct: int, number: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) without observations."""
+
+def student(free: int) -> float:
+    """The half-width of the interval in standard errors, for a variance of `free` degrees of freedom."""
+    from scipy.stats import t
+
+    return float(t.ppf(TAIL, free))
+
+
+def wilson(correct: int, number: int) -> tuple[float, float]:
+    """Wilson's interval of a share; (0, 1) without observations."""
     if number == 0:
         return 0.0, 1.0
-    share, extra = correct / number, z * z / number
-    middle = (share + extra / 2) / (1 + extra)
-    half = z * math.sqrt(share * (1 - share) / number + extra / number / 4) / (1 + extra)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    from scipy.stats import binomtest
+
+    found = binomtest(correct, number).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
-DRAWS = 2000
+def around_mean(values: Sequence[float] | np.ndarray, width: float) -> tuple[float, float]:
+    """The interval of the mean of two or more independent values, `width` standard errors to either side."""
+    numbers = np.asarray(values, dtype=np.float64)
+    mean, half = float(numbers.mean()), width * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    return mean - half, mean + half
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % percentile interval of the mean of independent values `[n]`, over `DRAWS` resamplings."""
+def percentiles(means: np.ndarray) -> tuple[float, float]:
+    """The interval between the percentiles of resampled means."""
+    low, high = np.quantile(means, (1 - TAIL, TAIL))
+    return float(low), float(high)
+
+
+def bootstrap(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The percentile interval of the mean of independent values.
+
+    Args:
+        values: `[n]`; one value has an interval of no width.
+        seed: of `DRAWS` resamplings with `numpy.random.default_rng`; equal seeds and values give equal intervals.
+    """
     chosen = np.random.default_rng(seed).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(values[chosen].mean(1), (0.025, 0.975))
-    return [float(low), float(high)]
+    return percentiles(values[chosen].mean(1))
 
 
 @dataclass(frozen=True)
@@ -33,8 +61,8 @@ class Mean:
 
     Args:
         value: the mean.
-        interval: 95 % by Student's distribution; None for a single seed.
-        by_seed: what it is the mean of.
+        interval: by Student's distribution; None for one or two seeds, where it would say nothing.
+        by_seed: the value of each seed.
     """
 
     value: float
@@ -42,23 +70,24 @@ class Mean:
     by_seed: list[float]
 
     def shown(self, form: str = ".2f") -> list[str]:
-        """Two cells: the mean, and its interval."""
-        if self.interval is None:
-            return [format(self.value, form), ""]
-        low, high = self.interval
-        return [format(self.value, form), f"{low:{form}} to {high:{form}}"]
+        """Two cells: the mean, and its interval; of two seeds both values, of one nothing."""
+        if self.interval is not None:
+            low, high = self.interval
+            spread = f"{low:{form}} to {high:{form}}"
+        else:
+            spread = ", ".join(format(value, form) for value in self.by_seed) if len(self.by_seed) == 2 else ""
+        return [format(self.value, form), spread]
+
+
+def spread_title(seeds: int) -> str:
+    """The title of the column of `Mean.shown`'s second cell, in a table of so many seeds."""
+    return "both" if seeds == 2 else "95 %"
 
 
 def over_seeds(values: Sequence[float]) -> Mean:
-    """The mean of one value per seed with its interval."""
-    from scipy.stats import t as student
-
-    count, mean = len(values), sum(values) / len(values)
-    if count == 1:
-        return Mean(mean, None, list(values))
-    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
-    half = float(student.ppf(0.975, count - 1)) * spread / math.sqrt(count)
-    return Mean(mean, (mean - half, mean + half), list(values))
+    """The mean of one value per seed."""
+    interval = around_mean(values, student(len(values) - 1)) if len(values) > 2 else None
+    return Mean(sum(values) / len(values), interval, list(values))
 
 
 def paired(of: Mapping[int, float], to: Mapping[int, float], relative: bool = False) -> Mean | None:

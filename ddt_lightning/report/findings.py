@@ -1,8 +1,8 @@
 """The outcome of a study, of whatever kind: tables, pictures, numbers and a plain sentence.
 
 Every study writes its outcome as `findings.json` and as `study.md` into its folder, beside the pictures; the report
-shows it from there and knows nothing of the studies. The interval of a mean over seeds is Student's at 95 %: it says
-how far the mean of other seeds may lie.
+shows it from there and knows nothing of the studies. The interval of a mean over three seeds or more is Student's at
+95 %: it says how far the mean of other seeds may lie. Of two seeds both values are shown.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from ddt_lightning.atomic import write_json, write_text
 from ddt_lightning.metrics.cards import versions
-from ddt_lightning.metrics.intervals import over_seeds, paired
+from ddt_lightning.metrics.intervals import over_seeds, paired, spread_title
 from ddt_lightning.report import page
 
 FILE = "findings.json"
@@ -68,8 +68,9 @@ class Findings:
 def compared(names: Sequence[str], scores: Scores) -> Table:
     """Scores side by side, as means, and as differences from the first name."""
     first, *others = names
-    head = ["score", *(cell for name in names for cell in (name, "95 %"))]
-    head += [cell for name in others for cell in (f"{name} - {first}", "95 %")]
+    spread = spread_title(max((len(by_seed) for one in scores.values() for by_seed in one.values()), default=1))
+    head = ["score", *(cell for name in names for cell in (name, spread))]
+    head += [cell for name in others for cell in (f"{name} - {first}", spread)]
     rows = []
     for key, one in scores.items():
         cells = [key]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ddt_lightning.metrics.intervals import student
+
 
 @dataclass(frozen=True)
 class PowerLaw:
@@ -48,8 +50,6 @@ def fit(factors: Mapping[str, Sequence[float]], losses: Sequence[float]) -> Powe
     Raises:
         ValueError: too few points, or factors that do not vary, or only together.
     """
-    from scipy.stats import t as student
-
     columns = [np.log(np.asarray(values, dtype=np.float64)) for values in factors.values()]
     design = np.stack([np.ones(len(losses)), *(-column for column in columns)], axis=1)
     target = np.log(np.asarray(losses, dtype=np.float64))
@@ -63,7 +63,7 @@ def fit(factors: Mapping[str, Sequence[float]], losses: Sequence[float]) -> Powe
     free = points - coefficients
     variance = float(((target - design @ solution) ** 2).sum()) / free
     errors = np.sqrt(np.diag(variance * np.linalg.inv(design.T @ design)))
-    half = float(student.ppf(0.975, free)) * errors
+    half = student(free) * errors
     exponents = {name: float(value) for name, value in zip(factors, solution[1:], strict=True)}
     intervals = {name: (exponents[name] - float(wide), exponents[name] + float(wide))
                  for name, wide in zip(factors, half[1:], strict=True)}  # fmt: skip

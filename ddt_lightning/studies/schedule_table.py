@@ -58,7 +58,12 @@ def over_seeds(cards: Sequence[Card]) -> Card:
         return {key: cards[0][key] for key in KEPT}
     mean = intervals.over_seeds([float(card["value"]) for card in cards])
     protocol = f"mean and 95 % interval over {len(cards)} seeds, each: {cards[0]['protocol']} (n {cards[0]['n']})"
-    found = {"value": mean.value, "interval": list(mean.interval or ()), "n": len(cards), "protocol": protocol}
+    found = {
+        "value": mean.value,
+        "interval": mean.interval and list(mean.interval),
+        "n": len(cards),
+        "protocol": protocol,
+    }
     return {**found, "by_seed": mean.by_seed}
 
 

@@ -265,7 +265,7 @@ def test_bootstrap_is_near_the_normal_interval():
     values = np.random.default_rng(0).exponential(size=400)
     half = 1.96 * values.std(ddof=1) / 20
     assert bootstrap(values) == pytest.approx([values.mean() - half, values.mean() + half], abs=0.15 * half)
-    assert bootstrap(np.ones(3)) == [1.0, 1.0]
+    assert bootstrap(np.ones(3)) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(
