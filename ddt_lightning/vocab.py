@@ -165,13 +165,15 @@ class Vocab:
 
     def image_to_lm(self, ids: Ids) -> list[int]:
         """LM ids `[K]` of an image's ids `[K]`: reordered and offset, without [BOV] and [EOV]."""
-        lm = self._image_array(ids, 0) + self.image_start
+        codes, last = np.asarray(ids).astype(np.int64), self.codebook_size - 1
+        if codes.shape != (self.image_tokens,):
+            raise ValueError(
+                f"an image has K={self.image_tokens} ids, not {codes.shape}: encode it with its tokenizer."
+            )
+        if codes.min() < 0 or codes.max() > last:
+            raise ValueError(f"image ids must lie in 0..{last}, not {codes.min()}..{codes.max()}.")
+        lm = codes + self.image_start
         return (lm[::-1] if self.order == "coarse_to_fine" else lm).tolist()
-
-    def lm_to_image(self, ids: Ids) -> list[int]:
-        """Inverse of `image_to_lm`."""
-        image = self._image_array(ids, self.image_start) - self.image_start
-        return (image[::-1] if self.order == "coarse_to_fine" else image).tolist()
 
     # Formats of pretraining. `max_length` cuts the text, never the image.
 
@@ -234,25 +236,6 @@ class Vocab:
             ids += part
         return [*ids, self.bov] if draw else ids
 
-    def parse_chat(self, ids: Ids) -> tuple[list[dict[str, Any]], list[list[int]]]:
-        """Turns and images of ids that `conversation` or `chat_prompt(draw=False)` wrote; ValueError on others."""
-        rest = [int(i) for i in ids if int(i) not in (self.bos, self.pad)]
-        user, assistant = self._tags["user"], self._tags["assistant"]
-        turns: list[dict[str, Any]] = []
-        images: list[list[int]] = []
-        while rest:
-            answered = self.eos in rest  # with nothing, even
-            end = rest.index(self.eos) if answered else len(rest)
-            exchange, rest = rest[:end], rest[end + 1 :]
-            split = next((n for n in range(end) if exchange[n : n + len(assistant)] == assistant), None)
-            if split is None or exchange[: len(user)] != user:
-                raise ValueError(f"expected {ROLES['user']} ... {ROLES['assistant']}, not {exchange}.")
-            spoken = {"user": exchange[len(user) : split], "assistant": exchange[split + len(assistant) :]}
-            for role, said in spoken.items():
-                if role == "user" or said or answered:
-                    turns.append({"role": role, "content": self._parse_parts(said, images)})
-        return turns, images
-
     def save(self, folder: str | Path) -> None:
         """Writes `folder/text/`, a transformers tokenizer folder, and last `folder/vocab.json`."""
         folder = Path(folder)
@@ -288,16 +271,6 @@ class Vocab:
             theirs = tokens.get(field)
             if None not in (ours, theirs) and ours != theirs:
                 raise ValueError(f"{name} has {field}={theirs}, the vocabulary {ours}: encode the images again.")
-
-    def _image_array(self, ids: Ids, first: int) -> np.ndarray:
-        array, last = np.asarray(ids).astype(np.int64), first + self.codebook_size - 1
-        if array.shape != (self.image_tokens,):
-            raise ValueError(
-                f"an image has K={self.image_tokens} ids, not {array.shape}: encode it with its tokenizer."
-            )
-        if array.min() < first or array.max() > last:
-            raise ValueError(f"image ids must lie in {first}..{last}, not {array.min()}..{array.max()}.")
-        return array
 
     def _fields(self) -> dict[str, Any]:
         sizes = {"K": self.image_tokens, "codebook_size": self.codebook_size}
@@ -335,16 +308,3 @@ class Vocab:
                         part = part.replace(tag, f"{tag[:-1]} :")
                     yield role, self._caption(part)
             yield role, self._tags["assistant"] if role == "user" else [self.eos]
-
-    def _parse_parts(self, ids: list[int], images: list[list[int]]) -> list[str | dict[str, int]]:
-        content: list[str | dict[str, int]] = []
-        while ids:
-            if ids[0] == self.bov:
-                content.append({"image": len(images)})
-                images.append(self.lm_to_image(ids[1 : 1 + self.image_tokens]))
-                ids = ids[2 + self.image_tokens :]
-            else:
-                end = ids.index(self.bov) if self.bov in ids else len(ids)
-                content.append(self.read_text(ids[:end]))
-                ids = ids[end:]
-        return content

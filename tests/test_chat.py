@@ -10,6 +10,7 @@ from ddt_lightning.chat import Talk, draw, edit_in_turns, write
 from ddt_lightning.cli import main
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Sampling
+from tests.reading import read_chat
 from tests.tiny import tiny_model
 
 SAMPLING = Sampling(steps=1)
@@ -36,7 +37,7 @@ def spy(monkeypatch, pipeline):
     real = pipeline.draw_ids
 
     def draw_ids(prompts, *args, **options):
-        seen.append([pipeline.vocab.parse_chat(row[:-1]) for row in prompts[0]])
+        seen.append([read_chat(pipeline.vocab, row[:-1]) for row in prompts[0]])
         return real(prompts, *args, **options)
 
     monkeypatch.setattr(pipeline, "draw_ids", draw_ids)

@@ -8,6 +8,7 @@ import torch
 from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
 from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
 from ddt_lightning.sampling import Decoding, Sampling
+from tests.reading import read_chat
 from tests.tiny import image_ids, taught_tokenizer, tiny_model, tiny_tokenizer
 
 PROMPTS = ["a red circle", "two crosses and a ring above them"]
@@ -120,10 +121,10 @@ def test_coarse_to_fine_ids_come_back_in_codebook_order(tmp_path):
 
 def test_edit_shows_the_image_to_the_language_model(pipeline, images):
     prompts, free = pipeline.edit_prompts(images[:1], ["make it red"])
-    turns, shown = pipeline.vocab.parse_chat(prompts[0][:-1])
+    turns, shown = read_chat(pipeline.vocab, prompts[0][:-1])
     assert turns[0]["content"] == [{"image": 0}, "make it red"]
     assert shown == pipeline.encode(images[:1]).tolist()
-    assert pipeline.vocab.parse_chat(free[0][:-1])[0][0]["content"] == [{"image": 0}]
+    assert read_chat(pipeline.vocab, free[0][:-1])[0][0]["content"] == [{"image": 0}]
     assert pipeline.edit_image(images, ["a", "b", "c"], steps=2).shape == images.shape
     with pytest.raises(ValueError, match="3 images and 1 instructions"):
         pipeline.edit_image(images, ["a"])

@@ -11,6 +11,7 @@ from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.rows import DESCRIBE
 from ddt_lightning.shards.write import to_bytes, write_shards, write_tokens_json
 from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
+from tests.reading import read_chat
 
 K, CODES = 5, 30
 PIXELS = np.zeros((4, 4, 3), np.uint8)
@@ -61,7 +62,7 @@ def test_edits_and_questions_become_turns():
 def conversations(vocab, batches):
     for batch in batches:
         for ids, labels in zip(batch["ids"].tolist(), batch["labels"].tolist(), strict=True):
-            turns, images = vocab.parse_chat([i for i in ids if i != vocab.pad])
+            turns, images = read_chat(vocab, [i for i in ids if i != vocab.pad])
             yield turns, images, [i for i, label in zip(ids, labels, strict=True) if label != IGNORE]
 
 
@@ -173,7 +174,7 @@ def test_views_of_a_captioned_image_are_drawn(tmp_path, vocab):
     for label in ("draw", "describe"):
         found = Counter()
         for number in range(60):
-            _, images = vocab.parse_chat(decode(record, label, number)["ids"])
+            _, images = read_chat(vocab, decode(record, label, number)["ids"])
             assert len(images) == 1
             found[tuple(images[0])] += 1
         assert set(found) == {tuple(view) for view in views.tolist()} and min(found.values()) > 8

@@ -31,6 +31,7 @@ from ddt_lightning.shards.tokens import TokenShards
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.vocab import Vocab, train_text_tokenizer
+from tests.reading import read_chat
 from tests.tiny import TEXTS, tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def test_lines_become_chats_and_training_reads_them(images, tokenizer, tmp_path,
     )
     data.setup("fit")
     row = next(iter(data.train_dataloader()))["ids"][0].tolist()
-    read, shots = vocab.parse_chat([i for i in row if i != vocab.pad])
+    read, shots = read_chat(vocab, [i for i in row if i != vocab.pad])
     assert shots == [ids[n].tolist() for n in (0, 1, 0, 1)]
     texts = [[part for part in turn["content"] if isinstance(part, str)] for turn in read]
     assert texts == [["what is this?"], ["noise"], ["and this, and"], ["a picture:"]]

@@ -13,6 +13,7 @@ from ddt_lightning.shards.rows import PLAIN, ROUND, pad_rows, texts_of, with_wor
 from ddt_lightning.shards.tokens import TokenShards
 from ddt_lightning.shards.write import write_shards, write_tokens_json
 from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
+from tests.reading import read_image
 
 K, CODES = 6, 40
 FIELDS = {"tokenizer": "abc123", "K": K, "codebook_size": CODES, "order": "fine_to_coarse"}
@@ -93,7 +94,7 @@ def test_formats_come_in_exact_shares_and_captions_are_dropped(tmp_path, vocab):
             assert vocab.decode_text(ids).startswith(" line")
             continue
         begin = ids.index(vocab.bov) + 1
-        codes = vocab.lm_to_image(ids[begin : begin + K])
+        codes = read_image(vocab, ids[begin : begin + K])
         assert np.array_equal(codes, image(codes[0]))
         texts = [i for i in ids if i < vocab.text_size]
         if kind(vocab, ids) != "image_only":
@@ -275,7 +276,7 @@ def test_views_are_all_used_and_belong_to_the_sample(tmp_path, vocab):
         )
         data.setup("fit")
         found = rows(islice(data.train_dataloader(), 15))
-        return {n: vocab.lm_to_image(ids[ids.index(vocab.bov) + 1 :][:K])[0] for n, (ids, _) in found.items()}
+        return {n: read_image(vocab, ids[ids.index(vocab.bov) + 1 :][:K])[0] for n, (ids, _) in found.items()}
 
     settings = {"t2i": 0.5, "i2t": 0.5, "text_only": 0.0}
     first = firsts(**settings)
@@ -313,7 +314,7 @@ def mixed(tmp_path, vocab):
 def origin(vocab, ids):
     text = vocab.read_text([i for i in ids if i < vocab.text_size])
     if vocab.bov in ids:
-        code = vocab.lm_to_image(ids[ids.index(vocab.bov) + 1 :][:K])[0]
+        code = read_image(vocab, ids[ids.index(vocab.bov) + 1 :][:K])[0]
         assert text == ("small" if code < 20 else "large")
         return text
     return text
