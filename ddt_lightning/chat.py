@@ -18,7 +18,7 @@ from ddt_lightning.vocab import Turn
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """One conversation whose last turn is the user's.
 
     Args:
@@ -36,22 +36,24 @@ class Talk:
         return self.turns, pipeline.encode(self.images).cpu()
 
 
-def draw(pipeline: Pipeline, talks: Sequence[Talk], sampling: Sampling, *, seed: Seed = 0) -> Tensor:
+def draw(pipeline: Pipeline, conversations: Sequence[Conversation], sampling: Sampling, *, seed: Seed = 0) -> Tensor:
     """The image that answers each conversation, uint8 `[B, 3, H, W]`."""
-    ids = pipeline.draw_ids(pipeline.chat_prompts([talk.encoded(pipeline) for talk in talks]), sampling, seed=seed)
+    ids = pipeline.draw_ids(
+        pipeline.chat_prompts([one.encoded(pipeline) for one in conversations]), sampling, seed=seed
+    )
     return pipeline.decode(ids, sampling, seed=seed)
 
 
 def write(
     pipeline: Pipeline,
-    talks: Sequence[Talk],
+    conversations: Sequence[Conversation],
     *,
     max_new_tokens: int = 48,
     temperature: float = 0.0,
     seed: Seed = 0,
 ) -> list[str]:
     """The text that answers each conversation; options as `Pipeline.describe_image`."""
-    prompts = [pipeline.vocab.chat_prompt(*talk.encoded(pipeline)) for talk in talks]
+    prompts = [pipeline.vocab.chat_prompt(*conversation.encoded(pipeline)) for conversation in conversations]
     return pipeline.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
+from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.sampling import Decoding, Sampling
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DRAW = "{}"
 DESCRIBE = "Describe this image."
 Seed = int | Sequence[int]
-Talk = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
+EncodedConversation = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
 
 
@@ -50,11 +50,11 @@ class Pipeline:
         tokenizer: ImageTokenizer,
         llm: PreTrainedModel | None = None,
         vocab: Vocab | None = None,
-        vae: "Pixels | FrozenVae | None" = None,
+        vae: "PixelLatents | FrozenVae | None" = None,
         renderer: Renderer | None = None,
     ) -> None:
         self.tokenizer, self.renderer = tokenizer, renderer
-        self.latents: Pixels | FrozenVae = Pixels() if vae is None else vae
+        self.latents: PixelLatents | FrozenVae = PixelLatents() if vae is None else vae
         self._llm, self._vocab = llm, vocab
         if vocab is not None:
             facts = {"K": tokenizer.config.tokens, "codebook_size": tokenizer.config.codebook_size}
@@ -110,7 +110,7 @@ class Pipeline:
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
-        return self.tokenizer.config.latent_size * int(getattr(self.latents, "scale", 1))
+        return self.tokenizer.config.latent_size * self.latents.scale
 
     def fingerprints(self) -> dict[str, str]:
         """Short hashes of the weights, for evaluation cards and samples."""
@@ -212,10 +212,10 @@ class Pipeline:
         turns = [[{"role": "user", "content": [{"image": 0}, text]}] for text in instructions]
         return self.chat_prompts(list(zip(turns, self.encode(images).cpu()[:, None], strict=True)))
 
-    def chat_prompts(self, talks: Sequence[Talk]) -> Prompts:
+    def chat_prompts(self, conversations: Sequence[EncodedConversation]) -> Prompts:
         """LM ids of conversations that an image is to answer; the counterparts keep all images."""
-        full = [self.vocab.chat_prompt(turns, ids, draw=True) for turns, ids in talks]
-        return full, [self.vocab.chat_prompt(turns, ids, draw=True, drop_text=True) for turns, ids in talks]
+        full = [self.vocab.chat_prompt(turns, ids, draw=True) for turns, ids in conversations]
+        return full, [self.vocab.chat_prompt(turns, ids, draw=True, drop_text=True) for turns, ids in conversations]
 
     def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
         """Ids `[B, K]` in codebook order that the language model writes after each prompt."""

@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-Order = Literal["fine_to_coarse", "coarse_to_fine", "raster"]  # raster: a grid's ids, for comparison
+TokenOrder = Literal["fine_to_coarse", "coarse_to_fine", "raster"]  # raster: a grid's ids, for comparison
 Ids = Sequence[int] | np.ndarray | Tensor
 Images = Sequence[Ids] | np.ndarray | Tensor
 Turn = Mapping[str, Any]
@@ -116,13 +116,13 @@ class Vocab:
         text: PreTrainedTokenizerFast,
         codebook_size: int,
         image_tokens: int,
-        order: Order = "fine_to_coarse",
+        order: TokenOrder = "fine_to_coarse",
         tokenizer: str | None = None,
     ) -> None:
         if codebook_size < 1 or image_tokens < 1:
             raise ValueError(f"`codebook_size` ({codebook_size}) and `K` ({image_tokens}) must be at least 1.")
-        if order not in get_args(Order):
-            raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(Order))}.")
+        if order not in get_args(TokenOrder):
+            raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(TokenOrder))}.")
         self.text, self.codebook_size, self.image_tokens = text, codebook_size, image_tokens
         self.order, self.tokenizer = order, tokenizer
         self.bos, self.eos, self.pad = text.bos_token_id, text.eos_token_id, text.pad_token_id

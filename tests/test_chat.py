@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddt_lightning.chat import Talk, draw, edit_in_turns, write
+from ddt_lightning.chat import Conversation, draw, edit_in_turns, write
 from ddt_lightning.cli import main
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Sampling
@@ -67,7 +67,7 @@ def test_later_edits_see_all_before(pipeline, images, monkeypatch):
 def test_several_images_in_one_prompt(pipeline, images, monkeypatch):
     seen = spy(monkeypatch, pipeline)
     turns = [{"role": "user", "content": ["this ring", {"image": 1}, "on this", {"image": 0}]}]
-    talks = [Talk(turns, images[:2]), Talk([{"role": "user", "content": ["a ring"]}])]
+    talks = [Conversation(turns, images[:2]), Conversation([{"role": "user", "content": ["a ring"]}])]
     answers = draw(pipeline, talks, SAMPLING, seed=7)
     parsed, shown = seen[0][0]
     assert [part for part in parsed[0]["content"] if isinstance(part, str)] == ["this ring", "on this"]
@@ -77,7 +77,7 @@ def test_several_images_in_one_prompt(pipeline, images, monkeypatch):
 
 
 def test_a_question_about_an_image_is_describe(pipeline, images):
-    talks = [Talk([{"role": "user", "content": [{"image": 0}, "how many ?"]}], image[None]) for image in images]
+    talks = [Conversation([{"role": "user", "content": [{"image": 0}, "how many ?"]}], image[None]) for image in images]
     assert write(pipeline, talks, max_new_tokens=5) == pipeline.describe_image(images, "how many ?", max_new_tokens=5)
 
 

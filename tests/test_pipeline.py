@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
+from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
 from ddt_lightning.sampling import Decoding, Sampling
 from tests.reading import read_chat
@@ -173,7 +173,7 @@ def test_a_folder_without_a_language_model_reconstructs(tmp_path, images):
 
 
 def test_live_modules_and_fingerprints(pipeline, folder):
-    again = Pipeline(pipeline.tokenizer, pipeline.llm, pipeline.vocab, vae=Pixels())
+    again = Pipeline(pipeline.tokenizer, pipeline.llm, pipeline.vocab, vae=PixelLatents())
     assert again.fingerprints() == pipeline.fingerprints()
     with torch.no_grad():
         loaded = Pipeline.from_pretrained(folder)

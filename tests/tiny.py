@@ -11,7 +11,7 @@ from ddt_lightning.sampling import Sampling
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
-from ddt_lightning.vocab import Order, Vocab, train_text_tokenizer
+from ddt_lightning.vocab import TokenOrder, Vocab, train_text_tokenizer
 
 TEXTS = ["a red circle above a blue square", "make the ring green", "how many shapes are there ?", "two crosses", "yes"]
 
@@ -47,7 +47,7 @@ def taught_tokenizer(side: int = 32, seed: int = 0) -> Tokenizer:
 
 
 def tiny_model(
-    folder: Path, *, order: Order = "fine_to_coarse", side: int = 16, max_length: int = 256,
+    folder: Path, *, order: TokenOrder = "fine_to_coarse", side: int = 16, max_length: int = 256,
     tokenizer: Tokenizer | None = None,
 ) -> Path:  # fmt: skip
     """`folder/{tokenizer,lm,vocab}`."""

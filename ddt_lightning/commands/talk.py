@@ -45,7 +45,7 @@ def chat(
             part = asked[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             read = [
-                answering.Talk(turns, read_images(files, pipeline.image_size) if files else None)
+                answering.Conversation(turns, read_images(files, pipeline.image_size) if files else None)
                 for turns, files in part
             ]
             records: list[dict[str, Any]] = [

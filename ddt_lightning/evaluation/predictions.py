@@ -14,7 +14,7 @@ import torch
 from ddt_lightning.evaluation.similarity import likeness
 from ddt_lightning.images import stack, unstack
 from ddt_lightning.inputs import Loading, Setup, load_pipeline
-from ddt_lightning.latents.pixels import Pixels, to_float
+from ddt_lightning.latents.pixels import PixelLatents, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
@@ -47,7 +47,7 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     }
     sizes |= {} if pipeline.renderer is None else {"decoder": "renderer"}
     order = {"order": pipeline.vocab.order} if llm else {}
-    vae = {} if isinstance(pipeline.latents, Pixels) else {"vae": weights_hash(pipeline.latents)}
+    vae = {} if isinstance(pipeline.latents, PixelLatents) else {"vae": weights_hash(pipeline.latents)}
     device = {"device": next(pipeline.tokenizer.parameters()).device.type}
     return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}}
 

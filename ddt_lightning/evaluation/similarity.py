@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ddt_lightning.latents.pixels import Pixels, to_float, to_uint8
+from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.metrics.features import Lpips, full_precision
 from ddt_lightning.metrics.reconstruction import psnr, ssim
@@ -37,7 +37,7 @@ def likeness(pipeline: Pipeline, image: Tensor, original: Tensor, lpips: str | N
     """
     found: dict[str, list[float]] = {"psnr": psnr(image, original).tolist(), "ssim": ssim(image, original).tolist()}
     device = next(pipeline.tokenizer.parameters()).device
-    if not isinstance(pipeline.latents, Pixels):
+    if not isinstance(pipeline.latents, PixelLatents):
         alone = pipeline.latents.decode(pipeline.latents.encode(to_float(original.to(device))))
         found["psnr_vae_ref"] = psnr(image, to_uint8(alone)).tolist()
     if lpips is not None:

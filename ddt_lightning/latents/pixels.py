@@ -14,7 +14,7 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8).cpu()
 
 
-class Pixels:
+class PixelLatents:
     """Images `[B,3,H,W]` in [-1, 1] are their own latents."""
 
     scale = 1

@@ -23,7 +23,7 @@ SMALL = 2**20
 """Weights of layers that are joined into one product; more are left where they are."""
 
 
-class Decoder:
+class CachedModel:
     """What a model remembers of a batch of left-padded rows, and the step that goes on.
 
     Args:

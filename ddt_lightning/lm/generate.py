@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, PreTrainedModel
 
-from ddt_lightning.lm.cached_step import Decoder
+from ddt_lightning.lm.cached_step import CachedModel
 from ddt_lightning.sampling import Sampling
 
 
@@ -181,8 +181,8 @@ class _Rows:
             logits_to_keep=1,
         ).logits[self.copies, -1, self.low : self.high]
         padding = self.padding[self.copies]
-        decoder = Decoder(self.model, cache, self.copies, padding, self.length - 1, self.low, self.high)
-        self.step = torch.compile(decoder.step, fullgraph=True) if self.compile else decoder.step
+        cached = CachedModel(self.model, cache, self.copies, padding, self.length - 1, self.low, self.high)
+        self.step = torch.compile(cached.step, fullgraph=True) if self.compile else cached.step
         return logits.float()
 
     def _mask(self, allowed: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.shards.conversations import Turns
 from ddt_lightning.shards.documents import DocumentShards, has_both, has_ids
 from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.module import Loader, check_weights, weighted
@@ -23,8 +24,6 @@ from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_js
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import Vocab
-
-Turns = list[dict[str, Any]]
 
 CAPTIONED = "image ids (ids.npy) and a text (txt, json)"
 TURNS = 'image ids (ids.npy) and {"turns": ...} (json)'

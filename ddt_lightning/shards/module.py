@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ddt_lightning.shards.order import Mixture, Order, Slot, exact
 from ddt_lightning.shards.read import Problems, Reader, Usable, check_shards, expand
-from ddt_lightning.shards.stream import Decoder, Example, TrainBatches, ValBatches
+from ddt_lightning.shards.stream import Example, RecordDecoder, TrainBatches, ValBatches
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class ShardModule(pl.LightningDataModule):
             raise ValueError(f"`{option}` holds {found} samples, fewer than `data.lanes` ({self.lanes}): lower it.")
         return Reader(urls, usable, self.memory)
 
-    def train_loader(self, readers: list[Reader], slots: list[Slot], decoder: Decoder) -> Loader:
+    def train_loader(self, readers: list[Reader], slots: list[Slot], decoder: RecordDecoder) -> Loader:
         """Endless training batches."""
         mixture = Mixture(slots, self.seed)
 
@@ -179,7 +179,7 @@ class ShardModule(pl.LightningDataModule):
 
         return self.loader(dataset)
 
-    def val_loader(self, readers: list[Reader], slots: list[Slot], decoder: Decoder) -> Loader:
+    def val_loader(self, readers: list[Reader], slots: list[Slot], decoder: RecordDecoder) -> Loader:
         """Held-out batches."""
         rank, world = self.ranks()
         mixture = Mixture(slots, 0)

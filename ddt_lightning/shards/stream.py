@@ -30,7 +30,7 @@ MANY = 16  # shards per lane from which uneven dealing (at most 1 in 16 more) is
 PATIENCE = 100  # unreadable samples in a row after which the data, not a sample, is wrong
 
 
-class Decoder(Protocol):
+class RecordDecoder(Protocol):
     """What turns raw samples into batches; the data modules' part."""
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
@@ -143,7 +143,9 @@ class TrainBatches(IterableDataset):
         start: global number of the first sample.
     """
 
-    def __init__(self, readers: list[Reader], mixture: Mixture, decoder: Decoder, order: Order, start: int = 0) -> None:
+    def __init__(
+        self, readers: list[Reader], mixture: Mixture, decoder: RecordDecoder, order: Order, start: int = 0
+    ) -> None:
         self.readers, self.mixture, self.decoder = readers, mixture, decoder
         self.order, self.start = order, start
         self.problems: Problems = {}
@@ -197,7 +199,14 @@ class ValBatches(IterableDataset):
     """
 
     def __init__(
-        self, readers: list[Reader], mixture: Mixture, decoder: Decoder, batch: int, limit: int, rank: int, world: int
+        self,
+        readers: list[Reader],
+        mixture: Mixture,
+        decoder: RecordDecoder,
+        batch: int,
+        limit: int,
+        rank: int,
+        world: int,
     ) -> None:
         self.readers, self.mixture, self.decoder = readers, mixture, decoder
         self.batch, self.limit, self.rank, self.world = batch, limit, rank, world
@@ -251,7 +260,7 @@ class ValBatches(IterableDataset):
         return finish(self.decoder, examples, samples, [self.problems, *(r.problems for r in self.readers)])
 
 
-def finish(decoder: Decoder, examples: list[Example], samples: list[int], problems: list[Problems]) -> Example:
+def finish(decoder: RecordDecoder, examples: list[Example], samples: list[int], problems: list[Problems]) -> Example:
     """A batch with the numbers of its samples and the problems found since the last one."""
     skipped = {key: reason for found in problems for key, reason in found.items()}
     for found in problems:

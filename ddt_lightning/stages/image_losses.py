@@ -1,7 +1,8 @@
-"""What decoded images are trained on beside their pixel error: a perceptual distance, and later a discriminator.
+"""Perceptual and GAN losses of decoded images, added to their pixel error.
 
-Neither is part of a run's weights. Source: VQGAN, Esser et al. 2021 (arXiv 2012.09841); the weights of the terms are
-those of Selftok, appendix B.2 (0.1 of LPIPS, 0.5 of both from 30,000 steps on).
+The networks behind them are no part of a run's weights. The discriminator takes part from a given step on. Source:
+VQGAN, Esser et al. 2021 (arXiv 2012.09841); the weights of the losses are those of Selftok, appendix B.2 (0.1 of LPIPS,
+0.5 of both from 30,000 steps on).
 """
 
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from ddt_lightning.training.discriminator import Adversary, AdversaryConfig
 
 
 @dataclass(frozen=True)
-class CriticsConfig:
-    """Terms beside the pixel error.
+class ImageLossConfig:
+    """Weights of the perceptual and the GAN loss.
 
     Args:
         lpips: torchvision's weights of AlexNet or VGG-16; without them there is no perceptual distance.
@@ -45,16 +46,16 @@ class CriticsConfig:
             raise FileNotFoundError(f"`loss.lpips` ({self.lpips}) does not exist: name torchvision's alexnet or vgg16.")
 
 
-class Critics:
-    """See the module's docstring.
+class ImageLosses:
+    """The perceptual loss and the GAN loss of a run, with the networks that they need.
 
     Args:
-        config: which terms.
+        config: which losses, and their weights.
         device: of their weights.
         seed: of the discriminator's first weights.
     """
 
-    def __init__(self, config: CriticsConfig, device: torch.device, seed: int) -> None:
+    def __init__(self, config: ImageLossConfig, device: torch.device, seed: int) -> None:
         self.config = config
         self.lpips = Lpips(config.lpips).to(device) if config.lpips else None
         self.adversary = Adversary(config.adversary, device, seed) if config.gan_from is not None else None

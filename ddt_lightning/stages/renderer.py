@@ -1,6 +1,6 @@
 """Stage 4, `ddt-fit renderer`: ids to images in one step, for a tokenizer that is trained and stays as it is.
 
-Pixel error, perceptual distance where weights are given, and after a while a discriminator (`critics.py`).
+The losses are the pixel error, a perceptual loss where weights are given, and later a GAN loss (`image_losses.py`).
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.pixels import PixelLatents
 from ddt_lightning.latents.vae import FrozenVae
-from ddt_lightning.stages.image_losses import Critics, CriticsConfig
+from ddt_lightning.stages.image_losses import ImageLossConfig, ImageLosses
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer
 from ddt_lightning.training.checkpoint import load_strictly, read_weights, released
@@ -29,7 +29,7 @@ class RendererModule(pl.LightningModule):
         tokenizer: run, release or folder of a trained tokenizer, which stays as it is.
         optim: optimiser and schedule.
         renderer: sizes.
-        loss: what to train on beside the pixel error.
+        loss: perceptual and GAN losses that are added to the pixel error.
         vae: folder of the frozen diffusers AutoencoderKL of the latents; None works on pixels.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
         seed: of fresh weights.
@@ -42,7 +42,7 @@ class RendererModule(pl.LightningModule):
         tokenizer: str,
         optim: OptimConfig,
         renderer: RendererConfig | None = None,
-        loss: CriticsConfig | None = None,
+        loss: ImageLossConfig | None = None,
         vae: str | None = None,
         init_from: str | None = None,
         seed: int = 0,
@@ -51,7 +51,8 @@ class RendererModule(pl.LightningModule):
         self.folder = released(tokenizer, "tokenizer")
         self.optim = optim
         self.config = renderer or RendererConfig()
-        self.terms = loss or CriticsConfig()
+        self.terms = loss or ImageLossConfig()
+        self.latents: PixelLatents | FrozenVae = PixelLatents()
         self.vae = vae
         self.init_from = init_from
         self.seed = seed
@@ -73,11 +74,10 @@ class RendererModule(pl.LightningModule):
             load_strictly(self.renderer, read_weights(self.init_from, "renderer", "renderer."), self.init_from)
         elif self.config.decoder is None:
             self.renderer.start_from(frozen.decoder, frozen.config.head)
-        # kept out of the module tree: what is frozen is not part of this run's weights
-        parts: dict[str, Any] = {"latents": FrozenVae(self.vae).to(device) if self.vae else Pixels()}
-        parts["critics"] = Critics(self.terms, device, self.seed)
-        for name, part in parts.items():
-            object.__setattr__(self, name, part)
+        self.image_losses = ImageLosses(self.terms, device, self.seed)
+        if self.vae:
+            # Past nn.Module, or the frozen VAE would be a submodule: saved with the run and given to the optimiser.
+            self.__dict__["latents"] = FrozenVae(self.vae).to(device)
         if not self.terms.lpips:
             rank_zero_info("The renderer is trained without LPIPS: no weights are named by `model.loss.lpips`.")
 
@@ -87,12 +87,12 @@ class RendererModule(pl.LightningModule):
         return self.latents.to_image(self.renderer(self.tokenizer.embed(ids)))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Pixel error, perceptual distance and the discriminator's part."""
+        """Pixel error, perceptual loss and GAN loss."""
         image = batch["image"]
         rendered = self.render(image)
         mse = F.mse_loss(rendered, image)
-        judged, logs = self.critics.loss(rendered, image, self.global_step)
-        loss = mse + judged
+        added, logs = self.image_losses.loss(rendered, image, self.global_step)
+        loss = mse + added
         log_means(self, {"loss": loss, "mse": mse, **logs}, self.trainer.log_every_n_steps)
         return loss
 
@@ -100,7 +100,7 @@ class RendererModule(pl.LightningModule):
         """Pixel error, and perceptual distance where weights are given, on held-out images."""
         image = batch["image"]
         rendered = self.render(image)
-        values = {"val/loss": F.mse_loss(rendered, image), **self.critics.distance(rendered, image)}
+        values = {"val/loss": F.mse_loss(rendered, image), **self.image_losses.distance(rendered, image)}
         log_step(self)
         self.log_dict(values, sync_dist=True, batch_size=len(image))
 
@@ -111,7 +111,7 @@ class RendererModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the discriminator, and which tokenizer this is for."""
         checkpoint["frozen_tokenizer"] = self.tokenizer.fingerprint()
-        self.critics.save(checkpoint)
+        self.image_losses.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the discriminator back.
@@ -122,7 +122,7 @@ class RendererModule(pl.LightningModule):
         known, here = checkpoint["frozen_tokenizer"], self.tokenizer.fingerprint()
         if known != here:
             raise ValueError(f"`model.tokenizer` ({self.folder}) is {here}, but this run began with {known}.")
-        self.critics.load(checkpoint)
+        self.image_losses.load(checkpoint)
 
     def release(self, folder: Path) -> None:
         """Write `renderer/` beside a copy of its `tokenizer/`: together they reconstruct."""

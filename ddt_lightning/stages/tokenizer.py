@@ -13,13 +13,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ddt_lightning.latents.pixels import Pixels
+from ddt_lightning.latents.pixels import PixelLatents
 from ddt_lightning.latents.vae import FrozenVae
 from ddt_lightning.seeding import generator, normal, stratified, uniform
 from ddt_lightning.spatial.autoencoder import SpatialTokenizer
 from ddt_lightning.spatial.var import Var, VarConfig
 from ddt_lightning.spatial.vqgan import Vqgan, VqganConfig
-from ddt_lightning.stages.image_losses import Critics, CriticsConfig
+from ddt_lightning.stages.image_losses import ImageLossConfig, ImageLosses
 from ddt_lightning.tokens.base import Draws, ImageTokenizer
 from ddt_lightning.tokens.sd3 import warm_start
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
@@ -61,7 +61,7 @@ class TokenizerModule(pl.LightningModule):
         tokenizer: a DDT tokenizer.
         vqgan: a raster tokenizer in its place.
         var: a multi-scale tokenizer in its place.
-        loss: what VQGAN or VAR is trained on beside its pixel error.
+        loss: perceptual and GAN losses that VQGAN or VAR adds to its pixel error.
         vae: folder of a frozen diffusers AutoencoderKL; None works on pixels.
         sd3: folder of a diffusers SD3-medium transformer that a new run's decoder starts from.
         init_from: start from these weights: a run, a release folder or a `.ckpt`.
@@ -71,7 +71,7 @@ class TokenizerModule(pl.LightningModule):
     """
 
     tokenizer: ImageTokenizer
-    critics: Critics | None
+    image_losses: ImageLosses | None
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class TokenizerModule(pl.LightningModule):
         tokenizer: TokenizerConfig | None = None,
         vqgan: VqganConfig | None = None,
         var: VarConfig | None = None,
-        loss: CriticsConfig | None = None,
+        loss: ImageLossConfig | None = None,
         vae: str | None = None,
         sd3: str | None = None,
         init_from: str | None = None,
@@ -102,7 +102,7 @@ class TokenizerModule(pl.LightningModule):
         self.optim = optim
         self.init_from = init_from
         self.seed = seed
-        self.latents: Pixels | FrozenVae = Pixels()
+        self.latents: PixelLatents | FrozenVae = PixelLatents()
         self.vae = vae
         self.sd3 = sd3
         self.compiled = compile
@@ -128,13 +128,11 @@ class TokenizerModule(pl.LightningModule):
                 f"`{option}.quantizer.warmup_steps` ({warmup}) must be below `trainer.max_steps` ({steps}): nothing "
                 "is quantised before."
             )
-        # kept out of the module tree: what is frozen or trains itself is not part of this run's weights
         device = self.trainer.strategy.root_device
-        parts: dict[str, Any] = {"critics": Critics(self.terms, device, self.seed) if self.terms else None}
+        self.image_losses = ImageLosses(self.terms, device, self.seed) if self.terms else None
         if self.vae:
-            parts["latents"] = FrozenVae(self.vae).to(device)
-        for name, part in parts.items():
-            object.__setattr__(self, name, part)
+            # Past nn.Module, or the frozen VAE would be a submodule: saved with the run and given to the optimiser.
+            self.__dict__["latents"] = FrozenVae(self.vae).to(device)
         if self.compiled:
             for net in (self.tokenizer.encoder, self.tokenizer.decoder):
                 net.compile()  # in place: names in the state stay
@@ -166,27 +164,27 @@ class TokenizerModule(pl.LightningModule):
         noise = normal(shape, "posterior", self.seed, samples=batch["sample"]).to(image.device)
         return self.latents.encode(image, noise)
 
-    def judged(self, batch: dict[str, Tensor], latents: Tensor, step: str) -> tuple[Tensor, dict[str, Tensor]]:
-        """The tokenizer's loss and its parts, with what the critics add."""
+    def total_loss(self, batch: dict[str, Tensor], latents: Tensor, step: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """The tokenizer's loss and its parts, with the perceptual and GAN losses added."""
         draws = self.draws(latents, batch["sample"], step)
-        if self.critics is None or not isinstance(self.tokenizer, SpatialTokenizer):
+        if self.image_losses is None or not isinstance(self.tokenizer, SpatialTokenizer):
             return self.tokenizer.loss(latents, draws)
         decoded, loss, logs = self.tokenizer.outcome(latents, draws)
         image = self.latents.to_image(decoded)
         if not self.training:
-            return loss, {**logs, **self.critics.distance(image, batch["image"])}
-        added, parts = self.critics.loss(image, batch["image"], self.global_step)
+            return loss, {**logs, **self.image_losses.distance(image, batch["image"])}
+        added, parts = self.image_losses.loss(image, batch["image"], self.global_step)
         return loss + added, {**logs, **parts}
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Loss of one batch: of the flow or of the pixels, of the codebook, and of the critics."""
-        loss, logs = self.judged(batch, self.to_latents(batch, sampled=True), "train")
+        """Loss of one batch: of the flow or of the pixels, of the codebook, and the perceptual and GAN losses."""
+        loss, logs = self.total_loss(batch, self.to_latents(batch, sampled=True), "train")
         log_means(self, {"loss": loss, **logs}, self.trainer.log_every_n_steps)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The same loss on held-out images without the critics' part, with the same draws at every validation."""
-        loss, logs = self.judged(batch, self.to_latents(batch, sampled=False), "val")
+        """The same loss on held-out images without perceptual and GAN loss, with the same draws at every validation."""
+        loss, logs = self.total_loss(batch, self.to_latents(batch, sampled=False), "val")
         log_step(self)
         values = {"val/loss": loss, f"val/{self.tokenizer.error}": logs[self.tokenizer.error]}
         values |= {name: value for name, value in logs.items() if name.startswith("val/")}
@@ -194,13 +192,13 @@ class TokenizerModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the discriminator."""
-        if self.critics is not None:
-            self.critics.save(checkpoint)
+        if self.image_losses is not None:
+            self.image_losses.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the discriminator back."""
-        if self.critics is not None:
-            self.critics.load(checkpoint)
+        if self.image_losses is not None:
+            self.image_losses.load(checkpoint)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""

@@ -49,7 +49,7 @@ class Renderer(TokenTransformer):
         super().__init__(
             sizes, facts.tokens, facts.code_dim, facts.latent_channels, facts.patch, config.tokens_see_canvas
         )
-        object.__setattr__(self, "tokenizer", tokenizer)  # frozen, and saved by itself
+        self.__dict__["tokenizer"] = tokenizer  # past nn.Module, so that it is no submodule: it is saved by itself
         self.config = config
         self.side = facts.latent_size // facts.patch
         self.canvas = nn.Parameter(sizes.width**-0.5 * torch.randn(1, 1, sizes.width))

@@ -15,7 +15,7 @@ from ddt_lightning import cli
 from ddt_lightning.callbacks.codebook import CodebookMonitor
 from ddt_lightning.callbacks.geneval import ShapesGenEval
 from ddt_lightning.callbacks.samples import ReconstructionGrid, tile
-from ddt_lightning.latents.pixels import Pixels, to_uint8
+from ddt_lightning.latents.pixels import PixelLatents, to_uint8
 from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
 from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.metrics.reconstruction import psnr
@@ -48,7 +48,7 @@ class Still(pl.LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.tokenizer = parts.tokenizer
-        self.latents = Pixels()
+        self.latents = PixelLatents()
         if language:
             self.llm, self.vocab = parts.llm, parts.vocab
 

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import DynamicCache, GemmaConfig, GemmaForCausalLM
 
-from ddt_lightning.lm.cached_step import Decoder
+from ddt_lightning.lm.cached_step import CachedModel
 from tests.lm.test_generate import CODES, MAKERS, TEXT
 
 PROMPTS = [[1, 5, 9, 70], [1, 4, 8, 15, 16, 23, 28, 7, 9, 3, 70], [1, 70]]
@@ -32,7 +32,7 @@ def model(request):
 
 
 @torch.no_grad()
-def decoder(model, low=TEXT, high=TEXT + CODES):
+def cached(model, low=TEXT, high=TEXT + CODES):
     """Prompts one by one through transformers, their keys and values put behind their padding."""
     longest = max(map(len, PROMPTS))
     cache = DynamicCache()
@@ -47,7 +47,7 @@ def decoder(model, low=TEXT, high=TEXT + CODES):
             )
         cache.update(*(torch.cat(s) for s in zip(*states, strict=True)), layer)
     padding = torch.tensor([longest - len(PROMPTS[copy]) for copy in COPIES])
-    return Decoder(model, cache, torch.tensor(COPIES), padding, STEPS, low, high)
+    return CachedModel(model, cache, torch.tensor(COPIES), padding, STEPS, low, high)
 
 
 def steps():
@@ -56,7 +56,7 @@ def steps():
 
 @torch.no_grad()
 def test_a_step_is_the_whole_sequence_through_transformers(model):
-    used, fed = decoder(model), steps()
+    used, fed = cached(model), steps()
     for n in range(STEPS):
         logits = used.step(fed[n])
         for row, copy in enumerate(COPIES):
@@ -70,19 +70,19 @@ def test_one_graph_for_all_steps(model):
     """Without a break of the graph, without a second one, and with equal logits."""
     torch._dynamo.reset()
     graphs = CompileCounterWithBackend("aot_eager")
-    plain, used, fed = decoder(model), decoder(model), steps()
+    plain, used, fed = cached(model), cached(model), steps()
     compiled = torch.compile(used.step, fullgraph=True, backend=graphs)
     for ids in fed:
         expected = plain.step(ids)
         assert (compiled(ids) - expected).abs().max() < 1e-5 * expected.abs().max()
-    again = torch.compile(decoder(model).step, fullgraph=True, backend=graphs)  # the next images
+    again = torch.compile(cached(model).step, fullgraph=True, backend=graphs)  # the next images
     again(fed[0])
     assert graphs.frame_count == 1
 
 
 @torch.no_grad()
 def test_only_ids_that_may_be_chosen_are_computed(model):
-    whole, part = decoder(model, 0, 72), decoder(model, 30, 35)
+    whole, part = cached(model, 0, 72), cached(model, 30, 35)
     logits = whole.step(steps()[0])
     assert logits.shape == (len(COPIES), 72)
     assert torch.allclose(logits[:, 30:35], part.step(steps()[0]), atol=1e-6 * float(logits.abs().max()))
