@@ -1,5 +1,9 @@
 """Plans of command lines: every one is parsed as the program it starts would."""
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from ddt_lightning import cli
@@ -7,19 +11,27 @@ from ddt_lightning.plans.step import Step
 from ddt_lightning.training.run import StageCLI
 
 
-def parse_plan(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What each stage's command line says, by step; verbs are parsed and their settings dropped."""
+def parse_plan(steps: Sequence[Step], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What each stage's command line says, by step; verbs are parsed and their settings dropped.
+
+    The files that a step writes are written to a folder of their own, and read there.
+    """
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     configs = {}
-    for step in steps:
-        for module, *words in step.commands:
-            assert module == "ddt_lightning.cli"
-            if words[0] == "fit":
-                stage, *args = words[1:]
-                cls, data = (cli.locate(target) for target in cli.STAGES[stage])
-                configs[step.name] = StageCLI(cls, data, args=args, stage=stage).config
-                assert configs[step.name].run_dir == str(step.folder)
-            else:
-                verb, rest = cli.split_verb(words)
-                cli.parse(verb, cli.load(verb), rest)
+    with tempfile.TemporaryDirectory() as place:
+        for step in steps:
+            written = {path: f"{place}/{number}-{Path(path).name}" for number, path in enumerate(step.files)}
+            for path, text in step.files.items():
+                Path(written[path]).write_text(text)
+            for module, *words in step.commands:
+                assert module == "ddt_lightning.cli"
+                words = [written.get(word, word) for word in words]
+                if words[0] == "fit":
+                    stage, *args = words[1:]
+                    cls, data = (cli.locate(target) for target in cli.STAGES[stage])
+                    configs[step.name] = StageCLI(cls, data, args=args, stage=stage).config
+                    assert configs[step.name].run_dir == str(step.folder)
+                else:
+                    verb, rest = cli.split_verb(words)
+                    cli.parse(verb, cli.load(verb), rest)
     return configs

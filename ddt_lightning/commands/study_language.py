@@ -88,7 +88,7 @@ def scaling(
     """
     from dataclasses import replace
 
-    from ddt_lightning.plans.chains import overlaid
+    from ddt_lightning.plans.recipes import overlaid
     from ddt_lightning.studies import scaling as study_of
     from ddt_lightning.studies import scaling_figures
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ddt_lightning.inputs import progress
-from ddt_lightning.plans.step import PACKAGE, Step, code_mark, fingerprint, open_record
+from ddt_lightning.plans.fingerprint import code_mark, fingerprint, own_modules
+from ddt_lightning.plans.step import Step, open_record
 
 Arrays = dict[str, np.ndarray]
 
@@ -28,9 +29,8 @@ def measured(
         make: what to do with some of the rows; the code of its module, and of what that imports, counts.
     """
     key = json.dumps({**facts, "rows": rows, "batch": batch}, sort_keys=True)
-    code = code_mark([make.__module__] if make.__module__.startswith(PACKAGE.name) else [])
-    step = Step(name, "measure", [[key]], 0.0, out / "measured" / name)
-    record = open_record(out, step, fingerprint(step, code))
+    step = Step(name, "measure", [[key]], out / "measured" / name, inputs=code_mark(own_modules(make)))
+    record = open_record(out, step, fingerprint(step, ""))
     record.write()
     step.folder.mkdir(parents=True, exist_ok=True)
     parts: list[Arrays] = []

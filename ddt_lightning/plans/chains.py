@@ -1,129 +1,40 @@
-"""What studies share: runs of several steps, each skipped when it is done as it would be now, continued when killed.
+"""The engine of all plans: chains of steps, some at a time; what is done is skipped, a killed plan goes on.
 
-A run is a chain of command lines (train, then measure). In one folder: `variants/` (the overlays that runs differ by),
-`steps/` (what is known of each step) and `logs/`. Fingerprints are those of `plans/step.py`, and each covers the
-steps before it and the shards that the first one reads.
+A step is skipped only when its fingerprint (commands, files, inputs, code, libraries, earlier steps) is the one it
+finished with. The plan's folder holds `steps/NAME.json`, what is known of each step, and `logs/NAME.log`, the output
+of its commands.
 """
 
-import hashlib
-import json
 import logging
+import tempfile
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ddt_lightning import cli
 from ddt_lightning.atomic import write_text
-from ddt_lightning.plans.plan import minutes, say
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.plans.process import POLL, running, terminable
-from ddt_lightning.plans.step import CLI, Record, Step, fingerprint, open_record
-from ddt_lightning.settings import merge, shipped
-
-Overlay = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One thing to train and measure.
-
-    Args:
-        name: what a person reads.
-        about: the same, of what is being done.
-        steps: in order, each with its fingerprint.
-    """
-
-    name: str
-    about: str
-    steps: list[tuple[Step, str]]
+from ddt_lightning.plans.progress import Progress
+from ddt_lightning.plans.step import LOGS, Chain, Record, Step, open_record
+from ddt_lightning.settings import shipped
 
 
-def overlaid(*parts: Overlay) -> Overlay:
-    """Overlays merged in order, into a new one."""
-    merged: Overlay = {}
-    for part in parts:
-        merge(merged, json.loads(json.dumps(part)))  # a copy: merging fills nested mappings
-    return merged
+def is_done(folder: Path, chain: Chain) -> bool:
+    """Whether all steps of a chain were done as they would be now."""
+    return len(done_steps(folder, chain)) == len(chain.steps)
 
 
-def fit_step(
-    name: str, stage: str, configs: Sequence[str], overlay: Overlay, seed: int, out: Path, folder: Path
-) -> Step:
-    """The step that trains one language model; writes its overlay.
-
-    Args:
-        name: of the step and of the overlay.
-        stage: of `ddt-fit`.
-        configs: YAML files below the overlay.
-        overlay: what this run says beyond them.
-        seed: of the run.
-        out: the study's folder.
-        folder: the run's.
-    """
-    file = out / "variants" / f"{name}.yaml"
-    write_text(file, yaml.safe_dump(overlay, sort_keys=False))
-    words = [word for config in (*configs, str(file)) for word in ("--config", config)]
-    command = [CLI, "fit", stage, *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
-    return Step(name, f"train {name}", [command], 0.0, folder)
-
-
-def verb_step(name: str, verb: str, options: dict[str, Any], folder: Path) -> Step:
-    """The step of a `ddt` verb that writes `folder`.
-
-    Args:
-        name: of the step.
-        verb: e.g. `eval t2i`.
-        options: of the verb; those that are None are left out.
-        folder: what the verb writes, given as its `--out`.
-    """
-    words = [*verb.split(), "--out", str(folder)]
-    for option, value in options.items():
-        if value is not None:
-            words += [f"--{option}", value if isinstance(value, str) else json.dumps(value)]
-    return Step(name, verb, [[CLI, *words]], 0.0, folder)
-
-
-def chain(steps: Sequence[Step], before: str = "") -> list[tuple[Step, str]]:
-    """Steps with their fingerprints, each of which covers those before it, and `before`."""
-    found = []
-    for step in steps:
-        before = fingerprint(step, before)
-        found.append((step, before))
-    return found
-
-
-def inputs_mark(patterns: Sequence[str], option: str) -> str:
-    """What a result depends on of the shards it is made from: their names, sizes, and the `tokens.json` beside them.
-
-    Raises:
-        FileNotFoundError: a pattern matches nothing; the message names `option`.
-    """
-    from ddt_lightning.shards.read import expand  # which imports torch
-
-    digest = hashlib.blake2b(digest_size=8)
-    urls = expand(list(patterns), option)
-    for url in urls:
-        digest.update(f"{url} {Path(url).stat().st_size if Path(url).is_file() else 'remote'}\n".encode())
-    for folder in dict.fromkeys(Path(url).parent for url in urls):
-        if (folder / "tokens.json").is_file():
-            digest.update((folder / "tokens.json").read_bytes())
-    return digest.hexdigest()
-
-
-def weights_mark(folder: Path) -> str:
-    """What a result depends on of the weights it is made with: their place, size and time."""
-    weights = folder / "model.safetensors"
-    facts = weights.stat()
-    return f"{weights} {facts.st_size} {facts.st_mtime_ns}"
-
-
-def is_done(out: Path, steps: Sequence[tuple[Step, str]]) -> bool:
-    """Whether steps were done as they would be now."""
-    records = [(Record(out, step.name), step.folder, mark) for step, mark in steps]
-    return all(record.done and record.fingerprint == mark and folder.exists() for record, folder, mark in records)
+def done_steps(folder: Path, chain: Chain) -> set[str]:
+    """Names of the steps of a chain that were done as they would be now."""
+    records = [
+        (Record(folder, step.name), step, mark) for step, mark in zip(chain.steps, fingerprints(chain), strict=True)
+    ]
+    return {
+        step.name
+        for record, step, mark in records
+        if record.done and record.fingerprint == mark and step.folder.exists()
+    }
 
 
 def check(step: Step, label: str) -> None:
@@ -136,75 +47,108 @@ def check(step: Step, label: str) -> None:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or every trainer lists the devices
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    for _, *words in step.commands:
-        if words[0] != "fit":
-            verb, rest = cli.split_verb(words)
-            cli.parse(verb, cli.load(verb), rest)
-            continue
-        stage, args = words[1], [shipped(word) for word in words[2:]]
-        net, data = (cli.locate(target) for target in cli.STAGES[stage])
-        try:
-            StageCLI(net, data, args=args, stage=stage)
-        except ValueError as error:
-            raise ValueError(f"{label}: {error}") from error
-        except SystemExit as usage:
-            raise ValueError(f"{label} is not a configuration of `ddt-fit {stage}`, see above.") from usage
+    with tempfile.TemporaryDirectory() as place:
+        written = {}
+        for number, (path, text) in enumerate(step.files.items()):
+            written[path] = str(Path(place) / f"{number}-{Path(path).name}")
+            write_text(Path(written[path]), text)
+        for _, *words in step.commands:
+            words = [shipped(written.get(word, word)) for word in words]
+            if words[0] != "fit":
+                verb, rest = cli.split_verb(words)
+                cli.parse(verb, cli.load(verb), rest)
+                continue
+            stage = words[1]
+            net, data = (cli.locate(target) for target in cli.STAGES[stage])
+            try:
+                StageCLI(net, data, args=words[2:], stage=stage)
+            except ValueError as error:
+                raise ValueError(f"{label}: {error}") from error
+            except SystemExit as usage:
+                raise ValueError(f"{label} is not a configuration of `ddt-fit {stage}`, see above.") from usage
 
 
-def work(run: Run, out: Path, busy: set[str]) -> Generator[None]:
-    """Run the steps of a run that are not done; yields to its caller while one runs.
+class Plan:
+    """Chains being run in one folder.
 
     Args:
-        run: what to do.
-        out: the study's folder.
-        busy: names of the steps that run now: one that another run is at is waited for.
+        chains: what to do; a step that several of them share is run once.
+        folder: of the records and logs.
+        jobs: how many chains at a time.
 
     Raises:
-        RuntimeError: a step failed.
+        ValueError: two different steps have one name.
     """
-    for step, mark in run.steps:
-        while step.name in busy:
-            yield
-        record = open_record(out, step, mark)
-        if not record.done:
+
+    def __init__(self, chains: Sequence[Chain], folder: Path, jobs: int) -> None:
+        self.folder = folder
+        self.jobs = jobs
+        self.marks: dict[str, str] = {}
+        self.broken: dict[str, str] = {}  # steps that failed, and why
+        self.busy: set[str] = set()  # steps that run now
+        steps, done = {}, set()
+        for chain in chains:
+            for step, mark in zip(chain.steps, fingerprints(chain), strict=True):
+                if self.marks.setdefault(step.name, mark) != mark:
+                    raise ValueError(f"two different steps of one plan are named {step.name!r}.")
+                steps[step.name] = step
+            done |= done_steps(folder, chain)
+        self.waiting = [chain for chain in chains if not done.issuperset(step.name for step in chain.steps)]
+        self.progress = Progress(list(steps.values()), folder, done, jobs)
+
+    def work(self, chain: Chain) -> Generator[None]:
+        """Run the steps of a chain that are not done; yields to its caller while one runs.
+
+        Raises:
+            RuntimeError: a step failed, or ended without what it makes.
+        """
+        for step in chain.steps:
+            while step.name in self.busy:
+                yield
+            if step.name in self.broken:
+                raise RuntimeError(self.broken[step.name])
+            record = open_record(self.folder, step, self.marks[step.name])
+            if record.done:
+                continue
             record.write()
-            busy.add(step.name)
+            self.busy.add(step.name)
+            self.progress.begin(step, record)
             try:
-                yield from running(step, record, out / "logs" / f"{step.name}.log")
+                yield from self.run(step, record)
+            except (RuntimeError, OSError, ValueError) as error:
+                self.broken[step.name] = str(error)
+                self.progress.end(step.name, failure=str(error))
+                raise RuntimeError(str(error)) from error
             finally:
-                busy.remove(step.name)
+                self.busy.remove(step.name)
             record.done = True
             record.write()
+            self.progress.end(step.name)
 
+    def run(self, step: Step, record: Record) -> Generator[None]:
+        """Write a step's files, then call and run what it consists of.
 
-def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> dict[str, str]:
-    """Run what is not done; a run that fails does not stop the others.
+        Raises:
+            RuntimeError: a command failed, or the step ended without what it makes.
+        """
+        for path, text in step.files.items():
+            write_text(Path(path), text)
+        if step.before is not None:
+            step.before()
+        yield from running(step, record, self.folder / LOGS / f"{step.name}.log")
+        if not step.folder.exists():
+            raise RuntimeError(f"step {step.name} ended without {step.folder}.")
 
-    Args:
-        runs: in order; a step that several of them share is run once.
-        out: the study's folder.
-        jobs: how many at a time.
-
-    Returns:
-        What went wrong, by name of the run.
-    """
-    queue = [run for run in runs if not is_done(out, run.steps)]
-    active: dict[str, Generator[None]] = {}
-    failed: dict[str, str] = {}
-    busy: set[str] = set()
-    began, total = time.monotonic(), len(queue)
-    if total < len(runs):
-        say(f"{len(runs) - total} of {len(runs)} runs are done already.")
-    with terminable():
+    def finish(self) -> dict[str, str]:
+        """Run all chains that wait; what went wrong, by name of the chain."""
+        active: dict[str, Generator[None]] = {}
+        failed: dict[str, str] = {}
         try:
-            while queue or active:
-                while queue and len(active) < jobs:
-                    run, *queue = queue
-                    ended = total - len(queue) - 1 - len(active)
-                    left = f"; {minutes((time.monotonic() - began) / ended * (total - ended))} left" if ended else ""
-                    say(f"[{total - len(queue)}/{total}] {run.name}: {run.about}{left}")
-                    active[run.name] = work(run, out, busy)
-                running_before = len(active)
+            while self.waiting or active:
+                while self.waiting and len(active) < self.jobs:
+                    chain, *self.waiting = self.waiting
+                    active[chain.name] = self.work(chain)
+                before = len(active)
                 for name, turns in list(active.items()):
                     try:
                         next(turns)
@@ -212,11 +156,29 @@ def run_all(runs: Sequence[Run], out: Path, jobs: int = 1) -> dict[str, str]:
                         del active[name]
                     except RuntimeError as error:
                         del active[name]
-                        failed[name] = [line for line in str(error).splitlines() if line.strip()][-1]
-                        say(f"  {name} failed: {failed[name]}")
-                if len(active) == running_before:
+                        failed[name] = str(error).splitlines()[-1]
+                self.progress.show()
+                if len(active) == before:
                     time.sleep(POLL)
         finally:
             for turns in active.values():
                 turns.close()
-    return failed
+        return failed
+
+
+def run_chains(chains: Sequence[Chain], folder: Path, jobs: int = 1) -> dict[str, str]:
+    """Run what is not done; a chain that fails does not stop the others.
+
+    Args:
+        chains: in order; a step that several of them share is run once. A sequential plan is one chain.
+        folder: of the records and logs.
+        jobs: how many chains at a time.
+
+    Returns:
+        The last line of what went wrong, by name of the chain.
+
+    Raises:
+        ValueError: two different steps have one name.
+    """
+    with terminable():
+        return Plan(chains, folder, jobs).finish()

@@ -7,15 +7,17 @@ input steps is the one it finished with; a killed call goes on where it was.
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ddt_lightning.atomic import write_json
 from ddt_lightning.metrics.cards import flat
-from ddt_lightning.plans.plan import minutes, run_plan, say
+from ddt_lightning.plans.chains import run_chains
+from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import assemble_model, fit, mixed_precision, tokenizer_start
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.step import Chain, Record, Step
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Mode:
     seconds: tuple[int, ...]
 
 
+NAMES = ("scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "report")
 MODES = {
     "default": Mode("runs/demo", 24_000, 8_000, 6_000, 4_000, 512, (2000, 400, 3500, 2500), 4, 200,
                     (41, 860, 134, 64, 420, 365, 85, 6)),
@@ -80,17 +83,17 @@ def plan(mode: Mode) -> list[Step]:
     return [
         Step("scenes", "render shards of scenes, edits and questions",
              [[ddt, "data", "scenes", "--out", f"{shards}", *sizes]],
-             mode.seconds[0], shards),
+             shards, cost=mode.seconds[0]),
         Step("tokenizer", f"train the tokenizer, {mode.steps[0]} steps",
              [fit("tokenizer", "--config", "stages/tok.yaml", "--run_dir", f"{run}/tokenizer",
                    *images, *tokenizer_start(mode.steps[0]), *precision, steps[0])],
-             mode.seconds[1], run / "tokenizer"),
+             run / "tokenizer", cost=mode.seconds[1]),
         Step("renderer", f"train its one-step decoder, {mode.steps[1]} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer",
                    "--model.tokenizer", f"{run}/tokenizer", *images, *precision, steps[1])],
-             mode.seconds[2], run / "renderer"),
+             run / "renderer", cost=mode.seconds[2]),
         Step("tokens", "encode images, edits and questions", [encode],
-             mode.seconds[3], tokens),
+             tokens, cost=mode.seconds[3]),
         Step("pretrain", f"pretrain the language model, {mode.steps[2]} steps",
              [fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
                    "--data.shards", json.dumps([f"{tokens}/images-train-*.tar"]),
@@ -98,22 +101,22 @@ def plan(mode: Mode) -> list[Step]:
                    "--data.text_shards", json.dumps([f"{shards}/text-train-*.tar"]),
                    "--data.texts", json.dumps([f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]),
                    "--model.codebook", f"{run}/tokenizer", *precision, steps[2])],
-             mode.seconds[4], run / "pretrain"),
+             run / "pretrain", cost=mode.seconds[4]),
         Step("instruct", f"instruction tuning, {mode.steps[3]} steps",
              [fit("instruct", "--config", "stages/instruct.yaml", "--run_dir", f"{run}/instruct",
                    "--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab",
                    "--data.images", json.dumps([f"{tokens}/images-train-*.tar"]),
                    "--data.edits", json.dumps([f"{tokens}/edits-train-*.tar"]),
                    "--data.questions", json.dumps([f"{tokens}/questions-train-*.tar"]), *precision, steps[3])],
-             mode.seconds[5], run / "instruct"),
+             run / "instruct", cost=mode.seconds[5]),
         Step("eval", "draw, edit, describe, answer, and score all of it", [held_out, seen],
-             mode.seconds[6], run / "eval"),
-        Step("report", "write report.html", [[ddt, "report", f"{run}"]], mode.seconds[7],
-             run / "report.html"),
+             run / "eval", before=partial(assemble_model, run, "instruct"), cost=mode.seconds[6]),
+        Step("report", "write report.html", [[ddt, "report", f"{run}"]], run / "report.html",
+             before=partial(collect_metrics, run), cost=mode.seconds[7]),
     ]  # fmt: skip
 
 
-def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
+def collect_metrics(run: Path) -> dict[str, float]:
     """`metrics.json`: the value of every evaluation card, and the time of every step.
 
     Keys that begin with `seen/` are of combinations that training shows, all others of held-out ones.
@@ -121,11 +124,10 @@ def collect_metrics(run: Path, times: dict[str, float]) -> dict[str, float]:
     metrics = flat(run / "eval")
     seen = flat(run / "eval" / "seen")
     metrics |= {f"seen/{key}": value for key, value in seen.items() if not key.startswith("decode/")}
-    metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items()}
+    times = {name: Record(run, name).seconds for name in NAMES}
+    metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items() if seconds}
     metrics["time/total_s"] = round(sum(times.values()), 1)
-    temporary = run / "metrics.tmp"
-    temporary.write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, run / "metrics.json")
+    write_json(run / "metrics.json", dict(sorted(metrics.items())))
     return metrics
 
 
@@ -135,17 +137,10 @@ def demo(mode: Mode, until: str) -> None:
     steps = plan(mode)
     steps = steps[: [step.name for step in steps].index(until) + 1]
 
-    def prepare(step: Step, times: dict[str, float]) -> None:
-        if step.name == "eval":
-            assemble_model(run, "instruct")
-        if step.name == "report":
-            collect_metrics(run, times)
-
-    times = run_plan(run, steps, prepare)
-    if "eval" in times:
-        scores = collect_metrics(run, times)
-        if until == "report":
-            say(f"{run}/report.html is ready; {minutes(scores['time/total_s'])} in all.")
+    if failed := run_chains([Chain("demo", "the whole flow", steps)], run):
+        raise RuntimeError(failed["demo"])
+    if until == "report":
+        say(f"{run}/report.html is ready; {minutes(collect_metrics(run)['time/total_s'])} in all.")
 
 
 def main() -> None:

@@ -9,13 +9,14 @@ while nothing it depends on has changed (`plans/step.py`).
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddt_lightning.plans import demo, photos
-from ddt_lightning.plans.plan import minutes, run_plan, say
+from ddt_lightning.plans.chains import run_chains
+from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import fit
-from ddt_lightning.plans.step import Record, Step
+from ddt_lightning.plans.step import Chain, Record, Step
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,13 @@ def plan(ground: Ground, steps: int) -> list[Step]:
             [*encode, ground.val, "--out", f"{tokens[kind]}/val"],
         ]  # fmt: skip
         about = f"train a {kind.upper()} of equal bits, {steps} steps, and encode"
-        return Step(kind, about, commands, ground.seconds[kind], run / kind)
+        return Step(kind, about, commands, run / kind, cost=ground.seconds[kind])
 
-    def study(name: str, about: str, verb: str, *words: str) -> Step:
+    def study(name: str, about: str, verb: str, *words: str, files: dict[str, str] | None = None) -> Step:
         command = [ddt, "study", verb, *words, "--out", f"{run}/{name}"]
         # the result alone is removed where something changed: the study itself knows which of its runs are still good
-        return Step(name, about, [command], ground.seconds[name], run / name / RESULTS.get(verb, "findings.json"))
+        return Step(name, about, [command], run / name / RESULTS.get(verb, "findings.json"), files or {},
+                    cost=ground.seconds[name])  # fmt: skip
 
     def distance(folder: str, name: str, *words: str) -> list[str]:
         reference = [] if ground.scenes else ["--reference", ground.val, "--encoder", encoder]
@@ -129,7 +131,8 @@ def plan(ground: Ground, steps: int) -> list[Step]:
         spatial("vqgan"),
         spatial("var"),
         study("progressive", "decode images from their first tokens", "progressive", *models, *held_out),
-        study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt", *drawing),
+        study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt", *drawing,
+              files={f"{run}/prompted.txt": prompts(ground)}),
         study("interpolate", "put tokens of one image into another", "interpolate", *models, *held_out),
         study("order", "language models of ids in other orders", "order", sets(*tokens),
               f"--text={str(ground.scenes).lower()}"),
@@ -142,8 +145,8 @@ def plan(ground: Ground, steps: int) -> list[Step]:
         commands = [distance(f"{run}/model", "ddt"), distance(f"{run}/model", "ddt", *words),
                     distance(f"{run}/model", "ddt-diffusion", "--renderer=none"),
                     *(distance(f"{run}/{kind}", kind) for kind in ("vqgan", "var"))]  # fmt: skip
-        every += [Step("distances", "measure reconstructions and drawings", commands, ground.seconds["distances"],
-                       run / "distances")]  # fmt: skip
+        every += [Step("distances", "measure reconstructions and drawings", commands, run / "distances",
+                       cost=ground.seconds["distances"])]  # fmt: skip
     if ground.classes:
         every += [study("classes", "the same language model on ids of DDT and VQGAN", "classes")]
     if ground.scenes:
@@ -156,9 +159,20 @@ def plan(ground: Ground, steps: int) -> list[Step]:
                   f"{run}/shards"),
         ]  # fmt: skip
     report = Step(
-        "evidence", "write report.html", [[ddt, "report", f"{run}"]], ground.seconds["evidence"], run / "report.html"
+        "evidence",
+        "write report.html",
+        [[ddt, "report", f"{run}"]],
+        run / "report.html",
+        cost=ground.seconds["evidence"],
     )
     return [*every, report]
+
+
+def prompts(ground: Ground) -> str:
+    """What is drawn, a line each; of photos the first prompts of the run."""
+    listed = Path(ground.folder) / "prompts.txt"
+    lines = ground.prompts or (listed.read_text().splitlines()[:SHOWN] if listed.is_file() else ())
+    return "".join(f"{line}\n" for line in lines)
 
 
 def made(ground: Ground) -> str:
@@ -183,15 +197,13 @@ def prove(ground: Ground, steps: int, until: str) -> None:
     """
     run, before = Path(ground.folder), made(ground)
     todo = plan(ground, steps)
+    todo[0] = replace(todo[0], inputs=before)
     todo = todo[: [step.name for step in todo].index(until) + 1]
 
-    def prepare(step: Step, _: dict[str, float]) -> None:
-        if step.name == "prompted":
-            lines = ground.prompts or (run / "prompts.txt").read_text().splitlines()[:SHOWN]
-            (run / "prompted.txt").write_text("".join(f"{line}\n" for line in lines))
-
-    spent = sum(run_plan(run, todo, prepare, before).values())
+    if failed := run_chains([Chain("evidence", "all studies", todo)], run):
+        raise RuntimeError(failed["evidence"])
     if until == "evidence":
+        spent = sum(Record(run, step.name).seconds for step in todo)
         say(f"{run}/report.html is ready; {minutes(spent)} for all studies.")
 
 

@@ -10,11 +10,13 @@ import json
 import os
 import sys
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
-from ddt_lightning.plans.plan import minutes, run_plan, say
+from ddt_lightning.plans.chains import run_chains
+from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import assemble_model, fit, mixed_precision, tokenizer_start
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.step import Chain, Record, Step
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,16 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
              [fit("tokenizer", "--config", "stages/tok.yaml", "--config", photos.overlay, "--run_dir",
                   f"{run}/tokenizer", *tokenizer_start(photos.tokenizer_steps), *mixed_precision(),
                   f"--trainer.max_steps={photos.tokenizer_steps}")],
-             next(seconds), run / "tokenizer"),
+             run / "tokenizer", cost=next(seconds)),
         Step("renderer", f"train its one-step decoder, {photos.renderer_steps} steps",
              [fit("renderer", "--config", "stages/renderer.yaml", "--run_dir", f"{run}/renderer", "--model.tokenizer",
                   f"{run}/tokenizer", *images, *mixed_precision(),
                   f"--trainer.max_steps={photos.renderer_steps}")],
-             next(seconds), run / "renderer"),
+             run / "renderer", cost=next(seconds)),
         Step("tokens", "encode the photos",
              [[*encode, photos.train, "--out", f"{tokens}/train", f"--views={photos.views}"],
               [*encode, photos.val, "--out", f"{tokens}/val"]],
-             next(seconds), tokens),
+             tokens, cost=next(seconds)),
         Step("pretrain", f"train the language model, {photos.pretrain_steps} steps",
              [fit("pretrain", "--config", "stages/pretrain.yaml", "--run_dir", f"{run}/pretrain",
                   "--data.shards", json.dumps([f"{tokens}/train/*.tar"]),
@@ -119,27 +121,26 @@ def plan(photos: Photos, run: Path, data: Path) -> list[Step]:
                   *(f"--data.{name}={share}" for name, share in photos.formats.items()),
                   "--model.codebook", f"{run}/tokenizer", *mixed_precision(),
                   f"--trainer.max_steps={photos.pretrain_steps}")],
-             next(seconds), run / "pretrain"),
+             run / "pretrain", cost=next(seconds)),
         Step("eval", "reconstruct held-out photos",
              [[ddt, "eval", "reconstruction", "--model", f"{model}", *held_out, "--out", f"{run}/eval"]],
-             next(seconds), run / "eval"),
+             run / "eval", before=partial(assemble_model, run, "pretrain"), cost=next(seconds)),
         Step("draw", "draw each class" if classes else "draw some captions",
              [[ddt, "generate", f"{run}/prompts.txt", *classes, "--chat=false", f"--images={photos.drawn}",
                *SAMPLING, "--model", f"{model}", "--out", f"{pictures}"]],
-             next(seconds), pictures),
+             pictures, {f"{run}/prompts.txt": prompts(photos, data)}, cost=next(seconds)),
         Step("describe", "describe photos of the evaluation, and score captions",
              [[ddt, "describe", f"{run}/eval/samples/reconstruction", "--chat=false", "--model", f"{model}",
                "--out", f"{run}/descriptions"], score],
-             next(seconds), run / "descriptions"),
-        Step("report", "write report.html", [[ddt, "report", f"{run}"]], next(seconds),
-             run / "report.html"),
+             run / "descriptions", cost=next(seconds)),
+        Step("report", "write report.html", [[ddt, "report", f"{run}"]], run / "report.html", cost=next(seconds)),
     ]  # fmt: skip
 
 
-def write_prompts(photos: Photos, run: Path, data: Path) -> None:
-    """`prompts.txt`: a class or a caption on each line."""
+def prompts(photos: Photos, data: Path) -> str:
+    """A class or a caption on each line."""
     names = json.loads((data / photos.classes).read_text()) if photos.classes else photos.prompts
-    (run / "prompts.txt").write_text("".join(f"{name}\n" for name in names))
+    return "".join(f"{name}\n" for name in names)
 
 
 def train(photos: Photos, run: Path, until: str) -> None:
@@ -159,14 +160,10 @@ def train(photos: Photos, run: Path, until: str) -> None:
     steps = plan(photos, run, data)
     steps = steps[: [step.name for step in steps].index(until) + 1]
 
-    def prepare(step: Step, _: dict[str, float]) -> None:
-        if step.name == "eval":
-            assemble_model(run, "pretrain")
-        if step.name == "draw":
-            write_prompts(photos, run, data)
-
-    spent = sum(run_plan(run, steps, prepare).values())
+    if failed := run_chains([Chain("photos", "the flow on photos", steps)], run):
+        raise RuntimeError(failed["photos"])
     if until == "report":
+        spent = sum(Record(run, step.name).seconds for step in steps)
         say(f"{run}/report.html, {run}/pictures and {run}/descriptions are ready; {minutes(spent)} in all.")
 
 
@@ -175,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="ddt_lightning.plans.photos", description=__doc__.split("\n")[0])
     parser.add_argument("--photos", choices=SETS, default="cifar10", help="which photos")
     parser.add_argument("--run", type=Path, help="folder of everything; runs/PHOTOS if not given")
-    names = [step.name for step in plan(SETS["cifar10"], Path("runs"), Path("data"))]
+    names = ["tokenizer", "renderer", "tokens", "pretrain", "eval", "draw", "describe", "report"]
     parser.add_argument("--until", choices=names, default="report", help="last step")
     for name in SIZES:
         parser.add_argument(f"--{name}", type=int, help="in place of the set's own")

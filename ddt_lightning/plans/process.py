@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -15,8 +15,6 @@ from typing import NoReturn
 from ddt_lightning.plans.step import Record, Step
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-
-
 POLL = 0.2  # seconds between two looks at a running command
 
 
@@ -71,17 +69,7 @@ def running(step: Step, record: Record, log: Path) -> Generator[None]:
                 raise
             if process.returncode:
                 output.flush()
-                tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+                lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+                tail = "\n".join(lines[-15:]) or "it printed nothing"
                 raise RuntimeError(f"step {step.name} failed (exit code {process.returncode}), see {log}:\n{tail}")
     record.seconds = spent + time.monotonic() - started
-
-
-def run_step(step: Step, record: Record, log: Path) -> None:
-    """Run a step's commands to their end, or stop them when this is interrupted.
-
-    Raises:
-        RuntimeError: a command failed; the message ends with the last lines of its output.
-    """
-    with terminable(), closing(running(step, record, log)) as turns:
-        for _ in turns:
-            time.sleep(POLL)

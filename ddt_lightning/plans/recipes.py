@@ -1,17 +1,82 @@
-"""Command lines and options that several plans share."""
+"""Steps, command lines and options that several plans share."""
 
 import functools
+import json
 import math
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.step import Step
+from ddt_lightning.settings import merge
+
+Overlay = dict[str, Any]
+
+
+def overlaid(*parts: Overlay) -> Overlay:
+    """Overlays merged in order, into a new one."""
+    merged: Overlay = {}
+    for part in parts:
+        merge(merged, json.loads(json.dumps(part)))  # a copy: merging fills nested mappings
+    return merged
+
+
+def fit_step(
+    name: str,
+    stage: str,
+    configs: Sequence[str],
+    overlay: Overlay,
+    seed: int,
+    out: Path,
+    folder: Path,
+    inputs: str = "",
+) -> Step:
+    """The step that trains one model, with the overlay that it reads.
+
+    Args:
+        name: of the step and of the overlay.
+        stage: of `ddt-fit`.
+        configs: YAML files below the overlay.
+        overlay: what this run says beyond them.
+        seed: of the run.
+        out: the plan's folder, whose `variants/` holds the overlay.
+        folder: the run's.
+        inputs: marks of the shards and weights that it reads.
+    """
+    file = str(out / "variants" / f"{name}.yaml")
+    words = [word for config in (*configs, file) for word in ("--config", config)]
+    command = [CLI, "fit", stage, *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
+    files = {file: yaml.safe_dump(overlay, sort_keys=False)}
+    return Step(name, f"train {name}", [command], folder, files, inputs)
+
+
+def verb_step(name: str, verb: str, options: Mapping[str, Any], folder: Path, inputs: str = "") -> Step:
+    """The step of a `ddt` verb that writes `folder`.
+
+    Args:
+        name: of the step.
+        verb: e.g. `eval t2i`.
+        options: of the verb; those that are None are left out.
+        folder: what the verb writes, given as its `--out`.
+        inputs: marks of the shards and weights that it reads.
+    """
+    words = [*verb.split(), "--out", str(folder)]
+    for option, value in options.items():
+        if value is not None:
+            words += [f"--{option}", value if isinstance(value, str) else json.dumps(value)]
+    return Step(name, verb, [[CLI, *words]], folder, inputs=inputs)
 
 
 def fit(stage: str, *args: str) -> list[str]:
     """A `ddt-fit` command line; two processes where there are two cores, behind the first `--config`."""
     layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
-    return ["ddt_lightning.cli", "fit", stage, *args[:2], *layout, *args[2:]]
+    return [CLI, "fit", stage, *args[:2], *layout, *args[2:]]
 
 
 def processor_flags() -> set[str]:

@@ -18,18 +18,10 @@ from PIL import Image
 from ddt_lightning.inputs import find_part, find_tokenizer
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import Mean, over_seeds
-from ddt_lightning.plans.chains import (
-    Overlay,
-    Run,
-    chain,
-    fit_step,
-    inputs_mark,
-    is_done,
-    overlaid,
-    verb_step,
-    weights_mark,
-)
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.fingerprint import inputs_mark, weights_mark
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.report.contact_sheet import Row, sheet
 from ddt_lightning.report.findings import Findings, Scores, compared
 from ddt_lightning.report.galleries import read_json
@@ -97,16 +89,16 @@ class AgainstStudy(Training):
             raise ValueError(f"`instruct` ({', '.join(self.instruct)}) must have configs, settings and steps.")
 
 
-def encode_step(study: AgainstStudy, name: str, out: Path) -> tuple[Step, str]:
+def encode_step(study: AgainstStudy, name: str, out: Path) -> Step:
     """The step that encodes all shards with one tokenizer."""
     kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
     mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_tokenizer(study.tokenizers[name]))}"
-    return chain([verb_step(f"{name}.encode", "encode", options, out / "tokens" / name)], mark)[0]
+    return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
 
 
-def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
-    """Pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
+def chain_of(study: AgainstStudy, name: str, seed: int, out: Path) -> Chain:
+    """Encoding, pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
 
     Raises:
         FileNotFoundError: shards, tokenizer or renderer are missing.
@@ -117,7 +109,9 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
                     "texts": [f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]}  # fmt: skip
     base = {"trainer": {"max_steps": study.steps}, "model": {"codebook": study.tokenizers[name]}}
     overlay = overlaid(base, study.settings, {"data": ids})
-    pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", study.configs, overlay, seed, out, run / "pretrain")
+    texts = inputs_mark([f"{study.shards}/text-train-*.tar"], "shards")
+    pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", study.configs, overlay, seed, out, run / "pretrain",
+                        texts)  # fmt: skip
     chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
                       "edits": [f"{tokens}/edits-train-*.tar"],
                       "questions": [f"{tokens}/questions-train-*.tar"]}  # fmt: skip
@@ -127,8 +121,9 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
                         run / "instruct")  # fmt: skip
     renderer = study.renderers.get(name)
     loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name], "renderer": renderer}
+    drawn_by = "" if renderer is None else weights_mark(find_part("renderer", renderer))
     scored = [
-        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, run / "eval-t2i"),
+        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, run / "eval-t2i", drawn_by),
         verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, run / "eval-edit"),
         verb_step(
             f"{name}.{seed}.distance",
@@ -137,26 +132,19 @@ def steps_of(study: AgainstStudy, name: str, seed: int, out: Path) -> list[tuple
             run / "eval-distance",
         ),
     ]
-    mark = f"{encode_step(study, name, out)[1]} {inputs_mark([f'{study.shards}/text-train-*.tar'], 'shards')}"
-    trained = chain([pretrain, instruct], mark)
-    drawn_by = "" if renderer is None else f" {weights_mark(find_part('renderer', renderer))}"
-    return [*trained, *chain(scored, trained[-1][1] + drawn_by)]
+    about = f"pretrain {study.steps} steps, instruct {study.instruct['steps']}, draw and edit"
+    return Chain(f"{name}, seed {seed}", about, [encode_step(study, name, out), pretrain, instruct, *scored])
 
 
-def encodings(study: AgainstStudy, out: Path) -> list[Run]:
+def encodings(study: AgainstStudy, out: Path) -> list[Chain]:
     """Encoding of all shards by each tokenizer."""
-    return [Run(f"{name}, encode", "images, edits, questions", [encode_step(study, name, out)])
+    return [Chain(f"{name}, encode", "images, edits, questions", [encode_step(study, name, out)])
             for name in study.tokenizers]  # fmt: skip
 
 
-def plan(study: AgainstStudy, out: Path) -> list[Run]:
+def plan(study: AgainstStudy, out: Path) -> list[Chain]:
     """All trainings, seed by seed."""
-    about = f"pretrain {study.steps} steps, instruct {study.instruct['steps']}, draw and edit"
-    return [
-        Run(f"{name}, seed {seed}", about, steps_of(study, name, seed, out))
-        for seed in study.seeds
-        for name in study.tokenizers
-    ]
+    return [chain_of(study, name, seed, out) for seed in study.seeds for name in study.tokenizers]
 
 
 def check_bits(study: AgainstStudy, out: Path) -> dict[str, float]:
@@ -184,10 +172,10 @@ def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, flo
     found: dict[str, dict[str, dict[int, float]]] = {}
     for name in study.tokenizers:
         for seed in study.seeds:
-            steps = steps_of(study, name, seed, out)
-            if not is_done(out, steps):
+            run = chain_of(study, name, seed, out)
+            if not is_done(out, run):
                 continue
-            for step, _ in steps[2:]:
+            for step in run.steps[3:]:
                 for key, card in read_cards(step.folder).items():
                     start = key if key in SHOWN else next((one for one in PREFIXES if key.startswith(one)), None)
                     if start is not None:

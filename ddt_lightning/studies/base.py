@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ddt_lightning.plans.chains import Overlay
+from ddt_lightning.plans.recipes import Overlay
 from ddt_lightning.settings import read_yaml
 
 if TYPE_CHECKING:
-    from ddt_lightning.plans.chains import Run
+    from ddt_lightning.plans.step import Chain
     from ddt_lightning.report.findings import Findings
 
 
@@ -63,14 +63,14 @@ class Training:
         return cls(**values)
 
 
-def listed(runs: Sequence["Run"], plan: bool) -> bool:
+def listed(runs: Sequence["Chain"], plan: bool) -> bool:
     """Whether only the plan was asked for; it is printed then."""
     for run in runs if plan else []:
         print(f"{run.name}: {run.about}")
     return plan
 
 
-def check_all(runs: Sequence["Run"], out: Path) -> None:
+def check_all(runs: Sequence["Chain"], out: Path) -> None:
     """Read the settings of everything that waits.
 
     Raises:
@@ -79,12 +79,12 @@ def check_all(runs: Sequence["Run"], out: Path) -> None:
     from ddt_lightning.plans import chains
 
     for run in runs:
-        if not chains.is_done(out, run.steps):
-            for step, _ in run.steps:
+        if not chains.is_done(out, run):
+            for step in run.steps:
                 chains.check(step, run.name)
 
 
-def run_checked(runs: Sequence["Run"], out: Path, jobs: int = 1) -> dict[str, str]:
+def run_checked(runs: Sequence["Chain"], out: Path, jobs: int = 1) -> dict[str, str]:
     """Read the settings of everything that waits, then run it, some at a time; what failed, by run.
 
     Raises:
@@ -93,7 +93,7 @@ def run_checked(runs: Sequence["Run"], out: Path, jobs: int = 1) -> dict[str, st
     from ddt_lightning.plans import chains
 
     check_all(runs, out)
-    return chains.run_all(runs, out, jobs)
+    return chains.run_chains(runs, out, jobs)
 
 
 def conclude(found: "Findings", out: Path) -> None:

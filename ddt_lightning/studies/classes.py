@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ddt_lightning.metrics.cards import read_cards
-from ddt_lightning.plans.chains import Overlay, Run, chain, fit_step, inputs_mark, is_done, overlaid, verb_step
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.fingerprint import inputs_mark
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
+from ddt_lightning.plans.step import Chain
 from ddt_lightning.report.contact_sheet import Row, sheet
 from ddt_lightning.report.findings import Findings, Scores, compared
 from ddt_lightning.studies.base import Training
@@ -61,13 +63,15 @@ class ClassStudy(Training):
                 raise ValueError(f"`tokenizers.{name}` must be {{tokenizer, tokens}}, and renderer if it has one.")
 
 
-def steps_of(study: ClassStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+def chain_of(study: ClassStudy, name: str, seed: int, out: Path) -> Chain:
     """Training, drawing for the distance, and drawing of each class."""
     parts, run = study.tokenizers[name], out / "runs" / name / f"seed-{seed}"
     shards = from_pairs([f"{name}={parts['tokens']}"])[name]
     start: Overlay = {"trainer": {"max_steps": study.steps}, "model": {"codebook": parts["tokenizer"]}}
     overlay = overlaid(start, study.settings, {"data": shards})
-    train = fit_step(f"{name}.{seed}.train", "pretrain", study.configs, overlay, seed, out, run / "pretrain")
+    marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]
+    inputs = " ".join([*marks, inputs_mark(study.reference, "reference")])
+    train = fit_step(f"{name}.{seed}.train", "pretrain", study.configs, overlay, seed, out, run / "pretrain", inputs)
     options = {"model": str(run / "pretrain"), "tokenizer": parts["tokenizer"], "renderer": parts.get("renderer"),
                "chat": False, **study.drawing}  # fmt: skip
     measured = {"made": "drawings", "reference": study.reference, "images": study.images, "encoder": study.encoder,
@@ -77,17 +81,12 @@ def steps_of(study: ClassStudy, name: str, seed: int, out: Path) -> list[tuple[S
     grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": study.shown}, run / "pictures")
     (command,) = grid.commands
     grid = replace(grid, commands=[[*command[:2], study.classes, *command[2:]]])
-    marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]
-    return chain([train, distance, grid], " ".join([*marks, inputs_mark(study.reference, "reference")]))
+    return Chain(f"{name}, seed {seed}", f"pretrain {study.steps} steps, draw", [train, distance, grid])
 
 
-def plan(study: ClassStudy, out: Path) -> list[Run]:
+def plan(study: ClassStudy, out: Path) -> list[Chain]:
     """All runs, seed by seed."""
-    return [
-        Run(f"{name}, seed {seed}", f"pretrain {study.steps} steps, draw", steps_of(study, name, seed, out))
-        for seed in study.seeds
-        for name in study.tokenizers
-    ]
+    return [chain_of(study, name, seed, out) for seed in study.seeds for name in study.tokenizers]
 
 
 def collect(study: ClassStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
@@ -95,9 +94,9 @@ def collect(study: ClassStudy, out: Path) -> dict[str, dict[str, dict[int, float
     found: dict[str, dict[str, dict[int, float]]] = {}
     for name in study.tokenizers:
         for seed in study.seeds:
-            steps = steps_of(study, name, seed, out)
-            if is_done(out, steps):
-                for key, card in read_cards(steps[1][0].folder).items():
+            run = chain_of(study, name, seed, out)
+            if is_done(out, run):
+                for key, card in read_cards(run.steps[1].folder).items():
                     if key.startswith("t2i/"):
                         part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
                         found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
@@ -109,9 +108,9 @@ def draw(study: ClassStudy, out: Path) -> None:
     rows: dict[str, list[np.ndarray]] = {}
     titles = []
     for name in study.tokenizers:
-        steps = steps_of(study, name, study.seeds[0], out)
-        if is_done(out, steps):
-            folder = steps[-1][0].folder
+        run = chain_of(study, name, study.seeds[0], out)
+        if is_done(out, run):
+            folder = run.steps[-1].folder
             for line in (folder / "results.jsonl").read_text().splitlines():
                 drawn = json.loads(line)
                 image = np.asarray(Image.open(folder / drawn["file"]).convert("RGB"))

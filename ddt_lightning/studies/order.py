@@ -28,17 +28,10 @@ from typing import Any
 from ddt_lightning.atomic import write_text
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import Mean, over_seeds, paired
-from ddt_lightning.plans.chains import (
-    Overlay,
-    Run,
-    chain,
-    fit_step,
-    inputs_mark,
-    is_done,
-    overlaid,
-    verb_step,
-)
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.fingerprint import inputs_mark
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.report.findings import Findings, Table
 from ddt_lightning.report.panels import draw_bars, draw_lines, panels, save
 from ddt_lightning.shards.permute import NATURAL, permutation
@@ -151,7 +144,7 @@ def sources(study: OrderStudy, out: Path) -> dict[str, tuple[dict[str, list[str]
     return found
 
 
-def steps_of(study: OrderStudy, name: str, order: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+def chain_of(study: OrderStudy, name: str, order: str, seed: int, out: Path) -> Chain:
     """Training and scoring of one run; of words, their shards first, which all of those runs share."""
     shards, mark = sources(study, out)[name]
     run = out / "runs" / name / order / f"seed-{seed}"
@@ -159,16 +152,17 @@ def steps_of(study: OrderStudy, name: str, order: str, seed: int, out: Path) -> 
     overlay = overlaid({"trainer": {"max_steps": study.steps}}, study.settings, ALONE, {"data": data})
     title = f"{name}.{order}.{seed}"
     before = text_step(study, out) if name == WORDS else []
-    train = fit_step(f"{title}.train", "pretrain", study.configs, overlay, seed, out, run)
+    train = fit_step(f"{title}.train", "pretrain", study.configs, overlay, seed, out, run, mark)
     options = {"model": str(run), "shards": shards["val_shards"], "permute": named(order, seed),
                "samples": study.samples}  # fmt: skip
-    return chain([*before, train, verb_step(f"{title}.eval", "eval tokens", options, run / "eval")], mark)
+    scored = verb_step(f"{title}.eval", "eval tokens", options, run / "eval")
+    return Chain(f"{name}, {order}, seed {seed}", f"{study.steps} steps", [*before, train, scored])
 
 
-def plan(study: OrderStudy, out: Path) -> list[Run]:
+def plan(study: OrderStudy, out: Path) -> list[Chain]:
     """All runs, seed by seed, so that a stopped study has whole comparisons."""
     return [
-        Run(f"{name}, {order}, seed {seed}", f"{study.steps} steps", steps_of(study, name, order, seed, out))
+        chain_of(study, name, order, seed, out)
         for seed in study.seeds
         for name in sources(study, out)
         for order in study.orders
@@ -192,9 +186,9 @@ def collect(study: OrderStudy, out: Path) -> dict[str, Scores]:
         lines: dict[str, list[dict[float, float]]] = {}
         for order in study.orders:
             for seed in study.seeds:
-                steps = steps_of(study, name, order, seed, out)
-                if is_done(out, steps):
-                    run, measured = (step.folder for step, _ in steps[-2:])
+                chain = chain_of(study, name, order, seed, out)
+                if is_done(out, chain):
+                    run, measured = (step.folder for step in chain.steps[-2:])
                     value = read_cards(measured)["tokens/nats_per_image"]["value"]
                     final.setdefault(order, {})[seed] = float(value)
                     places.setdefault(order, []).append(json.loads((measured / "positions.json").read_text()))

@@ -19,19 +19,10 @@ from ddt_lightning.callbacks.snapshots import snapshot
 from ddt_lightning.inputs import find_part
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import over_seeds
-from ddt_lightning.plans.chains import (
-    CLI,
-    Overlay,
-    Run,
-    chain,
-    fit_step,
-    inputs_mark,
-    is_done,
-    overlaid,
-    verb_step,
-    weights_mark,
-)
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.fingerprint import CLI, inputs_mark, weights_mark
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.report.findings import Findings, Table
 from ddt_lightning.settings import read_yaml
 from ddt_lightning.shards.read import expand
@@ -118,7 +109,7 @@ class Point:
     layout: float | None
 
 
-def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+def chain_of(study: ScalingStudy, size: str, seed: int, out: Path) -> Chain:
     """Training of one size, release of each checkpoint, then their drawings.
 
     Raises:
@@ -131,7 +122,10 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
     always = {"max_steps": study.steps, "val_check_interval": every, "callbacks": [*own, kept]}
     start = {"model": {"codebook": study.tokenizer}}
     overlay = overlaid(start, study.settings, study.sizes[size], {"trainer": always})
-    train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run")
+    data = study.data()
+    marks = " ".join(inputs_mark(data[option], f"data.{option}") for option in ("shards", "val_shards"))
+    train = fit_step(f"{size}.{seed}.train", "pretrain", study.configs, overlay, seed, out, folder / "run", marks)
+    drawn_by = "" if study.renderer is None else weights_mark(find_part("renderer", study.renderer))
     steps, drawn = [train], []
     for percent, mark in zip(study.percents, study.marks, strict=True):
         at = folder / f"at-{percent}"
@@ -141,30 +135,22 @@ def steps_of(study: ScalingStudy, size: str, seed: int, out: Path) -> list[tuple
         # a run that is at its last step already trains nothing and writes its release
         command += ["--ckpt_path", str(checkpoint), f"--trainer.max_steps={mark}"]
         command += ["--data.vocab", str(folder / "run" / "vocab")]
-        steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], 0.0, at))
+        steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], at, train.files))
         if study.tokenizer is not None and (study.score or seed == study.seeds[0]):
             few = {} if study.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
             options = {"model": str(at), "tokenizer": study.tokenizer, "renderer": study.renderer, "chat": False}
             options |= few | study.evaluation
-            drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, at / "eval"))
-    data = study.data()
-    marks = [inputs_mark(data[option], f"data.{option}") for option in ("shards", "val_shards")]
-    trained = chain(steps, " ".join(marks))
-    drawn_by = "" if study.renderer is None else f" {weights_mark(find_part('renderer', study.renderer))}"
-    return [*trained, *chain(drawn, trained[-1][1] + drawn_by)]
+            drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, at / "eval", drawn_by))
+    about = f"{study.steps} steps, scored at {', '.join(map(str, study.percents))} %"
+    return Chain(f"{size}, seed {seed}", about, [*steps, *drawn])
 
 
-def plan(study: ScalingStudy, out: Path) -> list[Run]:
+def plan(study: ScalingStudy, out: Path) -> list[Chain]:
     """All runs, seed by seed."""
     missing = [option for option in ("shards", "val_shards") if not study.data().get(option)]
     if missing:
         raise ValueError(f"`settings.data.{missing[0]}` is missing: name token shards.")
-    about = f"{study.steps} steps, scored at {', '.join(map(str, study.percents))} %"
-    return [
-        Run(f"{size}, seed {seed}", about, steps_of(study, size, seed, out))
-        for seed in study.seeds
-        for size in study.sizes
-    ]
+    return [chain_of(study, size, seed, out) for seed in study.seeds for size in study.sizes]
 
 
 def parameters(release: Path) -> int:
@@ -195,8 +181,7 @@ def collect(study: ScalingStudy, out: Path) -> list[Point]:
     found = []
     for size in study.sizes:
         for seed in study.seeds:
-            steps = steps_of(study, size, seed, out)
-            if not is_done(out, steps):
+            if not is_done(out, chain_of(study, size, seed, out)):
                 continue
             folder = out / "runs" / size / f"seed-{seed}"
             losses = validations(folder / "run")

@@ -17,10 +17,11 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from ddt_lightning.atomic import write_text
 from ddt_lightning.plans import chains
-from ddt_lightning.plans.chains import CLI, Overlay, Run, chain, check, is_done, overlaid
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import check, is_done
+from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.recipes import Overlay, overlaid
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.settings import merge, read_yaml
 
 REFERENCE = "reference"
@@ -166,18 +167,14 @@ def chosen(variants: list[Variant], only: list[str] | None) -> list[Variant]:
     return [variant for variant in variants if only is None or variant.name in only]
 
 
-def configs_of(study: Study, variant: Variant, out: Path) -> list[str]:
-    """The YAML files of a run."""
-    return [*study.configs, str(out / "variants" / f"{variant.name}.yaml")]
-
-
 def training(study: Study, variant: Variant, seed: int, out: Path) -> Step:
     """The step that trains one run."""
-    words = [word for config in configs_of(study, variant, out) for word in ("--config", config)]
+    file = str(out / "variants" / f"{variant.name}.yaml")
+    words = [word for config in (*study.configs, file) for word in ("--config", config)]
     folder = out / "runs" / variant.name / f"seed-{seed}"
     command = [CLI, "fit", "tokenizer", *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
-    about = f"train {study.steps} steps"
-    return Step(f"{variant.name}.{seed}.train", about, [command], 0.0, folder)
+    files = {file: yaml.safe_dump(variant.overlay, sort_keys=False)}
+    return Step(f"{variant.name}.{seed}.train", f"train {study.steps} steps", [command], folder, files)
 
 
 def measuring(study: Study, variant: Variant, seed: int, out: Path) -> Step:
@@ -193,13 +190,13 @@ def measuring(study: Study, variant: Variant, seed: int, out: Path) -> Step:
     for name, value in options.items():
         words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
     command = [CLI, *words]
-    return Step(f"{variant.name}.{seed}.eval", "measure", [command], 0.0, folder / "eval")
+    return Step(f"{variant.name}.{seed}.eval", "measure", [command], folder / "eval")
 
 
-def steps_of(study: Study, variant: Variant, seed: int, out: Path) -> list[tuple[Step, str]]:
-    """Training and measuring of a run, with their fingerprints."""
-    write_text(out / "variants" / f"{variant.name}.yaml", yaml.safe_dump(variant.overlay, sort_keys=False))
-    return chain([training(study, variant, seed, out), measuring(study, variant, seed, out)])
+def chain_of(study: Study, variant: Variant, seed: int, out: Path) -> Chain:
+    """Training and measuring of a run."""
+    steps = [training(study, variant, seed, out), measuring(study, variant, seed, out)]
+    return Chain(f"{variant.name}, seed {seed}", f"{study.steps} steps", steps)
 
 
 def check_variant(study: Study, variant: Variant, out: Path) -> None:
@@ -229,10 +226,9 @@ def run_all(study: Study, variants: list[Variant], out: Path) -> dict[str, str]:
     runs, waiting = [], {}
     for seed in study.seeds:
         for variant in variants:
-            steps = steps_of(study, variant, seed, out)
-            runs.append(Run(f"{variant.name}, seed {seed}", f"{study.steps} steps", steps))
-            if not is_done(out, steps):
+            runs.append(chain_of(study, variant, seed, out))
+            if not is_done(out, runs[-1]):
                 waiting[variant.name] = variant
     for variant in waiting.values():
         check_variant(study, variant, out)
-    return chains.run_all(runs, out)
+    return chains.run_chains(runs, out)

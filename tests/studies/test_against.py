@@ -12,6 +12,7 @@ from PIL import Image
 from ddt_lightning.cli import main
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.studies import against as study_of
 from ddt_lightning.studies.against import AgainstStudy, check_bits, collect, encodings, plan
 from tests.inprocess import TINY_LM, run_here
@@ -116,9 +117,9 @@ def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done,
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
     study = AgainstStudy.read(str(done / "study.yaml"), {})
     out = done / "out"
-    assert chains.run_all([*encodings(study, out), *plan(study, out)], out) == {} and started == []
+    assert chains.run_chains([*encodings(study, out), *plan(study, out)], out) == {} and started == []
     swapped = replace(study, tokenizers={"a": study.tokenizers["b"], "b": study.tokenizers["b"]})
-    changed = [chains.is_done(out, run.steps) for run in (*encodings(swapped, out), *plan(swapped, out))]
+    changed = [chains.is_done(out, run) for run in (*encodings(swapped, out), *plan(swapped, out))]
     assert changed == [False, True, False, True]
 
 
@@ -132,12 +133,12 @@ def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
     marks = []
     for named in ({}, {"a": f"{tmp_path}/renderer"}, {"a": f"{tmp_path}/renderer"}):
         runs = plan(replace(study, renderers=named), out)
-        marks.append([mark for run in runs for _, mark in run.steps])
-        words = [step.commands[0] for run in runs for step, _ in run.steps]
-        assert ["--renderer" in words[n] for n in range(10)] == [bool(named) and 2 <= n < 5 for n in range(10)]
+        marks.append([mark for run in runs for mark in fingerprints(run)])
+        words = [step.commands[0] for run in runs for step in run.steps]
+        assert ["--renderer" in words[n] for n in range(12)] == [bool(named) and 3 <= n < 6 for n in range(12)]
         weights.write_bytes(b"other weights")
     again = [[one != other for one, other in zip(marks[0], changed, strict=True)] for changed in marks[1:]]
-    assert again == [[2 <= n < 5 for n in range(10)]] * 2 and marks[1] != marks[2]
+    assert again == [[3 <= n < 6 for n in range(12)]] * 2 and marks[1] != marks[2]
 
 
 def test_unequal_bits_are_refused(done):
@@ -175,5 +176,5 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     assert set(study.renderers) < set(study.tokenizers)
     study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
     for run in (*encodings(study, tmp_path), *plan(study, tmp_path)):
-        for step, _ in run.steps:
+        for step in run.steps:
             chains.check(step, run.name)

@@ -105,7 +105,7 @@ def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
     study, out = ClassStudy.read(str(done / "study.yaml"), {}), done / "out"
-    assert chains.run_all(plan(study, out), out) == {} and started == []
+    assert chains.run_chains(plan(study, out), out) == {} and started == []
     main(["report", str(out)])
     text = (out / "report.html").read_text()
     assert "<h3>small</h3>" in text and "data:image/png" in text
@@ -133,7 +133,7 @@ def test_the_shipped_study_is_made_of_runs(tmp_path, monkeypatch, ddt_data):
             (folder / f"cifar10-{part}-000000.tar").write_bytes(b"")
     runs = plan(replace(shipped, tokenizers=there), tmp_path / "out")
     assert [run.name for run in runs] == ["ddt, seed 0", "vqgan, seed 0"]
-    steps = [step for run in runs for step, _ in run.steps]
+    steps = [step for run in runs for step in run.steps]
     configs = parse_plan([step for step in steps if step.name.endswith("train")], monkeypatch)
     assert configs["ddt.0.train"].data.t2i == 0.9 and configs["vqgan.0.train"].model.codebook == "runs/cifar10/vqgan"
     parse_plan([step for step in steps if not step.name.endswith("train")], monkeypatch)

@@ -14,9 +14,10 @@ from PIL import Image
 from ddt_lightning.cli import main
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.studies import order as study_of
-from ddt_lightning.studies.order import OrderStudy, collect, penalties, plan, steps_of
+from ddt_lightning.studies.order import OrderStudy, chain_of, collect, penalties, plan
 from tests.inprocess import TINY_LM, run_here, token_shards
 
 ROOT = Path(__file__).parents[2]
@@ -109,13 +110,13 @@ def test_a_finished_study_runs_nothing_and_new_shards_run_again(done, capsys, mo
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
     study = OrderStudy.read(str(done / "study.yaml"), {})
     runs = plan(study, done / "out")
-    assert len(runs) == 2 * 2 * 3 and chains.run_all(runs, done / "out") == {} and started == []
-    assert "12 of 12 runs are done already" in capsys.readouterr().out
-    marks = [mark for _, mark in steps_of(study, "ids", "natural", 0, done / "out")]
+    assert len(runs) == 2 * 2 * 3 and chains.run_chains(runs, done / "out") == {} and started == []
+    assert "25 of 25 steps are done already" in capsys.readouterr().out
+    marks = fingerprints(chain_of(study, "ids", "natural", 0, done / "out"))
     facts = done / "ids" / "tokens.json"
     before = facts.read_text()
     facts.write_text(before.replace("abc123", "abc124"))
-    changed = [mark for _, mark in steps_of(study, "ids", "natural", 0, done / "out")]
+    changed = fingerprints(chain_of(study, "ids", "natural", 0, done / "out"))
     facts.write_text(before)
     assert not set(marks) & set(changed)
     longer = replace(study, steps=5)
@@ -178,7 +179,7 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     sets = OrderStudy.read(str(done / "study.yaml"), {}).sets
     study = replace(study, sets=sets)
     for run in plan(study, tmp_path)[:3]:
-        for step, _ in run.steps:
+        for step in run.steps:
             chains.check(step, run.name)
 
 

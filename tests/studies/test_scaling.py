@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from ddt_lightning.cli import main
 from ddt_lightning.plans import chains
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.studies import scaling as study_of
 from ddt_lightning.studies import scaling_figures
 from ddt_lightning.studies.scaling import Point, ScalingStudy, collect, law, plan
@@ -92,7 +93,7 @@ def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
     study = ScalingStudy.read(str(done / "study.yaml"), {})
-    assert chains.run_all(plan(study, done / "out"), done / "out") == {} and started == []
+    assert chains.run_chains(plan(study, done / "out"), done / "out") == {} and started == []
 
 
 def test_drawings_alone_depend_on_the_renderer(done, tmp_path):
@@ -102,7 +103,8 @@ def test_drawings_alone_depend_on_the_renderer(done, tmp_path):
     weights.write_bytes(b"1")
     plain, drawn = (plan(replace(study, renderer=one), out) for one in (None, f"{tmp_path}/renderer"))
     for run, other in zip(plain, drawn, strict=True):
-        for (step, mark), (again, new) in zip(run.steps, other.steps, strict=True):
+        steps = zip(run.steps, fingerprints(run), other.steps, fingerprints(other), strict=True)
+        for step, mark, again, new in steps:
             assert ("--renderer" in again.commands[0]) == ("draw" in step.name) == (mark != new)
 
 
@@ -142,7 +144,7 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     data = {**study.settings["data"], **{name: ours.settings["data"][name] for name in ("shards", "val_shards")}}
     study = replace(study, tokenizer=ours.tokenizer, renderer=None, settings={**study.settings, "data": data})
     for run in plan(study, tmp_path)[:3]:
-        for step, _ in run.steps:
+        for step in run.steps:
             chains.check(step, run.name)
 
 

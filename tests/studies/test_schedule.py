@@ -21,9 +21,10 @@ from ddt_lightning import cli
 from ddt_lightning.cli import load, main, parse
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.report.findings import read_findings
 from ddt_lightning.studies import schedule
-from ddt_lightning.studies.schedule import Study, check_variant, plan, steps_of
+from ddt_lightning.studies.schedule import Study, chain_of, check_variant, plan
 from ddt_lightning.studies.schedule_table import Outcome, collect, over_seeds
 from ddt_lightning.training.checkpoint import resume_step
 from ddt_lightning.training.run import StageCLI
@@ -89,7 +90,7 @@ def test_fingerprints_follow_what_a_run_depends_on(tmp_path):
     study = read(tmp_path)
 
     def marks(study: Study, number: int = 0, seed: int = 0) -> list[str]:
-        return [mark for _, mark in steps_of(study, plan(study)[number], seed, tmp_path)]
+        return fingerprints(chain_of(study, plan(study)[number], seed, tmp_path))
 
     first = marks(study)
     assert marks(study) == first
@@ -141,8 +142,8 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
     assert not wanted or {axis: len(variants) for axis, variants in study.axes.items()} == wanted
     one = replace(study, grid="one")
     for variant in plan(one):
-        steps_of(one, variant, 0, tmp_path)
         check_variant(one, variant, tmp_path)
+    assert not list(tmp_path.iterdir())  # planning writes nothing
     # the reference is what the configurations and the settings of all runs say without any variant
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     module, data = (cli.locate(target) for target in cli.STAGES["tokenizer"])
@@ -152,7 +153,9 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
         return StageCLI(module, data, args=args, stage="tokenizer").config.model
 
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(study.settings))
-    reference = model(*study.configs, str(tmp_path / "variants" / "reference.yaml"))
+    ((_, text),) = chain_of(one, plan(one)[0], 0, tmp_path).steps[0].files.items()
+    (tmp_path / "reference.yaml").write_text(text)
+    reference = model(*study.configs, str(tmp_path / "reference.yaml"))
     assert reference == model(*study.configs, str(tmp_path / "settings.yaml"))
     names = {variant.name for variant in plan(study)}
     assert len(names) == math.prod(len(variants) for variants in study.axes.values())
@@ -220,7 +223,7 @@ def test_a_finished_study_runs_nothing_and_a_changed_one_what_changed(done, caps
     out = done / "out"
     study = Study.read(str(done / "study.yaml"), {}, ["schedule"])
     assert schedule.run_all(study, plan(study), out) == {} and started == []
-    assert "2 of 2 runs are done already" in capsys.readouterr().out
+    assert "4 of 4 steps are done already" in capsys.readouterr().out
     eval_folder = out / "runs" / "schedule-staged" / "seed-0" / "eval"
     eval_folder.rename(out / "aside")
     try:

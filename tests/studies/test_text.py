@@ -109,7 +109,7 @@ def test_a_finished_study_runs_nothing(done, monkeypatch):
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
     monkeypatch.setattr(text, "train_text_tokenizer", text.train_text_tokenizer)
     study = MixtureStudy.read(str(done / "study.yaml"), {})
-    assert chains.run_all(plan(study, done / "out"), done / "out") == {} and started == []
+    assert chains.run_chains(plan(study, done / "out"), done / "out") == {} and started == []
     before = (done / "out" / "text" / "tokenizer.json").stat().st_mtime_ns
     text.make_text_tokenizer(study, done / "out")
     assert (done / "out" / "text" / "tokenizer.json").stat().st_mtime_ns == before
@@ -130,5 +130,5 @@ def test_the_shipped_study_is_made_of_runs(done, tmp_path):
     assert len(study.seeds) >= 2
     study = replace(study, sets=ours.sets, text_shards=ours.text_shards, val_text_shards=ours.val_text_shards)
     for run in plan(study, tmp_path)[:2]:
-        for step, _ in run.steps:
+        for step in run.steps:
             chains.check(step, run.name)
