@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoding": {"inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards"},
     "cli": {"settings", "training.run"},
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
-    "report": {"atomic", "metrics", "plans.step"},
+    "report": {"atomic", "metrics"},
     "evaluation": CORE | {
         "atomic", "images", "inputs", "pipeline", "sampling", "training.checkpoint", "workers",
         "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it

@@ -1,14 +1,13 @@
-"""Distances side by side: what several models make of the same reference, as a table of the report.
+"""Distances side by side: what several models make of the same reference, as findings for the report.
 
-In: a folder with one folder of `ddt eval distribution` for each model. Out: a part of the page. A distance depends on
-its network and on how many pictures there are, which its name says: one column is one measure.
+In: a folder with one folder of `ddt eval distribution` for each model. Out: one table. A distance depends on its
+network and on how many pictures there are, which its name says: one column is one measure.
 """
 
-from html import escape
 from pathlib import Path
 
 from ddt_lightning.metrics.cards import Card, read_cards
-from ddt_lightning.report import page
+from ddt_lightning.report.findings import Findings, Table
 
 MADE = {"tokenizer/": "reconstructions", "t2i/": "drawings", "pictures/": "pictures"}
 """What was compared with the reference, by the start of a card's key."""
@@ -23,22 +22,21 @@ PLAIN = (
 )
 
 
-def section(folder: Path) -> str:
-    """The table, empty where no model of the folder was measured."""
+def distances(folder: Path) -> Findings | None:
+    """The models of a folder side by side; None where none was measured."""
     rows: dict[tuple[str, str], dict[str, Card]] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         rows |= {(place.name, made): own for made, own in measured(read_cards(place)).items()}
     if not rows:
-        return ""
+        return None
     names = sorted({name for own in rows.values() for name in own}, key=lambda name: (order(name), name))
     measures = [name for name in names if order(name) < len(MEASURES)]
-    cells = [[escape(model), made, *(number(own.get(name)) for name in measures)]
-             for (model, made), own in rows.items()]  # fmt: skip
+    cells = [[model, made, *(cell(own.get(name)) for name in measures)] for (model, made), own in rows.items()]
     apart = {name: own[name]["value"] for own in rows.values() for name in own if name.startswith(HALVES)}
     halves = ", ".join(f"{name.removeprefix(HALVES)} {value:.2f}" for name, value in sorted(apart.items()))
     note = "With 95 % intervals where there are some." + (f" Two halves of the reference: {halves}." if halves else "")
-    table = page.table(["model", "what it made", *measures], cells)
-    return f"<h3>Distances</h3><p>{PLAIN}</p>{table}<p class='soft small'>{escape(note)}</p>"
+    table = Table(["model", "what it made", *measures], cells, names=2)
+    return Findings("distances", "Distances", PLAIN, note, [table])
 
 
 def measured(cards: dict[str, Card]) -> dict[str, dict[str, Card]]:
@@ -53,14 +51,13 @@ def measured(cards: dict[str, Card]) -> dict[str, dict[str, Card]]:
 
 
 def order(name: str) -> int:
-    """The place of a measure's column; the number of measures for what is none."""
+    """The place of a measure's column; `len(MEASURES)` if the name is not a known measure's."""
     return next((place for place, start in enumerate(MEASURES) if name.startswith(start)), len(MEASURES))
 
 
-def number(card: Card | None) -> str:
-    """A cell: value and interval."""
+def cell(card: Card | None) -> str:
+    """Value and interval of a measure; empty where it was not taken."""
     if card is None:
         return ""
-    spread = card["interval"]
-    between = f"<br><small class='soft'>{spread[0]:.3g} to {spread[1]:.3g}</small>" if spread else ""
-    return f'<td class="n">{card["value"]:.3g}{between}</td>'
+    between = " ({:.3g} to {:.3g})".format(*card["interval"]) if card["interval"] else ""
+    return f"{card['value']:.3g}{between}"

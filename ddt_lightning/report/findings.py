@@ -8,7 +8,6 @@ shows it from there and knows nothing of the studies. The interval of a mean ove
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from ddt_lightning.atomic import write_json, write_text
 from ddt_lightning.metrics.cards import versions
 from ddt_lightning.metrics.intervals import over_seeds, paired, spread_title
-from ddt_lightning.report import page
 
 FILE = "findings.json"
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]
@@ -122,22 +120,3 @@ def read_findings(folder: Path) -> Findings:
     content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     tables = [Table(**one) for one in content.pop("tables")]
     return Findings(tables=tables, **{one.name: content[one.name] for one in fields(Findings) if one.name in content})
-
-
-def section(folder: Path) -> str:
-    """The report's part about a study."""
-    found = read_findings(folder)
-    html = f"<h3>{escape(found.title)}</h3><p>{escape(found.plain)}</p>"
-    for table in found.tables:
-        rows = [
-            [escape(cell) if n < table.names else f'<td class="n">{escape(cell)}</td>' for n, cell in enumerate(row)]
-            for row in table.rows
-        ]
-        html += f"<p class='small'>{escape(table.title)}</p>" if table.title else ""
-        html += page.table(table.head, rows)
-    html += f"<p class='soft small'>{escape(found.explained)}</p>"
-    for name, caption in found.pictures.items():
-        if (folder / name).is_file():
-            html += page.figure(page.picture(folder / name, caption), escape(caption))
-    lost = found.failed.items()
-    return html + "".join(f"<p class='wrong-text'>Failed: {escape(run)}: {escape(why)}</p>" for run, why in lost)

@@ -34,3 +34,9 @@ def spread_of(score: Card, digits: int, scale: float = 1.0, unit: str = "") -> s
 def percent(share: float) -> str:
     """A share in [0, 1] in words."""
     return f"{100 * share:.3g} %"
+
+
+def lighter(colour: str) -> str:
+    """A colour "#rrggbb" for lines on a dark ground: mixed with white."""
+    channels = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(0.6 * channel + 0.4 * 255):02x}" for channel in channels)

@@ -20,8 +20,8 @@ from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_b
 from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.report.charts import read_curves
 from ddt_lightning.report.codebook import CHARTS
-from ddt_lightning.report.svg import read_curves
 from ddt_lightning.scenes.suite import suite
 from tests.tiny import tiny_model
 

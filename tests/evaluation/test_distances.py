@@ -20,7 +20,7 @@ from ddt_lightning.metrics.distribution import frechet
 from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.pipeline import Pipeline
-from ddt_lightning.report.svg import read_curves
+from ddt_lightning.report.charts import read_curves
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import val_scene
 from ddt_lightning.seeding import numpy_rng

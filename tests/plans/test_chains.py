@@ -15,7 +15,7 @@ from ddt_lightning.plans.chains import is_done, run_chains
 from ddt_lightning.plans.fingerprint import CLI, fingerprints, inputs_mark, modules_of
 from ddt_lightning.plans.recipes import overlaid
 from ddt_lightning.plans.step import Chain, Step
-from ddt_lightning.report.findings import Findings, Table, markdown, section, write_findings
+from ddt_lightning.report.findings import Findings, Table, markdown, write_findings
 from ddt_lightning.training.checkpoint import resume_step
 from tests.inprocess import TINY_LM, token_shards
 
@@ -186,15 +186,13 @@ def test_intervals_are_those_of_a_paired_t_test():
     assert two.interval is None and two.shown() == ["1.50", "1.00, 2.00"]
 
 
-def test_findings_as_text_and_page(tmp_path):
+def test_findings_as_text(tmp_path):
     table = Table(["name", "x", "y"], [["a<b", "1.00", "2"], ["long name", "10.00", ""]])
     found = Findings("order", "A title", "One & two.", "Numbers.", [table], {"gone.png": "x"}, {}, {"run": "why"})
     lines = write_findings(found, tmp_path).splitlines()
     assert lines == markdown(found).splitlines() and (tmp_path / "study.md").read_text().splitlines() == lines
     rows = [line for line in lines if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1 and rows[2].startswith("| a<b       |  1.00 | 2 |")
-    html = section(tmp_path)
-    assert "a&lt;b" in html and "One &amp; two." in html and "Failed: run: why" in html and "gone.png" not in html
 
 
 def test_kept_checkpoints_are_those_of_their_steps(tmp_path, monkeypatch):

@@ -11,13 +11,12 @@ from PIL import Image
 
 from ddt_lightning.metrics.cards import card, mean_card, write_cards
 from ddt_lightning.plans.step import STEPS, Record
-from ddt_lightning.report import page
+from ddt_lightning.report.findings import Findings, Table, write_findings
 from ddt_lightning.report.report import write_report
-from ddt_lightning.report.svg import CURVE_POINTS, curves, read_curves
 
 SHARED = {"seed": 0, "weights": {"tokenizer": "ab12", "lm": "cd34"}, "settings": {"steps": 8, "decode_guidance": 1.5}}
 SECTIONS = ("scores", "reconstruction", "drawing", "editing", "questions", "captions", "codebook", "curves", "settings")
-VOID = {"meta", "img", "br", "line", "circle", "polyline", "input"}
+VOID = {"meta", "img", "br", "input"}
 
 
 class Balanced(HTMLParser):
@@ -131,17 +130,56 @@ def test_page_is_whole_and_needs_no_other_file(run):
     assert set(SECTIONS) <= set(checker.ids)
     for source in checker.sources:
         assert source.startswith("data:image/png;base64,") or (source[0] == "#" and source[1:] in checker.ids)
+    assert len(set(checker.ids)) == len(checker.ids)
     assert "http" not in text and "@import" not in text and "<link" not in text
     assert "Not in this run" not in text
-    assert text.count("<polyline") >= 7  # two lines for each of three stages, and the codebook's
+    assert text.count("var(--line-0)") > text.count("var(--line-1)") >= 3  # training and validation of three stages
+    assert text.count("<svg ") == 5  # losses of three stages, the codebook's uses, PSNR by number of tokens
     for fact in ("75.0 %", "21.0", "25 min 0 s", "1 min 1 s", "ab12", "cd34", "how many?", "truth: 3", "2 of 3 codes"):
         assert fact in text, fact
 
 
+def score_rows(text: str) -> dict[str, list[str]]:
+    """{key: texts of the other cells} of the table of scores."""
+    table = text.partition('id="scores"')[2].partition("</table>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+    cells = [[" ".join(re.sub("<[^>]*>", " ", cell).split()) for cell in row] for row in rows]
+    return {key: rest for key, *rest in filter(None, cells) if rest}
+
+
 def test_scores_of_seen_combinations_stand_beside_held_out_ones(run):
     text, _ = parsed(write_report(run))
-    assert "of combinations seen in training 88 %" in text and "Sampling, combinations seen in training" in text
-    assert "<code>seen/t2i/shapes_geneval/overall</code>" in text
+    rows = score_rows(text)
+    assert rows["t2i/shapes_geneval/overall"][:2] == ["0.750 0.301 to 0.954, n 4", "0.875"]
+    assert "<span>seen in training</span>88 %" in text
+    assert '<th class="n">held-out</th><th class="n">seen</th>' in text
+
+
+def test_upper_bounds_and_baselines_stand_beside_scores(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics |= {"t2i/ceiling_tokenizer": 0.9375, "t2i/floor_shuffled": 0.125, "t2i/floor_circles": 0.25}
+    metrics |= {"caption/cider_d_regex": 0.5, "caption/cider_d_regex_floor_shuffled": 0.0625}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text, _ = parsed(write_report(run))
+    rows = score_rows(text)
+    score = rows["t2i/shapes_geneval/overall"]
+    assert score[2:4] == ["0.938 tokenizer", "0.125 other prompt 0.250 circles"]
+    assert rows["caption/cider_d_regex"][2:4] == ["", "0.062 shuffled"]
+    assert rows["t2i/floor_circles"] == ["0.250", "", "", "", ""]  # a bound has none
+    bar = text.partition("<code>t2i/shapes_geneval/overall</code>")[2].partition("</tr>")[0]
+    assert '<i style="width:75.00%">' in bar and '<s style="left:93.75%"' in bar
+    assert bar.count('<s class="baseline"') == 2
+    assert "<span>upper bound</span>94 %" in text and "<span>baseline</span>12 %" in text
+    tokenizer = text.partition("<code>tokenizer/psnr</code>")[2].partition("</tr>")[0]
+    assert 'class="bar"' not in tokenizer  # decibels are no share
+
+
+def test_a_run_without_bounds_has_no_columns_for_them(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"tokenizer/psnr": 20.0, "new/score": 0.5}')
+    text, _ = parsed(write_report(tmp_path))
+    assert score_rows(text)["tokenizer/psnr"] == ["20.000", ""]
+    assert score_rows(text)["new/score"][0] == "0.500"  # of a part that the page does not know
+    assert "upper bound" not in text.partition('id="scores"')[2].partition("</thead>")[0]
 
 
 def test_texts_are_escaped(run):
@@ -203,12 +241,42 @@ def test_distances_stand_side_by_side(run):
     (run / "distances" / "nothing yet").mkdir()
     text, _ = parsed(write_report(run))
     table = text[text.index("<h3>Distances") : text.index("Two halves of the reference: FD-1a2b3c4d@500 0.88.")]
-    rows = [re.sub("<[^>]*>", " ", row[: row.index("</tr>")]).split() for row in table.split("<tr>")[1:]]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
     assert rows == [
-        ["model", "what", "it", "made", "FD-1a2b3c4d@1000"],
-        ["ddt", "reconstructions,", "in", "one", "step", "2.25", "1.75", "to", "2.75"],
-        ["va&lt;r", "drawings", "9.75", "9.25", "to", "10.2"],
+        ["model", "what it made", "FD-1a2b3c4d@1000"],
+        ["ddt", "reconstructions, in one step", "2.25 (1.75 to 2.75)"],
+        ["va&lt;r", "drawings", "9.75 (9.25 to 10.2)"],
     ]
+
+
+def test_every_study_is_shown_from_its_findings(run):
+    table = Table(["name", "x", "y"], [["a<b", "1.00", "2"], ["long name", "10.00", ""]], 1, "A & table")
+    for name in ("order", "scaling"):
+        (run / name).mkdir()
+        pictures = {write_png(run / name / "drawn.png"): "what is <drawn>", "moved.gif": "what moves", "gone.png": "x"}
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(run / name / "moved.gif")
+        found = Findings(name, f"About {name}", "One & two.", "Numbers.", [table], pictures, {}, {"run": "<why>"})
+        write_findings(found, run / name)
+    text, checker = parsed(write_report(run))
+    studies = text.partition('id="studies"')[2].partition("</section>")[0]
+    assert {"study-order", "study-scaling"} <= set(checker.ids)
+    for fact in (
+        "<h3>About order</h3>",
+        "One &amp; two.",
+        "A &amp; table",
+        "Failed: run: &lt;why&gt;",
+        "gone.png is gone",
+    ):
+        assert fact in studies, fact
+    assert '<th>name</th><th class="n">x</th>' in studies and '<td>a&lt;b</td><td class="n">1.00</td>' in studies
+    assert studies.count("data:image/gif;base64,") == 2 and studies.count("what is &lt;drawn&gt;</figcaption>") == 2
+    assert (run / "report.html").read_text().index('id="studies"') < text.index('id="scores"')
+
+
+def test_a_folder_of_a_study_alone(tmp_path):
+    write_findings(Findings("order", "A title", "Why.", "", [Table(["a"], [["b"]])]), tmp_path / "order")
+    text, checker = parsed(write_report(tmp_path / "order"))
+    assert "<h3>A title</h3>" in text and "Not in this run" not in text and "scores" not in checker.ids
 
 
 def test_a_sample_file_that_is_gone(run):
@@ -229,25 +297,6 @@ def test_out_and_same_page_twice(run, tmp_path):
     assert first == tmp_path / "else" / "page.html" and not (run / "report.html").exists()
     assert first.read_bytes() == write_report(run, tmp_path / "again.html").read_bytes()
     assert not list(tmp_path.rglob("*.partial"))
-
-
-def test_curves_keep_means_and_skip_gaps(tmp_path):
-    file = tmp_path / "metrics.csv"
-    lines = [f"{n},{n},{'' if n % 2 else n},nan,{n}" for n in range(1000)]
-    file.write_text("step,train/loss,val/loss,train/bad,epoch\n" + "\n".join(lines))
-    found = read_curves(file)
-    assert set(found) == {"train/loss", "val/loss"}
-    steps, values = found["train/loss"]
-    assert len(steps) <= CURVE_POINTS and steps == values
-    assert sum(found["val/loss"][1]) / len(found["val/loss"][1]) == pytest.approx(499, abs=5)
-
-
-def test_curves_scale(tmp_path):
-    assert "log scale" in curves("x", {"a": ([0, 1], [1.0, 100.0])})
-    assert "log scale" not in curves("x", {"a": ([0, 1], [1.0, 2.0])})
-    assert curves("x", {"a": ([], [])}) == ""
-    for constant_line in ([3.0, 3.0], [0.0, 0.0], [-1.0, 1.0]):
-        assert "nan" not in curves("x", {"a": ([0, 1], constant_line)})
 
 
 def health_rows(folder: Path) -> None:
@@ -272,14 +321,13 @@ def test_quantizer_health_is_drawn_with_a_reading(tmp_path, stage):
     health_rows(run / stage)
     text, _ = parsed(write_report(run))
     codebook = text.partition('id="codebook"')[2].partition("</section>")[0]
-    charts = re.findall(r'<div class="curve"><small>(.*?)</small><svg.*?</svg>', codebook)
+    charts = re.findall(r'<div class="chart">(.*?)</svg></div>', codebook, re.DOTALL)
     assert len(charts) == 6
-    lines = [len(re.findall("<span", chart)) for chart in charts]
-    assert lines == [1, 2, 4, 4, 2, 1]
-    assert codebook.count("<polyline") == sum(lines) and codebook.count("Healthy:") == 1
-    for chart in charts:  # every line in a colour of its own
-        colours = re.findall(r"var\(--(\w+)\)", chart)
-        assert len(set(colours)) == len(colours)
+    legends = [re.findall(r'<span style="color: var\((--line-\d)\)">', chart) for chart in charts]
+    assert [len(legend) for legend in legends] == [1, 2, 4, 4, 2, 1] and codebook.count("Healthy:") == 1
+    for chart, legend in zip(charts, legends, strict=True):  # every line in a colour of its own, that of its name
+        drawing = chart[chart.index("<svg") :]
+        assert len(set(legend)) == len(legend) and set(re.findall(r"--line-\d", drawing)) == set(legend)
     training = text.partition('id="curves"')[2].partition("</section>")[0]
     assert "loss" in training and "perplexity" not in training and "dead_codes" not in training  # drawn once
 
@@ -287,8 +335,3 @@ def test_quantizer_health_is_drawn_with_a_reading(tmp_path, stage):
 def test_no_health_panel_without_a_quantizer(run):
     text, _ = parsed(write_report(run))
     assert "Healthy:" not in text
-
-
-def test_names_of_columns_stand_over_their_numbers():
-    html = page.table(["score", "ddt"], [["over all columns"], ["counting", '<td class="n">0.25</td>']])
-    assert '<th>score</th><th class="n">ddt</th>' in html
