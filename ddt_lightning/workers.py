@@ -1,8 +1,8 @@
 """Run one function over many tasks, in this process or in several, results in the order of the tasks.
 
 On a CPU, P processes with one thread each beat one process with P threads for networks of this size. Workers come from
-a fork server, which imports what they need (torch, the package) once; they stay for later calls and keep what they
-loaded, such as a pipeline.
+a fork server, which imports what they need (torch, the package) once. They stay for later calls and keep what they
+loaded, such as a pipeline. They end when their caller ends, however that happens, and when one of their tasks fails.
 """
 
 import multiprocessing
@@ -12,12 +12,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 from tqdm import tqdm
 
-POOLS: dict[int, ProcessPoolExecutor] = {}
-"""The pools of this process, by their number of workers: later calls find the workers with what they loaded."""
+POOLS: dict[int, tuple[ProcessPoolExecutor, Connection]] = {}
+"""The pools of this process by their number of workers, each with a pipe: its workers end when the pipe is closed."""
 
 
 def pool(processes: int, first: Callable[..., Any]) -> ProcessPoolExecutor:
@@ -33,25 +34,32 @@ def pool(processes: int, first: Callable[..., Any]) -> ProcessPoolExecutor:
         if method == "forkserver":
             context.set_forkserver_preload([first.__module__])
         threads = max(1, (os.cpu_count() or 1) // processes)
-        POOLS[processes] = ProcessPoolExecutor(processes, mp_context=context, initializer=begin, initargs=(threads,))
-    return POOLS[processes]
+        watched, ours = context.Pipe(duplex=False)
+        executor = ProcessPoolExecutor(processes, context, initializer=begin, initargs=(threads, watched))
+        POOLS[processes] = executor, ours
+    return POOLS[processes][0]
 
 
-def begin(threads: int) -> None:
-    """What a worker does first: take its share of the cores, leave Ctrl-C to its caller, and end with it."""
+def begin(threads: int, caller: Connection) -> None:
+    """Prepare a worker: its share of the cores, Ctrl-C left to the caller, and the watch over the caller's pipe."""
     import torch
 
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=follow, args=(caller,), daemon=True).start()
 
 
-def follow() -> None:
-    """End this process when its caller is gone, however that was killed."""
-    caller = multiprocessing.parent_process()
-    if caller is not None:
-        caller.join()
-        os._exit(1)
+def follow(caller: Connection) -> None:
+    """End this process when the other end of the pipe is closed: by the caller, or with a caller that was killed."""
+    caller.poll(None)
+    os._exit(1)
+
+
+def end(processes: int) -> None:
+    """Drop a pool's waiting tasks and end its workers, whatever they are at."""
+    executor, ours = POOLS.pop(processes)
+    executor.shutdown(wait=False, cancel_futures=True)
+    ours.close()
 
 
 def run_tasks(
@@ -80,11 +88,6 @@ def run_tasks(
                 yield future.result()
                 bar.update()
         except BaseException:
-            workers = pool(processes, function)
-            running = list((workers._processes or {}).values())
-            workers.shutdown(wait=False, cancel_futures=True)
-            for process in running:  # or the interpreter would wait for the batches they are at
-                process.terminate()
-            del POOLS[processes]
+            end(processes)
             raise
     bar.close()

@@ -32,7 +32,6 @@ from ddt_lightning.shards import rows as shard_rows
 from ddt_lightning.shards.images import read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import read_tokens_json, write_shards
-from ddt_lightning.workers import run_tasks
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SIDE = 32
@@ -607,13 +606,6 @@ def test_mean_card_intervals():
         mean_card([], "x")
 
 
-def test_tasks_keep_their_order_and_their_errors():
-    assert list(run_tasks(divmod, [(7, 2), (9, 4)], 2, "x")) == [(3, 1), (2, 1)]
-    with pytest.raises(ZeroDivisionError):
-        list(run_tasks(divmod, [(7, 2), (9, 0), (1, 1)], 2, "x"))
-    assert list(run_tasks(divmod, [(5, 5)], 2, "x")) == [(1, 0)]  # a new pool after the error
-
-
 def test_doctor_tells_of_missing_weights(capsys, tmp_path, model):
     main(["doctor", "--model", str(tmp_path)])
     text = capsys.readouterr().out
@@ -632,25 +624,6 @@ def test_a_language_run_with_its_tokenizer_elsewhere(model, tmp_path, capsys):
     main([*call, "--tokenizer", str(model), "--out", str(tmp_path / "a")])
     main([*call[:3], str(model), *call[4:], "--out", str(tmp_path / "b")])
     assert lines(tmp_path / "a" / "results.jsonl") == lines(tmp_path / "b" / "results.jsonl")
-
-
-@pytest.mark.slow
-def test_workers_end_with_a_killed_caller():
-    code = (
-        "import os, time; from ddt_lightning.workers import run_tasks\n"
-        "if __name__ == '__main__':\n"
-        "    for pid in run_tasks(os.getpid, [(), ()], 2, 'x'): print(pid, flush=True)\n"
-        "    list(run_tasks(time.sleep, [(60,), (60,)], 2, 'x'))\n"
-    )
-    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    pids = {int(caller.stdout.readline()) for _ in range(2)}
-    caller.kill()
-    caller.wait()
-    for _ in range(100):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"workers {pids} are still there")
 
 
 def test_real_edits_and_questions_become_conversations(model, tmp_path, ddt_data):
