@@ -68,7 +68,7 @@ class ShapesGenEval(pl.Callback):
         self.validations = 0
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, judge, gather, log."""
+        """Draw, score, gather, log."""
         self.validations += 1
         if (self.validations - 1) % self.every:
             return
@@ -84,8 +84,8 @@ class ShapesGenEval(pl.Callback):
             seeds = [self.seed + n for n in part]
             prompts = [prompt["prompt"] for prompt in asked]
             drawn = pipeline.text_to_image(prompts, seed=seeds, chat=self.chat, **self.settings)
-            judged = score(drawn.permute(0, 2, 3, 1).numpy(), asked)
-            rows += [(n, {**row, "filename": self.filename(n)}) for n, row in zip(part, judged, strict=True)]
+            scored = score(drawn.permute(0, 2, 3, 1).numpy(), asked)
+            rows += [(n, {**row, "filename": self.filename(n)}) for n, row in zip(part, scored, strict=True)]
         if world > 1:
             gathered: list[list[tuple[int, dict]]] = [[] for _ in range(world)]
             dist.all_gather_object(gathered, rows)

@@ -1,16 +1,17 @@
-"""`ddt eval vqa|caption`: questions answered and images described, of held-out scenes or of some shards.
+"""`ddt eval caption`: descriptions of held-out scenes, or of images of shards.
 
-Of scenes the truth is known in full: answers are right or wrong, captions are parsed. Of shards people's answers and
-captions are the measure: VQA v2's accuracy where ten people answered, CIDEr-D for captions, equality for names of
-classes. Each has a floor: the same questions about another image, the captions of other images.
+The objects of a scene are known, so captions of scenes are parsed and checked. Captions of images from shards are
+compared with people's, by CIDEr-D and, for names of classes, by equality; the baseline takes the captions of another
+image.
 """
 
-from itertools import islice
+from collections.abc import Sequence
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.session import Session, say, scenes_measured
+from ddt_lightning.evaluation.held_out import scenes_measured, take_samples
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
-from ddt_lightning.metrics.cards import mean_card
+from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.sampling import Sampling
 
 
@@ -18,7 +19,7 @@ def caption(
     *,
     out: str,
     captions: int = 128,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     chat: bool = True,
     seen: bool = False,
     seed: int = 0,
@@ -39,80 +40,108 @@ def caption(
         loading: which model.
         drawing: recorded with the scores; captions are greedy.
     """
-    from ddt_lightning.evaluation import predictions
-
     if not shards and not chat:
         raise ValueError("`--chat false` needs `--shards`: held-out scenes are described in the chat format.")
+    number = positive("captions", captions)
     session = Session(loading, drawing, processes, seed)
-    if shards:
-        return caption_shards(session, out, [shards] if isinstance(shards, str) else shards, captions, chat)
-    from ddt_lightning.evaluation import galleries
+    outcome = describe_shards(session, shards, number, chat) if shards else describe_scenes(session, number, seen)
+    session.write(out, outcome)
+
+
+def describe_scenes(session: Session, number: int, seen: bool) -> Outcome:
+    """Captions of held-out or seen scenes, checked by parsing."""
+    from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.metrics.answers import caption_match
     from ddt_lightning.scenes.language import parse_caption
+    from ddt_lightning.scenes.render import render
     from ddt_lightning.scenes.suite import val_scene
     from ddt_lightning.seeding import numpy_rng
 
-    number = positive("captions", captions)
-    scenes = [val_scene(numpy_rng("eval caption", seed, n), unseen=not seen) for n in range(number)]
-    found = session.run(predictions.write_captions, scenes)
+    scenes = [val_scene(numpy_rng("eval caption", session.seed, n), unseen=not seen) for n in range(number)]
+    images = [render(scene, session.image_size) for scene in scenes]
+    written = [r["caption"] for r in session.run(predictions.describe_images, images, True)]
 
-    looks = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
-    right = [caption_match(parse_caption(r["caption"]), look) for r, look in zip(found, looks, strict=True)]
+    present = [[(shape.kind, shape.colour) for shape in scene.shapes] for scene in scenes]
+    right = [caption_match(parse_caption(text), objects) for text, objects in zip(written, present, strict=True)]
     rule = (
         f"{scenes_measured(seen)}: the parsed caption, greedy, names all objects of the scene and no other; colours "
         "right where they are said"
     )
-    cards = {"caption/scene_match": mean_card(right, rule)}
-    with staged(out) as folder:
-        galleries.captions(folder, looks, found, right)
-        session.finish(folder, "caption", cards, {"captions": number, "seen": seen})
-    say(out, cards, "caption/scene_match")
+    return Outcome(
+        "caption",
+        {"caption/scene_match": mean_card(right, rule)},
+        ["caption/scene_match"],
+        {"captions": number, "seen": seen},
+        number,
+        number,
+        pictures=lambda folder: galleries.captions(folder, images, written, present, right),
+    )
 
 
-def caption_shards(session: Session, out: str, patterns: list[str], number: int, chat: bool) -> None:
-    """Describe the first captioned images of some shards, scored against their captions and those of other images.
+def describe_shards(session: Session, shards: Sequence[str], number: int, chat: bool) -> Outcome:
+    """Captions of the first captioned images of some shards, scored against people's.
 
     Raises:
         ValueError: the shards hold no two captioned images.
     """
     from ddt_lightning.evaluation import galleries, predictions
+
+    problems: dict[str, str] = {}
+    samples = take_samples(
+        shards,
+        session.image_size,
+        number,
+        problems,
+        lambda one: bool(one.texts),
+        "need two captioned images: CIDEr-D weighs a word by how few images have it",
+        least=2,
+    )
+    found = session.run(predictions.describe_images, [one.images[0] for one in samples], chat)
+    written = [r["caption"] for r in found]
+    rows = [
+        (one.images[0], text or "(nothing)", f"a person: {one.texts[0]}")
+        for one, text in zip(samples, written, strict=True)
+    ]
+    return Outcome(
+        "caption_shards",
+        reference_cards(written, [one.texts for one in samples]),
+        ["caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled", "caption/exact_match"],
+        {"captions": len(samples), "source": ", ".join(shards), "chat": chat},
+        number,
+        len(samples),
+        problems=problems,
+        pictures=lambda folder: galleries.texts(folder, "caption_shards", rows),
+    )
+
+
+def reference_cards(written: Sequence[str], known: Sequence[Sequence[str]]) -> dict[str, Card]:
+    """Scores of captions against the references of their images, with a baseline and, as an upper bound, a person.
+
+    Args:
+        written: one caption for each image.
+        known: the references of each image.
+    """
     from ddt_lightning.metrics.answers import normalise
     from ddt_lightning.metrics.cider import cider_d
-    from ddt_lightning.shards.images import read_images
 
-    side = session.facts["model"]["image_size"]
-    read = read_images(patterns, image_size=side, option="--shards")
-    samples = list(islice((one for one in read if one.texts), positive("captions", number)))
-    if len(samples) < 2:
-        raise ValueError(f"`--shards` ({', '.join(patterns)}) need two captioned images: CIDEr weighs words by images.")
-    found = session.run(predictions.caption_pictures, [one.images[0] for one in samples], chat)
-
-    said = [r["caption"] for r in found]
-    known = [one.texts for one in samples]
     rule = (
-        f"CIDEr-D x 10 with words by a regular expression (not the PTB tokenizer), greedy captions of {len(samples)} "
+        f"CIDEr-D x 10 with words by a regular expression (not the PTB tokenizer), greedy captions of {len(written)} "
         "images; word weights from the references of just these, held fixed in the interval"
     )
     others = [*known[1:], known[0]]
-    cards = {"caption/cider_d_regex": mean_card(cider_d(said, known), rule)}
-    text = "the same captions against the references of the next image"
-    cards["caption/cider_d_regex_floor_shuffled"] = mean_card(cider_d(said, others), text)
+    baseline = "baseline: the same captions against the references of the next image"
+    cards = {
+        "caption/cider_d_regex": mean_card(cider_d(written, known), rule),
+        "caption/cider_d_regex_floor_shuffled": mean_card(cider_d(written, others), baseline),
+    }
     exact = "captions equal to a reference after VQA normalisation: of class names, the accuracy of a classifier"
-    for name, wanted, rule in (("", known, exact), ("_floor_shuffled", others, text)):
-        pairs = zip(said, wanted, strict=True)
+    for name, wanted, text in (("", known, exact), ("_floor_shuffled", others, baseline)):
+        pairs = zip(written, wanted, strict=True)
         right = [float(normalise(one) in {normalise(text) for text in references}) for one, references in pairs]
-        cards[f"caption/exact_match{name}"] = mean_card(right, rule)
+        cards[f"caption/exact_match{name}"] = mean_card(right, text)
     several = [texts for texts in known if len(texts) > 1]
     if several:
         people = cider_d([texts[0] for texts in several], [texts[1:] for texts in several])
-        text = "the first reference of each image against its others, as a person's caption"
+        text = "the first reference of each image against its others: the score of a person"
         cards["caption/cider_d_regex_person"] = mean_card(people, text)
-    rows = [
-        (one.images[0], r["caption"] or "(nothing)", f"a person: {one.texts[0]}")
-        for one, r in zip(samples, found, strict=True)
-    ]
-    with staged(out) as folder:
-        galleries.texts(folder, "caption_shards", rows)
-        sizes = {"captions": len(samples), "source": ", ".join(patterns), "chat": chat}
-        session.finish(folder, "caption_shards", cards, sizes)
-    say(out, cards, "caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled", "caption/exact_match")
+    return cards

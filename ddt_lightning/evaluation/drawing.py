@@ -1,11 +1,14 @@
 """`ddt eval t2i`: the suite's prompts drawn and scored by GenEval's rules on rendered shapes."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
-from ddt_lightning.metrics.cards import Card, card
+from ddt_lightning.metrics.cards import Card
 from ddt_lightning.sampling import Sampling
 
 
@@ -34,74 +37,81 @@ def t2i(
         loading: which model.
         drawing: how to draw.
     """
-    from ddt_lightning.evaluation import predictions
-
-    session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.evaluation import galleries
+    from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.metrics import geneval
     from ddt_lightning.scenes.suite import suite, truth
     from ddt_lightning.seeding import numpy_rng
 
+    positive("images", images)
+    session = Session(loading, drawing, processes, seed)
     chosen = galleries.spread(suite(seen), "tag", prompts) if prompts else suite(seen)
-    asked = [(prompt, sample) for prompt in chosen for sample in range(positive("images", images))]
-    items = [
-        (
-            prompt["prompt"],
-            truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], n), seen),
-            session.sample_seed(i),
-        )
-        for i, (prompt, n) in enumerate(asked)
-    ]
-    found = session.run(predictions.draw_prompts, items, chat)
+    asked = [(prompt, sample) for prompt in chosen for sample in range(images)]
+    items = []
+    for number, (prompt, sample) in enumerate(asked):
+        scene = truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], sample), seen)
+        items.append((prompt["prompt"], scene, session.sample_seed(number)))
+    found = session.run(predictions.draw_and_check, items, chat)
 
     metadata = [prompt for prompt, _ in asked]
     names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
     rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
-    layout = geneval.rows([r["drawn"] for r in found], metadata, ignore_kind=True)
     rule = (
         "shapes-GenEval: GenEval's rules on a classical shapes checker, prompts of combinations "
-        f"{'that training shows' if seen else 'held out'}, {images} images a prompt, mean over images"
+        f"{'that training shows' if seen else 'held out'}, {images} images a prompt"
     )
-    cards: dict[str, Card] = {}
-    for tag, value in geneval.summary(rows).items():
-        spread = geneval.intervals(rows)[tag]
-        number = len(rows) if tag == "overall" else sum(row["tag"] == tag for row in rows)
-        text = f"{rule}; mean of the tags" if tag == "overall" else rule
-        cards[f"t2i/shapes_geneval/{tag}"] = card(value, number, text, spread)
+    cards = {**geneval.tag_cards("t2i/shapes_geneval", rows, rule), **bound_cards(found, metadata, rule, seed)}
 
-    def overall(key: str, results: list[dict], protocol: str) -> None:
-        spread = geneval.intervals(results)["overall"]
-        cards[key] = card(geneval.summary(results)["overall"], len(results), protocol, spread)
-        cards[key]["by_tag"] = geneval.summary(results)
-
-    other = geneval.shuffled(metadata, seed=seed)
-    no_circle = [i for i, prompt in enumerate(metadata) if all(e["class"] != "circle" for e in prompt["include"])]
-    overall("t2i/ceiling_render", geneval.rows([r["render"] for r in found], metadata), "renders of the ground truth")
-    overall(
-        "t2i/ceiling_tokenizer",
-        geneval.rows([r["reconstruction"] for r in found], metadata),
-        "the tokenizer's reconstructions of the ground truth's renders: the bound of everything drawn through it",
-    )
-    overall(
-        "t2i/floor_shuffled",
-        geneval.rows([r["drawn"] for r in found], other),
-        "the drawn images scored against another prompt of their tag",
-    )
-    overall(
-        "t2i/floor_circles",
-        geneval.rows([found[i]["circles"] for i in no_circle], [metadata[i] for i in no_circle]),
-        "ground truth with every shape drawn as a circle, prompts that name no circle",
-    )
-    overall("t2i/colour_layout/overall", layout, f"{rule}, the kind of the shapes ignored; mean of the tags")
-    overall(
-        "t2i/colour_layout/floor_shuffled",
-        geneval.rows([r["drawn"] for r in found], other, ignore_kind=True),
-        "colour_layout of the drawn images against another prompt of their tag",
-    )
-    with staged(out) as folder:
+    def pictures(folder: Path) -> None:
         galleries.prompts(folder, rows, [r["image"] for r in found], images)
         (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        session.finish(
-            folder, "t2i", cards, {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen}
-        )
-    say(out, cards, "t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer")
+
+    settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen}
+    shown = ["t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer"]
+    session.write(out, Outcome("t2i", cards, shown, settings, len(items), len(found), pictures=pictures))
+
+
+def bound_cards(found: Sequence[dict[str, Any]], metadata: Sequence[dict], rule: str, seed: int) -> dict[str, Card]:
+    """Upper bounds and baselines of shapes-GenEval, and colour_layout, each with its value by tag.
+
+    Args:
+        found: results of `draw_and_check`.
+        metadata: the prompt of each.
+        rule: the protocol in words.
+        seed: of the other prompts of a baseline.
+    """
+    from ddt_lightning.metrics import geneval
+
+    drawn = [r["drawn"] for r in found]
+    others = geneval.shuffled(metadata, seed=seed)
+    no_circle = [i for i, prompt in enumerate(metadata) if all(e["class"] != "circle" for e in prompt["include"])]
+    results = {
+        "ceiling_render": (
+            geneval.rows([r["render"] for r in found], metadata),
+            "upper bound: renders of the ground truth",
+        ),
+        "ceiling_tokenizer": (
+            geneval.rows([r["reconstruction"] for r in found], metadata),
+            "upper bound of everything drawn through the tokenizer: its reconstructions of the ground truth's renders",
+        ),
+        "floor_shuffled": (
+            geneval.rows(drawn, others),
+            "baseline: the drawn images scored against another prompt of their tag",
+        ),
+        "floor_circles": (
+            geneval.rows([found[i]["circles"] for i in no_circle], [metadata[i] for i in no_circle]),
+            "baseline: ground truth with every shape drawn as a circle, prompts that name no circle",
+        ),
+        "colour_layout/overall": (
+            geneval.rows(drawn, metadata, ignore_kind=True),
+            f"{rule}, the kind of the shapes ignored; mean of the tags",
+        ),
+        "colour_layout/floor_shuffled": (
+            geneval.rows(drawn, others, ignore_kind=True),
+            "baseline: colour_layout of the drawn images against another prompt of their tag",
+        ),
+    }
+    cards = {}
+    for name, (rows, protocol) in results.items():
+        cards[f"t2i/{name}"] = geneval.overall_card(rows, protocol)
+        cards[f"t2i/{name}"]["by_tag"] = geneval.summary(rows)
+    return cards

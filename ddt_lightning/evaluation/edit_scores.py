@@ -1,7 +1,7 @@
-"""How alike edited images and their targets are, as cards: overall and per kind of edit, each with its interval.
+"""Similarity of edited images and their targets, as cards: overall and per kind of edit, each with its interval.
 
-Beside every value stand two of the same measure: `unchanged`, of the source in the result's place, and `tokenizer`, of
-the tokenizer's copy of the target: what doing nothing, and what drawing perfectly through the tokenizer, would give.
+Every card holds two more values of its measure: the baseline `unchanged`, of the source in the result's place, and the
+upper bound `tokenizer`, of the target as the tokenizer reconstructs it.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ddt_lightning.images import stack
 from ddt_lightning.metrics.cards import Card, mean_card
 
 if TYPE_CHECKING:
     from ddt_lightning.metrics.embeddings import Clip, Dino
 
-Pixels = NDArray[np.uint8]
 PROTOCOLS = {
     "l1": "mean absolute error to the target, images in [0, 1]",
     "l2": "mean squared error to the target, images in [0, 1]",
@@ -29,7 +28,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Edited:
-    """One edit and what came of it; images are uint8 `[H, W, 3]` of one size.
+    """An edit with its result; images are uint8 `[H, W, 3]` of one size.
 
     Args:
         kind: of edit; empty where it is not known.
@@ -41,40 +40,48 @@ class Edited:
     """
 
     kind: str
-    source: Pixels
-    image: Pixels
-    target: Pixels
-    copy: Pixels
+    source: np.ndarray
+    image: np.ndarray
+    target: np.ndarray
+    copy: np.ndarray
     captions: tuple[str, str] | None = None
 
 
 def measure(
-    images: Sequence[Pixels], edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None"
+    images: Sequence[np.ndarray], edits: Sequence[Edited], clip: "Clip | None", dino: "Dino | None"
 ) -> dict[str, list[float | None]]:
-    """By measure the value of each image as the result of its edit; measures whose judge is None are not there."""
-    import torch
+    """Values of every measure, one for each edit.
 
+    Args:
+        images: the image to take as the result of each edit.
+        edits: the edits.
+        clip: CLIP; None leaves its measures out.
+        dino: DINO; None leaves its measure out.
+
+    Returns:
+        A list by measure; None where an edit has no captions to compare with.
+    """
     from ddt_lightning.metrics.editing import direction
     from ddt_lightning.metrics.reconstruction import l1, l2
 
-    def stack(pictures: Sequence[Pixels]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
     targets = [edit.target for edit in edits]
+    results, wanted = stack(list(images)), stack(targets)
     found: dict[str, list[float | None]] = {
-        "l1": l1(stack(images), stack(targets)).tolist(),
-        "l2": l2(stack(images), stack(targets)).tolist(),
+        "l1": l1(results, wanted).tolist(),
+        "l2": l2(results, wanted).tolist(),
     }
     if clip is not None:
-        seen, wanted, before = (clip.images(x) for x in (images, targets, [edit.source for edit in edits]))
-        found["clip_i"] = (seen * wanted).sum(1).tolist()
-        told = {n: edit.captions for n, edit in enumerate(edits) if edit.captions}
-        if told:
-            one, two = (clip.texts([captions[i] for captions in told.values()]) for i in (0, 1))
-            at = list(told)
-            fit = dict(zip(at, (seen[at] * two).sum(1).tolist(), strict=True))
-            turn = dict(zip(at, direction(seen[at] - before[at], two - one).tolist(), strict=True))
-            found["clip_t"], found["clip_dir"] = ([values.get(n) for n in range(len(edits))] for values in (fit, turn))
+        after, goal, before = (clip.images(x) for x in (images, targets, [edit.source for edit in edits]))
+        found["clip_i"] = (after * goal).sum(1).tolist()
+        captioned = {n: edit.captions for n, edit in enumerate(edits) if edit.captions}
+        if captioned:
+            at = list(captioned)
+            one, two = (clip.texts([captions[i] for captions in captioned.values()]) for i in (0, 1))
+            fit = (after[at] * two).sum(1).tolist()
+            turn = direction(after[at] - before[at], two - one).tolist()
+            for name, values in (("clip_t", fit), ("clip_dir", turn)):
+                known = dict(zip(at, values, strict=True))
+                found[name] = [known.get(n) for n in range(len(edits))]
     if dino is not None:
         found["dino"] = (dino.images(images) * dino.images(targets)).sum(1).tolist()
     return found

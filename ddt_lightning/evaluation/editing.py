@@ -1,18 +1,18 @@
 """`ddt eval edit`: held-out edits of scenes, or the edits of some shards, carried out and compared with their targets.
 
-Of scenes the checker reads what came out, so that an edit is right or wrong; of any edit the likeness to the target is
-measured, with the judges whose folders are named. Everything comes per kind of edit, with intervals.
+Of scenes the checker says whether the result shows exactly the target. Of any edit the similarity to the target is
+measured, also by the scoring networks whose folders are named. Everything comes per kind of edit, with intervals.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.networks import check_judges, load_clip, load_dino, name_judges
-from ddt_lightning.evaluation.session import Session, say, scenes_measured
+from ddt_lightning.evaluation.held_out import scenes_measured, take_samples
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.scorers import check_scorers, load_clip, load_dino, record_scorers
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
 from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.sampling import Sampling
@@ -26,7 +26,7 @@ SHOWN = 24  # edits of shards on the sheet
 
 @dataclass(frozen=True)
 class Fields:
-    """Where the json of an edit shard's sample says more.
+    """Fields of the json of an edit shard's samples that say more about an edit.
 
     Args:
         kind: field with the kind of edit.
@@ -39,11 +39,28 @@ class Fields:
     target_caption: str = "target_caption"
 
 
+@dataclass(frozen=True)
+class Done:
+    """Edits that were carried out.
+
+    Args:
+        edits: the edits and their results.
+        pictures: writes a contact sheet and samples into a folder.
+        cards: scores that only scenes have.
+        problems: samples of shards that could not be read.
+    """
+
+    edits: list["Edited"]
+    pictures: Callable[[Path], None]
+    cards: dict[str, Card] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
 def edit(
     *,
     out: str,
     edits: int = 126,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     clip: str | None = None,
     dino: str | None = None,
     seen: bool = False,
@@ -53,7 +70,7 @@ def edit(
     drawing: Sampling = Sampling(),
     fields: Fields = Fields(),
 ) -> None:
-    """Carry out held-out edits and compare with their targets: the scene the checker finds, and likeness.
+    """Carry out held-out edits and compare with their targets: the scene the checker finds, and similarity.
 
     Args:
         out: folder for edit.json, edit.png and samples; of shards for edit_shards.json and edit_shards.png.
@@ -64,65 +81,72 @@ def edit(
         seen: scenes of combinations that training shows.
         seed: of the edits and images.
         processes: worker processes, each with its share of the cores.
-        loading: which model; its device is also the judges'.
+        loading: which model; its device is also that of CLIP and DINO.
         drawing: how to draw.
-        fields: what the json of a shard's samples says.
+        fields: fields of the json of a shard's samples.
     """
-    check_judges({"clip": clip, "dino": dino})
-    session = Session(loading, drawing, processes, seed)
-    patterns = [shards] if isinstance(shards, str) else shards or []
-    number = positive("edits", edits)
-    if patterns:
-        done, cards, sheets = of_shards(session, patterns, number, fields)
-    else:
-        done, cards, sheets = of_scenes(session, number, seed, seen)
-
     from ddt_lightning.evaluation.edit_scores import measure_cards
 
-    name = "edit_shards" if patterns else "edit"
-    reader, looker = load_clip(clip, loading.device), load_dino(dino, loading.device)
-    alike = measure_cards(name, done, reader, looker)
-    for judge, network in (("clip", reader), ("dino", looker)):
-        name_judges((own for key, own in alike.items() if key.startswith(f"{name}/{judge}")), {judge: network})
-    cards = {**cards, **alike}
-    with staged(out) as folder:
-        sheets(folder)
-        where = ", ".join(patterns) or scenes_measured(seen)
-        session.finish(folder, name, cards, {"edits": len(done), "source": where, "clip": clip, "dino": dino})
-    say(out, cards, *(key for key in ("edit/exact_match", "edit/ceiling_tokenizer", f"{name}/l1") if key in cards))
+    check_scorers({"clip": clip, "dino": dino})
+    number = positive("edits", edits)
+    session = Session(loading, drawing, processes, seed)
+    done = edits_of_shards(session, shards, number, fields) if shards else edits_of_scenes(session, number, seen)
+
+    name = "edit_shards" if shards else "edit"
+    one, two = load_clip(clip, loading.device), load_dino(dino, loading.device)
+    cards = {**done.cards, **measure_cards(name, done.edits, one, two)}
+    for scorer, network in (("clip", one), ("dino", two)):
+        scored = [one for key, one in cards.items() if key.startswith(f"{name}/{scorer}")]
+        record_scorers(scored, {scorer: network})
+    where = ", ".join(shards or []) or scenes_measured(seen)
+    settings = {"edits": len(done.edits), "source": where, "clip": clip, "dino": dino}
+    shown = [key for key in ("edit/exact_match", "edit/ceiling_tokenizer", f"{name}/l1") if key in cards]
+    measured = len(done.edits)
+    outcome = Outcome(name, cards, shown, settings, number, measured, "edits", done.problems, done.pictures)
+    session.write(out, outcome)
 
 
-def of_scenes(session: Session, number: int, seed: int, seen: bool) -> tuple[list["Edited"], dict[str, Card], Any]:
-    """Edits of held-out or seen scenes: what came of them, the checker's cards, and what writes the sheet."""
+def edits_of_scenes(session: Session, number: int, seen: bool) -> Done:
+    """Edits of held-out or seen scenes, with the checker's scores."""
     from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.evaluation.edit_scores import Edited, kind_cards
+    from ddt_lightning.scenes.render import render
     from ddt_lightning.scenes.suite import val_edit
     from ddt_lightning.scenes.tasks import EDITS
     from ddt_lightning.seeding import numpy_rng
 
+    seed, side = session.seed, session.image_size
     asked = [val_edit(numpy_rng("eval edit", seed, n), EDITS[n % len(EDITS)], not seen) for n in range(number)]
-    found = session.run(predictions.make_edits, [(one, session.sample_seed(n)) for n, one in enumerate(asked)])
+    pairs = [(render(one.source, side), render(one.target, side)) for one in asked]
+    items = [
+        (*pair, one.instruction, session.sample_seed(n)) for n, (pair, one) in enumerate(zip(pairs, asked, strict=True))
+    ]
+    found = session.run(predictions.edit_images, items)
+    edits = []
+    for one, (source, target), r in zip(asked, pairs, found, strict=True):
+        texts = (describe(one.source), describe(one.target))
+        captions = None if texts[0] == texts[1] else texts
+        edits.append(Edited(one.kind, source, r["image"], target, r["copy"], captions))
+    results = [(one, done.image, done.target, done.copy) for one, done in zip(asked, edits, strict=True)]
+    checked = session.run(predictions.check_edits, results)
 
     rule = (
         f"{scenes_measured(seen)}: the checker finds exactly the target's kinds, colours and counts, centres "
         "within 10 % of the side; global edits: background class right and objects unchanged"
     )
     kinds = [one.kind for one in asked]
-    cards = kind_cards("edit/exact_match", [r["correct"] for r in found], kinds, rule)
-    cards["edit/ceiling_tokenizer"] = mean_card([r["ceiling"] for r in found], "the same for reconstructed targets")
+    right = [r["correct"] for r in checked]
+    cards = kind_cards("edit/exact_match", right, kinds, rule)
+    text = "upper bound: the same for the targets as the tokenizer reconstructs them"
+    cards["edit/ceiling_tokenizer"] = mean_card([r["bound_correct"] for r in checked], text)
     text = "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
-    beside = {"tokenizer": [r["ceiling_kept_l1"] for r in found]}
-    cards |= kind_cards("edit/kept_l1", [r["kept_l1"] for r in found], kinds, text, beside)
-    done = []
-    for one, r in zip(asked, found, strict=True):
-        texts = (describe(one.source), describe(one.target))
-        captions = None if texts[0] == texts[1] else texts
-        done.append(Edited(one.kind, r["source"], r["image"], r["target"], r["copy"], captions))
-    return done, cards, lambda folder: galleries.edits(folder, asked, found)
+    bound = {"tokenizer": [r["bound_kept_l1"] for r in checked]}
+    cards |= kind_cards("edit/kept_l1", [r["kept_l1"] for r in checked], kinds, text, bound)
+    return Done(edits, lambda folder: galleries.edits(folder, [one.instruction for one in asked], edits, right), cards)
 
 
 def describe(scene: "Scene") -> str:
-    """A plain caption with all that a scene shows but places, so that captions before and after an edit compare."""
+    """A plain caption of all that a scene shows but places, so that captions before and after an edit compare."""
     from ddt_lightning.scenes.language import article
 
     shapes = " and ".join(article(f"{shape.colour} {shape.kind}") for shape in scene.shapes)
@@ -130,36 +154,37 @@ def describe(scene: "Scene") -> str:
     return f"a photo of {shapes} on a {scene.background.colour} background {time}"
 
 
-def of_shards(
-    session: Session, patterns: list[str], number: int, fields: Fields
-) -> tuple[list["Edited"], dict[str, Card], Any]:
-    """The first edits of some shards: what came of them, no cards, and what writes the sheet.
+def edits_of_shards(session: Session, shards: Sequence[str], number: int, fields: Fields) -> Done:
+    """The first edits of some shards.
 
     Raises:
         ValueError: the shards hold no edit.
     """
     from ddt_lightning.evaluation import predictions
     from ddt_lightning.evaluation.edit_scores import Edited
-    from ddt_lightning.shards.images import read_images
 
-    read = read_images(patterns, image_size=session.facts["model"]["image_size"], option="--shards")
-    samples = list(islice((one for one in read if len(one.images) == 2 and one.texts), number))
-    if not samples:
-        raise ValueError(f"`--shards` ({', '.join(patterns)}) hold no edit: source, target and instruction.")
+    problems: dict[str, str] = {}
+    samples = take_samples(
+        shards,
+        session.image_size,
+        number,
+        problems,
+        lambda one: len(one.images) == 2 and bool(one.texts),
+        "hold no edit: source, target and instruction",
+    )
     items = [(*one.images, one.texts[0], session.sample_seed(n)) for n, one in enumerate(samples)]
-    found = session.run(predictions.edit_pictures, items)
-    done = []
-    for one, r in zip(samples, found, strict=True):
+    edits = []
+    for one, r in zip(samples, session.run(predictions.edit_images, items), strict=True):
         said = one.data if isinstance(one.data, dict) else {}
-        before, after = (str(said.get(field) or "") for field in (fields.source_caption, fields.target_caption))
+        before, after = (str(said.get(name) or "") for name in (fields.source_caption, fields.target_caption))
         captions = (before, after) if before and after and before != after else None
         source, target = one.images
-        done.append(Edited(str(said.get(fields.kind) or ""), source, r["image"], target, r["copy"], captions))
-    return done, {}, lambda folder: sheet_of(folder, [one.texts[0] for one in samples], done)
+        edits.append(Edited(str(said.get(fields.kind) or ""), source, r["image"], target, r["copy"], captions))
+    return Done(edits, lambda folder: draw_sheet(folder, [one.texts[0] for one in samples], edits), problems=problems)
 
 
-def sheet_of(folder: Path, instructions: Sequence[str], done: Sequence["Edited"]) -> None:
-    """The first edits: source, result and target."""
+def draw_sheet(folder: Path, instructions: Sequence[str], done: Sequence["Edited"]) -> None:
+    """Write the contact sheet of the first edits: source, result and target."""
     from ddt_lightning.report.contact_sheet import Row, sheet
 
     rows = [

@@ -1,11 +1,11 @@
-"""`ddt eval reconstruction|t2i|all`: a model folder to scores with intervals, ceilings and floors.
+"""`ddt eval all`: a model folder to scores with intervals, upper bounds and baselines.
 
 Everything is measured on held-out scenes (combinations that no training scene, edit or question shows) drawn from the
-seed; with `--seen true` on scenes of combinations that training shows, which tells what is learned from what is made
-of it. Out, in one folder that the verbs may share, edit, vqa and caption (`evaluate_edit.py`, `evaluate_text.py`) too:
-`NAME.json` (cards), `NAME.png` (a contact sheet), `samples/` (images and an index for the report), and of t2i the
-images and rows in GenEval's official layout. Prompts, edits, questions and captions go through the chat format of an
-instruct model, all with one decode setting.
+seed. With `--seen true` it is measured on scenes of combinations that training shows: the difference tells memorised
+from generalised combinations. The evaluations share one folder and one decode setting. Each leaves `NAME.json` (cards),
+`NAME.png` (a contact sheet) and `samples/` (images and an index for the report); prompts are also left as images and
+rows in GenEval's official layout. Prompts, edits, questions and captions go through the chat format of an instruct
+model.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def everything(
     *,
     out: str,
     images: int = 256,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     prompt_images: int = 4,
     edits: int = 126,
     questions: int = 250,
@@ -34,7 +34,7 @@ def everything(
     loading: Loading = Loading(),
     drawing: Sampling = Sampling(),
 ) -> None:
-    """All five evaluations with one set of workers, which load the model once.
+    """Run all five evaluations with one set of workers, which keep the model loaded.
 
     Args:
         out: folder for everything.
@@ -51,9 +51,9 @@ def everything(
         drawing: how to draw.
     """
     shared: dict[str, Any] = {"out": out, "seen": seen, "seed": seed, "processes": processes, "loading": loading}
-    t2i(**shared, images=prompt_images, drawing=drawing)
     decoding = Decoding(drawing.steps, drawing.decode_guidance)
-    reconstruction(**shared, images=images, shards=shards, decoding=decoding)
+    reconstruction(**shared, images=images, shards=shards, decoding=decoding)  # first: it needs no language model
+    t2i(**shared, images=prompt_images, drawing=drawing)
     edit(**shared, edits=edits, drawing=drawing)
     vqa(**shared, questions=questions, drawing=drawing)
     caption(**shared, captions=captions, drawing=drawing)

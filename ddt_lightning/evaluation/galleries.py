@@ -1,4 +1,4 @@
-"""What people look at after an evaluation: a contact sheet for each verb, and sample images with an index.
+"""Pictures for people after an evaluation: a contact sheet for each verb, and sample images with an index.
 
 The index of a verb is `samples/NAME.json`, records of `report.samples` whose files lie in `samples/NAME/` (those of
 t2i in GenEval's layout, `t2i/00000/samples/0000.png`). Samples are evenly spaced over their kind and chosen before
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddt_lightning.evaluation.edit_scores import Edited
 from ddt_lightning.images import save_png
 from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
 from ddt_lightning.report.contact_sheet import Row, sheet
@@ -25,7 +26,7 @@ from ddt_lightning.report.samples import (
     TextSample,
     write_samples,
 )
-from ddt_lightning.scenes.tasks import Edit, Question
+from ddt_lightning.scenes.tasks import Question
 
 SHOWN = 6  # of each tag, kind or type
 
@@ -101,55 +102,62 @@ def prompts(folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], pe
     sheet(shown).save(folder / "t2i.png")
 
 
-def edits(folder: Path, asked: Sequence[Edit], found: Sequence[dict[str, Any]]) -> None:
+def edits(folder: Path, instructions: Sequence[str], done: Sequence[Edited], right: Sequence[bool]) -> None:
     """Source, result and target with the instruction."""
-    index, rows = [], []
-    places = spread([{"kind": edit.kind, "at": n} for n, edit in enumerate(asked)], "kind", SHOWN)
-    for n in [place["at"] for place in sorted(places, key=lambda place: place["kind"])]:
-        edit, result = asked[n], found[n]
-        images = {"source": result["source"], "result": result["image"], "target": result["target"]}
+    index: list[EditSample] = []
+    rows = []
+    for n in by_kind([edit.kind for edit in done]):
+        edit, instruction = done[n], instructions[n]
+        images = {"source": edit.source, "result": edit.image, "target": edit.target}
         files = {part: save(folder, "edit", n, part, image) for part, image in images.items()}
-        index.append(EditSample(edit.kind, edit.instruction, **files, correct=result["correct"]))
-        verdict = "right" if result["correct"] else "wrong"
-        rows.append(Row(edit.instruction, list(images.values()), f"{edit.kind}: {verdict}"))
+        index.append(EditSample(edit.kind, instruction, **files, correct=right[n]))
+        rows.append(Row(instruction, list(images.values()), f"{edit.kind}: {'right' if right[n] else 'wrong'}"))
     write_samples(folder, "edit", index)
     sheet(rows, titles=["source", "result", "target"]).save(folder / "edit.png")
 
 
 def questions(
-    folder: Path, asked: Sequence[Question], found: Sequence[dict[str, Any]], scores: Sequence[float]
+    folder: Path,
+    asked: Sequence[Question],
+    images: Sequence[np.ndarray],
+    answers: Sequence[str],
+    scores: Sequence[float],
 ) -> None:
     """Images with question, answer and truth."""
     index, rows = [], []
-    places = spread([{"kind": one.kind, "at": n} for n, one in enumerate(asked)], "kind", SHOWN)
-    for n in [place["at"] for place in sorted(places, key=lambda place: place["kind"])]:
-        one, result = asked[n], found[n]
-        image = save(folder, "vqa", n, "image", result["image"])
-        index.append(QuestionSample(one.kind, one.question, result["answer"], one.answer, image, scores[n] == 1))
-        rows.append(Row(one.question, [result["image"]], f"said: {result['answer']}; truth: {one.answer}"))
+    for n in by_kind([one.kind for one in asked]):
+        one, image = asked[n], save(folder, "vqa", n, "image", images[n])
+        index.append(QuestionSample(one.kind, one.question, answers[n], one.answer, image, scores[n] == 1))
+        rows.append(Row(one.question, [images[n]], f"said: {answers[n]}; truth: {one.answer}"))
     write_samples(folder, "vqa", index)
     sheet(rows, label_width=300).save(folder / "vqa.png")
 
 
+def by_kind(kinds: Sequence[str]) -> list[int]:
+    """Places of some items of each kind, evenly spaced over it, kinds in the order of their names."""
+    chosen = spread([{"kind": kind, "at": n} for n, kind in enumerate(kinds)], "kind", SHOWN)
+    return [item["at"] for item in sorted(chosen, key=lambda item: item["kind"])]
+
+
 def captions(
     folder: Path,
-    looks: Sequence[Sequence[tuple[str, str]]],
-    found: Sequence[dict[str, Any]],
+    images: Sequence[np.ndarray],
+    written: Sequence[str],
+    present: Sequence[Sequence[tuple[str, str]]],
     right: Sequence[bool],
 ) -> None:
-    """Images with the caption written and the objects there."""
+    """Images with the caption written and the objects there, (kind, colour) each."""
     index, rows = [], []
-    for n, result in enumerate(found[: 3 * SHOWN]):
-        truth = ", ".join(f"{count} {colour} {kind}" for (kind, colour), count in Counter(looks[n]).items())
-        image = save(folder, "caption", n, "image", result["image"])
-        index.append(CaptionSample(image, result["caption"], truth, bool(right[n])))
-        rows.append(Row(result["caption"] or "(nothing)", [result["image"]], f"there: {truth}"))
+    for n, (image, text) in enumerate(list(zip(images, written, strict=True))[: 3 * SHOWN]):
+        truth = ", ".join(f"{count} {colour} {kind}" for (kind, colour), count in Counter(present[n]).items())
+        index.append(CaptionSample(save(folder, "caption", n, "image", image), text, truth, bool(right[n])))
+        rows.append(Row(text or "(nothing)", [image], f"there: {truth}"))
     write_samples(folder, "caption", index)
     sheet(rows, label_width=300).save(folder / "caption.png")
 
 
 def texts(folder: Path, name: str, rows: Sequence[tuple[np.ndarray, str, str]]) -> None:
-    """The first images of some shards: image, what was said (after the question, if there was one), what is known."""
+    """The first images of some shards with two texts each, as in `TextSample`."""
     shown = rows[: 4 * SHOWN]
     index = [
         TextSample(save(folder, name, n, "image", image), said, known) for n, (image, said, known) in enumerate(shown)

@@ -8,15 +8,16 @@ Mask2Former and not the mmdetection file of the paper, so the result is "GenEval
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.networks import check_judges, name_judges
-from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.scorers import check_scorers, record_scorers
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, pick_device, positive, progress
-from ddt_lightning.metrics.cards import Card, card, mean_card, write_cards
+from ddt_lightning.metrics.cards import Card, card, mean_card
 from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -56,55 +57,59 @@ def geneval(
         samples: how many images to draw for each prompt.
         selftest: a results.jsonl in a folder of GenEval's layout whose decisions the detector must repeat.
         chat: ask in the chat format of an instruct model; false for a pretrained one.
-        seed: of the images and of the shuffled floor.
+        seed: of the images and of the shuffled baseline.
         processes: worker processes that draw, each with its share of the cores.
         loading: which model; its device is also the detector's.
         drawing: how to draw.
     """
-    check_judges({"detector": detector, "clip": clip})
-    session = None if images else Session(loading, drawing, processes, seed)
     from ddt_lightning.evaluation.geneval_folder import read_folder
-    from ddt_lightning.metrics.detection import Detector
-    from ddt_lightning.metrics.embeddings import Clip
-    from ddt_lightning.metrics.geneval import read_metadata
-    from ddt_lightning.metrics.geneval_photos import PhotoChecker
+    from ddt_lightning.metrics.geneval import overall_card, read_metadata
 
+    check_scorers({"detector": detector, "clip": clip})
+    session = None if images else Session(loading, drawing, processes, seed)
     asked = [] if images else read_metadata(os.path.expandvars(prompts))
     check_classes(asked or [one.metadata for one in read_folder(str(images))])
-    device = pick_device(loading.device)
-    checker = PhotoChecker(Detector(detector, device), Clip(clip, device))
+    checker = load_checker(detector, clip, loading.device)
     tested = self_test(checker, selftest)
     if session is not None:
         draw(session, Path(out), asked, positive("samples", samples), chat)
     root = Path(images or Path(out) / "geneval")
     drawn = read_folder(root)
-    rows, others, numbers = check(checker, root, drawn, seed)
+    rows, others, numbers = evaluate_images(checker, root, drawn, seed)
 
-    rule = protocol(drawn, detector, clip)
-    cards = {**score_cards(rows, rule), **tested}
+    cards = {**score_cards(rows, protocol(drawn, detector, clip)), **tested}
     cards["geneval_hf/objects_per_image"] = mean_card(numbers, "self-test: objects with a score above 0.3 in an image")
     if others:
-        from ddt_lightning.metrics.geneval import intervals, summary
+        text = "baseline: the same images against another prompt of their tag"
+        cards["geneval_hf/floor_shuffled"] = overall_card(others, text)
+    record_scorers(cards.values(), {"detector": checker.detector, "clip": checker.colours.clip})
+    settings = {
+        "images": str(images or f"{samples} drawn for each prompt"),
+        "prompts": len({one.prompt for one in drawn}),
+    }
+    shown = ["geneval_hf/overall", "geneval_hf/correct_images", "geneval_hf/objects_per_image"]
+    pictures = files_of(root, drawn, rows)
+    if session is not None:
+        settings["chat"] = chat
+        number = len(asked) * samples
+        session.write(out, Outcome("geneval", cards, shown, settings, number, len(rows), pictures=pictures))
+    else:
+        outcome = Outcome("geneval", cards, shown, settings, len(drawn), len(rows), pictures=pictures)
+        outcome.write(out, {"seed": "of the images", "weights": {}, "settings": {}})
 
-        text = "the same images against another prompt of their tag"
-        low_high = intervals(others)["overall"]
-        cards["geneval_hf/floor_shuffled"] = card(summary(others)["overall"], len(others), text, low_high)
-    name_judges(cards.values(), {"detector": checker.detector, "clip": checker.colours.clip})
-    sizes = {"images": str(images or f"{samples} drawn for each prompt"), "prompts": len({one.prompt for one in drawn})}
-    with staged(out) as folder:
-        sheet_of(root, drawn, rows).save(folder / "geneval.png")
-        (folder / "geneval").mkdir()
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "geneval" / "results.jsonl").write_text(lines, encoding="utf-8")
-        if session is not None:
-            session.finish(folder, "geneval", cards, {**sizes, "chat": chat})
-        else:
-            write_cards(folder / "geneval.json", cards, {"seed": "of the images", "weights": {}, "settings": sizes})
-    say(out, cards, "geneval_hf/overall", "geneval_hf/correct_images", "geneval_hf/objects_per_image")
+
+def load_checker(detector: str, clip: str, device: str) -> "PhotoChecker":
+    """The detector and CLIP on a device."""
+    from ddt_lightning.metrics.detection import Detector
+    from ddt_lightning.metrics.embeddings import Clip
+    from ddt_lightning.metrics.geneval_photos import PhotoChecker
+
+    place = pick_device(device)
+    return PhotoChecker(Detector(detector, place), Clip(clip, place))
 
 
 def check_classes(prompts: Sequence[dict[str, Any]]) -> None:
-    """Refuse prompts about what the detector has no class for; they would just be wrong.
+    """Fail if a prompt names an object that the detector has no class for, as its images would only be wrong.
 
     Raises:
         ValueError: naming such a class.
@@ -135,15 +140,15 @@ def draw(session: Session, out: Path, asked: Sequence[dict[str, Any]], samples: 
         for number, metadata in enumerate(asked):
             write_prompt(folder, number, metadata)
         for start in range(0, len(items), several):
-            found = session.run(predictions.draw_texts, items[start : start + several], chat)
+            found = session.run(predictions.draw_prompts, items[start : start + several], chat)
             for at, result in enumerate(found, start):
                 write_sample(folder, at // samples, at % samples, result["image"])
 
 
-def check(
+def evaluate_images(
     checker: "PhotoChecker", root: Path, drawn: Sequence["Drawn"], seed: int | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[int]]:
-    """Detect and judge the images of a folder.
+    """Find the objects in the images of a folder and evaluate them by their prompts.
 
     Args:
         checker: detector and CLIP.
@@ -177,7 +182,7 @@ def check(
 
 
 def self_test(checker: "PhotoChecker", selftest: str | None) -> dict[str, Card]:
-    """Repeat the decisions of a results.jsonl on the images beside it; says how it went, or that there was none.
+    """Repeat the decisions of a results.jsonl on the images beside it, and print how many are the same.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -194,7 +199,7 @@ def self_test(checker: "PhotoChecker", selftest: str | None) -> dict[str, Card]:
         raise FileNotFoundError(f"`--selftest` ({selftest}) is not a file.")
     stored = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     drawn = [Drawn("/".join(Path(row["filename"]).parts[-3:]), json.loads(row["metadata"])) for row in stored]
-    ours, _, _ = check(checker, path.parent, drawn)
+    ours, _, _ = evaluate_images(checker, path.parent, drawn)
     same = [mine["correct"] == row["correct"] for mine, row in zip(ours, stored, strict=True)]
     cards = {"geneval_hf/selftest_decisions": mean_card(same, f"self-test: decisions as in {path.name}")}
     boxes = agreement(ours, stored)
@@ -211,7 +216,7 @@ def self_test(checker: "PhotoChecker", selftest: str | None) -> dict[str, Card]:
 
 
 def protocol(drawn: Sequence["Drawn"], detector: str, clip: str) -> str:
-    """How the scores were made, in words."""
+    """The protocol of the scores, in words."""
     from ddt_lightning.metrics.detection import LIMIT, LONG_SIDE, SHORT_SIDE
     from ddt_lightning.metrics.geneval_photos import COUNTING_THRESHOLD, MAX_OBJECTS, THRESHOLD
 
@@ -227,15 +232,10 @@ def protocol(drawn: Sequence["Drawn"], detector: str, clip: str) -> str:
 
 def score_cards(rows: Sequence[dict[str, Any]], rule: str) -> dict[str, Card]:
     """The official summary's figures as cards."""
-    from ddt_lightning.metrics.geneval import intervals, summary, totals
+    from ddt_lightning.metrics.geneval import tag_cards, totals
     from ddt_lightning.metrics.intervals import wilson
 
-    spread, everything = intervals(rows), totals(rows)
-    cards = {}
-    for tag, value in summary(rows).items():
-        number = len(rows) if tag == "overall" else sum(row["tag"] == tag for row in rows)
-        text = f"{rule}; mean of the tags" if tag == "overall" else f"{rule}; mean over images"
-        cards[f"geneval_hf/{tag}"] = card(value, number, text, spread[tag])
+    cards, everything = tag_cards("geneval_hf", rows, rule), totals(rows)
     for name, number in (("images", len(rows)), ("prompts", int(everything["prompts"]))):
         share = everything[f"correct_{name}"]
         text = f"{rule}; share of {name}{' with a correct image' if name == 'prompts' else ' that are correct'}"
@@ -243,8 +243,20 @@ def score_cards(rows: Sequence[dict[str, Any]], rule: str) -> dict[str, Card]:
     return cards
 
 
+def files_of(root: Path, drawn: Sequence["Drawn"], rows: Sequence[dict[str, Any]]) -> Callable[[Path], None]:
+    """A function that writes the contact sheet and the official rows into a folder."""
+
+    def write(folder: Path) -> None:
+        sheet_of(root, drawn, rows).save(folder / "geneval.png")
+        (folder / "geneval").mkdir()
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "geneval" / "results.jsonl").write_text(lines, encoding="utf-8")
+
+    return write
+
+
 def sheet_of(root: Path, drawn: Sequence["Drawn"], rows: Sequence[dict[str, Any]]) -> "Image.Image":
-    """Some prompts of every tag with their first images, chosen before anything is known about them."""
+    """The contact sheet: some prompts of every tag with their first images, chosen without a look at the scores."""
     from ddt_lightning.evaluation.galleries import SHOWN, spread
     from ddt_lightning.evaluation.geneval_folder import read_photo
     from ddt_lightning.report.contact_sheet import Row, sheet

@@ -1,17 +1,16 @@
-"""What evaluation workers do: plain items in, plain results out, a batch at a time.
+"""Batches of work that evaluation workers do: plain items in, plain results out, one result for each item.
 
-An item holds what is asked (a prompt, an edit, a question, a scene) and its seed; a result holds images as uint8
-`[H, W, 3]` and what the checker found in them. The pipeline is loaded once in each process and kept.
+An item holds what is asked (a prompt, an image with an instruction or a question) and its seed. Images are uint8
+`[H, W, 3]`. The pipeline is loaded once in each process and kept.
 """
 
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from ddt_lightning.evaluation.similarity import likeness
+from ddt_lightning.evaluation.similarity import similarity
 from ddt_lightning.images import stack, unstack
 from ddt_lightning.inputs import Loading, Setup, load_pipeline
 from ddt_lightning.latents.pixels import PixelLatents, to_float
@@ -21,7 +20,7 @@ from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
-from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit, Question
+from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit
 from ddt_lightning.seeding import normal
 from ddt_lightning.tokens.base import weights_hash
 from ddt_lightning.tokens.error_by_noise import band_errors
@@ -35,7 +34,7 @@ def loaded(loading: Loading, llm: bool = True) -> Pipeline:
 
 
 def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
-    """What cards say about a model: hashes of its weights, its token order, K, image size and device."""
+    """Facts about a model for its cards: `weights` (hashes) and `model` (token order, K, image size, device)."""
     pipeline = loaded(setup.loading, llm)
     config = pipeline.tokenizer.config
     sizes: dict[str, int | str] = {
@@ -52,123 +51,128 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}}
 
 
-def draw_prompts(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) -> list[dict[str, Any]]:
-    """Draw prompts, and check their ground truth, its reconstruction and its circles too.
+def pixels(image: Scene | np.ndarray, side: int) -> np.ndarray:
+    """An image as it is, or a scene rendered at `side` pixels."""
+    return render(image, side) if isinstance(image, Scene) else image
+
+
+def draw_prompts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts.
+
+    Args:
+        setup: model and options.
+        items: (prompt, seed) each.
+        chat: ask in the chat format.
+
+    Returns:
+        `image`.
+    """
+    prompts, seeds = (list(column) for column in zip(*items, strict=True))
+    images = loaded(setup.loading).text_to_image(prompts, setup.drawing, seed=seeds, chat=chat)
+    return [{"image": image} for image in unstack(images)]
+
+
+def draw_and_check(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) -> list[dict[str, Any]]:
+    """Draw prompts, and find the objects in the drawings and in the images of the upper bounds and the baseline.
 
     Args:
         setup: model and options.
         items: (prompt, a scene that fulfils it, seed) each.
-        chat: whether to ask in the chat format.
+        chat: ask in the chat format.
 
     Returns:
-        `image`, and the objects found in `drawn`, `render`, `reconstruction` and `circles`, for each item.
+        `image`, and the objects found: `drawn` in it, `render` in the rendered scene, `reconstruction` in that as the
+        tokenizer reconstructs it, `circles` in the scene with all shapes drawn as circles.
     """
     pipeline = loaded(setup.loading)
     prompts, scenes, seeds = (list(column) for column in zip(*items, strict=True))
-    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
     renders = [render(scene, pipeline.image_size) for scene in scenes]
-    again = unstack(pipeline.reconstruct(stack(renders), seed=seeds, **setup.decoding))
-    circles = [render(as_circles(scene), pipeline.image_size) for scene in scenes]
-    found: list[dict[str, Any]] = []
-    for image, truth, copy, circle in zip(images, renders, again, circles, strict=True):
-        found.append({"image": image, "drawn": objects(image), "render": objects(truth)})
-        found[-1].update({"reconstruction": objects(copy), "circles": objects(circle)})
-    return found
-
-
-def draw_texts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list[dict[str, Any]]:
-    """Draw prompts: the `image` of each (prompt, seed), asked in the chat format if `chat`."""
-    pipeline = loaded(setup.loading)
-    prompts, seeds = (list(column) for column in zip(*items, strict=True))
-    images = unstack(pipeline.text_to_image(prompts, seed=seeds, chat=chat, **asdict(setup.drawing)))
-    return [{"image": image} for image in images]
+    images = {
+        "drawn": unstack(pipeline.text_to_image(prompts, setup.drawing, seed=seeds, chat=chat)),
+        "render": renders,
+        "reconstruction": unstack(pipeline.reconstruct(stack(renders), decoding=setup.drawing, seed=seeds)),
+        "circles": [render(as_circles(scene), pipeline.image_size) for scene in scenes],
+    }
+    found = {name: [objects(image) for image in column] for name, column in images.items()}
+    return [
+        {"image": image, **{name: column[n] for name, column in found.items()}}
+        for n, image in enumerate(images["drawn"])
+    ]
 
 
 def objects(image: np.ndarray) -> list[Object]:
-    """What the checker finds in an image."""
+    """The objects that the checker finds in an image."""
     return detect(image).objects
 
 
-def make_edits(setup: Setup, items: list[tuple[Edit, int]]) -> list[dict[str, Any]]:
-    """Carry edits out and compare with their targets.
+def edit_images(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:
+    """Carry out edits.
+
+    Args:
+        setup: model and options.
+        items: (source, target, instruction, seed) each.
 
     Returns:
-        `source`, `image`, `target`, `copy` (the tokenizer's, of the target); `correct`; `ceiling`, whether the copy is
-        correct; `kept_l1` and `ceiling_kept_l1` of local edits (None for global ones).
+        `image`, and `copy`: the tokenizer's reconstruction of the target.
     """
-    pipeline = loaded(setup.loading)
-    side = pipeline.image_size
-    edits, seeds = [edit for edit, _ in items], [seed for _, seed in items]
-    sources = [render(edit.source, side) for edit in edits]
-    targets = [render(edit.target, side) for edit in edits]
-    instructions = [edit.instruction for edit in edits]
-    images = unstack(pipeline.edit_image(stack(sources), instructions, seed=seeds, **asdict(setup.drawing)))
-    copies = unstack(pipeline.reconstruct(stack(targets), seed=seeds, **setup.decoding))
-    found = []
-    for edit, source, image, target, copy in zip(edits, sources, images, targets, copies, strict=True):
-        wanted, ground = edit.target.to_dict(), edit.kind in GLOBAL_EDITS
-        scale = side / CANVAS
-        boxes = [(a * scale, b * scale, c * scale, d * scale) for a, b, c, d in edit.boxes]
-        found.append(
-            {
-                "source": source,
-                "image": image,
-                "target": target,
-                "copy": copy,
-                "correct": exact_match(image, wanted, background=ground),
-                "ceiling": exact_match(copy, wanted, background=ground),
-                "kept_l1": None if ground else kept_l1(image, target, boxes),
-                "ceiling_kept_l1": None if ground else kept_l1(copy, target, boxes),
-            }
-        )
-    return found
-
-
-def edit_pictures(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:
-    """Carry edits out: (source, target, instruction, seed) to `image` and `copy`, the tokenizer's of the target."""
     pipeline = loaded(setup.loading)
     sources, targets, instructions, seeds = (list(column) for column in zip(*items, strict=True))
-    images = pipeline.edit_image(stack(sources), instructions, seed=seeds, **asdict(setup.drawing))
-    copies = pipeline.reconstruct(stack(targets), seed=seeds, **setup.decoding)
-    return [{"image": a, "copy": b} for a, b in zip(unstack(images), unstack(copies), strict=True)]
+    images = pipeline.edit_image(stack(sources), instructions, setup.drawing, seed=seeds)
+    copies = pipeline.reconstruct(stack(targets), decoding=setup.drawing, seed=seeds)
+    return [{"image": image, "copy": copy} for image, copy in zip(unstack(images), unstack(copies), strict=True)]
 
 
-def answer_questions(setup: Setup, items: list[tuple[Question, Scene]]) -> list[dict[str, Any]]:
-    """Answer questions about their images, and the same questions about another image (the blind floor).
+def check_edits(setup: Setup, items: list[tuple[Edit, np.ndarray, np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
+    """Compare edits of scenes with their ground truth.
+
+    Args:
+        setup: not used; every batch of work has one.
+        items: (edit, image, target, copy) each; the copy is the tokenizer's reconstruction of the target.
 
     Returns:
-        `image`, `answer`, `blind`.
+        `correct` and `kept_l1` of the image; `bound_correct` and `bound_kept_l1` of the copy, their upper bounds. The
+        `kept_l1` of a global edit is None, as it keeps nothing.
+    """
+    return [
+        {
+            f"{of}{name}": value
+            for of, picture in (("", image), ("bound_", copy))
+            for name, value in check_edit(edit, picture, target).items()
+        }
+        for edit, image, target, copy in items
+    ]
+
+
+def check_edit(edit: Edit, image: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+    """`correct` and `kept_l1` of one image as the result of an edit."""
+    everywhere, scale = edit.kind in GLOBAL_EDITS, len(image) / CANVAS
+    boxes = [(a * scale, b * scale, c * scale, d * scale) for a, b, c, d in edit.boxes]
+    return {
+        "correct": exact_match(image, edit.target.to_dict(), background=everywhere),
+        "kept_l1": None if everywhere else kept_l1(image, target, boxes),
+    }
+
+
+def answer_questions(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Answer questions, and the same questions about another image: a blind baseline.
+
+    Args:
+        setup: model and options.
+        items: (image, question, another image) each.
+
+    Returns:
+        `answer`, and `blind`, the answer about the other image.
     """
     pipeline = loaded(setup.loading)
-    asked = [question.question for question, _ in items]
-    images = [render(question.scene, pipeline.image_size) for question, _ in items]
-    others = [render(other, pipeline.image_size) for _, other in items]
-    answers = pipeline.describe_image(stack(images), asked, max_new_tokens=12)
-    blind = pipeline.describe_image(stack(others), asked, max_new_tokens=12)
-    columns = zip(images, answers, blind, strict=True)
-    return [{"image": image, "answer": answer, "blind": guess} for image, answer, guess in columns]
-
-
-def answer_pictures(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Answer (image, question, another image): the `answer` about the image and, `blind`, about the other one."""
-    pipeline = loaded(setup.loading)
-    images, asked, others = (list(column) for column in zip(*items, strict=True))
-    answers = pipeline.describe_image(stack(images), asked, max_new_tokens=12)
-    blind = pipeline.describe_image(stack(others), asked, max_new_tokens=12)
+    images, questions, others = (list(column) for column in zip(*items, strict=True))
+    answers = pipeline.describe_image(stack(images), questions, max_new_tokens=12)
+    blind = pipeline.describe_image(stack(others), questions, max_new_tokens=12)
     return [{"answer": answer, "blind": guess} for answer, guess in zip(answers, blind, strict=True)]
 
 
-def caption_pictures(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:
+def describe_images(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:
     """The `caption` of each image, in the chat format if `chat`."""
     return [{"caption": text} for text in loaded(setup.loading).describe_image(stack(items), chat=chat)]
-
-
-def write_captions(setup: Setup, items: list[Scene]) -> list[dict[str, Any]]:
-    """Describe scenes in the chat format: `image` and `caption` of each."""
-    pipeline = loaded(setup.loading)
-    images = [render(scene, pipeline.image_size) for scene in items]
-    captions = pipeline.describe_image(stack(images))
-    return [{"image": image, "caption": text} for image, text in zip(images, captions, strict=True)]
 
 
 def reconstruct_images(
@@ -178,24 +182,23 @@ def reconstruct_images(
 
     Args:
         setup: model and options; the language model is not needed.
-        items: (scene, or uint8 `[H, W, 3]`, and seed) each.
+        items: (image or scene, seed) each.
         counts: numbers of first tokens to decode beside all of them.
         lpips: weights for LPIPS.
 
     Returns:
-        `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `likeness`, `ids`, `errors` {band of noise:
-        squared error of x0}, empty where the tokenizer is none of DDT.
+        `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `similarity`, `ids`, `errors` {band of
+        noise: squared error of x0}, empty where the tokenizer is none of DDT.
     """
     pipeline = loaded(setup.loading, False)
-    originals = [x if isinstance(x, np.ndarray) else render(x, pipeline.image_size) for x, _ in items]
+    originals = [pixels(image, pipeline.image_size) for image, _ in items]
     seeds = [seed for _, seed in items]
     truth = stack(originals)
     ids = pipeline.encode(truth)
-    made = {
-        n: pipeline.decode(ids[:, :n], seed=seeds, **setup.decoding) for n in dict.fromkeys([*counts, ids.shape[1]])
-    }
+    numbers = dict.fromkeys([*counts, ids.shape[1]])
+    made = {n: pipeline.decode(ids[:, :n], setup.drawing, seed=seeds) for n in numbers}
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
-    alike = likeness(pipeline, made[ids.shape[1]], truth, lpips)
+    pairs = similarity(pipeline, made[ids.shape[1]], truth, lpips)
     errors: dict[str, list[float]] = {}
     if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise
         latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
@@ -205,7 +208,7 @@ def reconstruct_images(
     arrays = {n: unstack(images) for n, images in made.items()}
     return [
         {
-            **alike[i],
+            **pairs[i],
             "original": originals[i],
             "images": {n: images[i] for n, images in arrays.items()},
             "psnr": {n: values[i] for n, values in distances.items()},

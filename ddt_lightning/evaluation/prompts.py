@@ -1,7 +1,7 @@
-"""`ddt eval prompts`: any prompts drawn, or the folder of a `ddt generate`, and CLIP's measure of how well they fit.
+"""`ddt eval prompts`: CLIP scores of any prompts drawn, or of the images in a folder of `ddt generate`.
 
 Out: `prompts.json` (cards), `prompts.png` (a contact sheet), `prompts/` with the images and `results.jsonl`: file,
-prompt and score of each. The floor is the same images against other prompts.
+prompt and score of each. The baseline scores the same images against other prompts.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.networks import check_judges, name_judges
-from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.scorers import check_scorers, record_scorers
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.images import save_png
 from ddt_lightning.inputs import Loading, pick_device, positive, read_prompts
-from ddt_lightning.metrics.cards import Card, mean_card, write_cards
+from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -53,49 +53,48 @@ def prompts(
         drawing: how to draw.
     """
     from ddt_lightning.evaluation import predictions
-
-    check_judges({"clip": clip})
-    given = Path(prompt).is_dir()
-    session = None if given else Session(loading, drawing, processes, seed)
     from ddt_lightning.metrics.embeddings import Clip
 
-    judge = Clip(clip, pick_device(loading.device))
+    check_scorers({"clip": clip})
+    session = None if Path(prompt).is_dir() else Session(loading, drawing, processes, seed)
+    scorer = Clip(clip, pick_device(loading.device))
     if session is None:
         texts, images = read_generated(Path(prompt))
-        sizes: dict[str, Any] = {"images": prompt}
+        settings: dict[str, Any] = {"images": prompt}
     else:
         texts = [text for text in read_prompts(prompt) for _ in range(positive("samples", samples))]
         items = [(text, session.sample_seed(n)) for n, text in enumerate(texts)]
-        images = [r["image"] for r in session.run(predictions.draw_texts, items, chat)]
-        sizes = {"images": f"{samples} drawn for each prompt", "chat": chat}
+        images = [r["image"] for r in session.run(predictions.draw_prompts, items, chat)]
+        settings = {"images": f"{samples} drawn for each prompt", "chat": chat}
 
     unique = list(dict.fromkeys(texts))
-    told = judge.texts(unique)
-    seen = judge.images(images)
+    text_vectors, image_vectors = scorer.texts(unique), scorer.images(images)
     at = [unique.index(text) for text in texts]
-    fit = score(seen, told[at])
-    cards: dict[str, Card] = {}
+    fit = score(image_vectors, text_vectors[at])
     rule = (
         f"100 x cosine of the vectors of image and prompt, at least 0, by the CLIP {Path(clip).name} in float32; "
         f"mean over {len(unique)} prompts of the mean of their images"
     )
-    cards["t2i/clip_score"] = mean_card(by_prompt(fit, texts), rule)
+    cards: dict[str, Card] = {"t2i/clip_score": mean_card(by_prompt(fit, texts), rule)}
     if len(unique) > 1:
-        other = score(seen, told[[(n + 1) % len(unique) for n in at]])
-        cards["t2i/clip_score_floor_shuffled"] = mean_card(by_prompt(other, texts), "the same images, the next prompt")
-    name_judges(cards.values(), {"clip": judge})
-    with staged(out) as folder:
+        other = score(image_vectors, text_vectors[[(n + 1) % len(unique) for n in at]])
+        text = "baseline: the same images, the next prompt"
+        cards["t2i/clip_score_floor_shuffled"] = mean_card(by_prompt(other, texts), text)
+    record_scorers(cards.values(), {"clip": scorer})
+
+    def pictures(folder: Path) -> None:
         lines = []
         for n, (text, image, value) in enumerate(zip(texts, images, fit, strict=True)):
             save_png(folder / "prompts" / f"{n:05d}.png", image)
             lines.append(json.dumps({"file": f"{n:05d}.png", "prompt": text, "clip_score": value}, ensure_ascii=False))
         (folder / "prompts" / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        sheet_of(folder / "prompts.png", texts, images, fit)
-        if session is None:
-            write_cards(folder / "prompts.json", cards, {"seed": "of the images", "weights": {}, "settings": sizes})
-        else:
-            session.finish(folder, "prompts", cards, sizes)
-    say(out, cards, *(key for key in cards if key.startswith("t2i/")))
+        draw_sheet(folder / "prompts.png", texts, images, fit)
+
+    outcome = Outcome("prompts", cards, list(cards), settings, len(texts), len(images), pictures=pictures)
+    if session is None:
+        outcome.write(out, {"seed": "of the images", "weights": {}, "settings": {}})
+    else:
+        session.write(out, outcome)
 
 
 def score(images: "Tensor", texts: "Tensor") -> list[float]:
@@ -129,8 +128,8 @@ def read_generated(folder: Path) -> tuple[list[str], list[NDArray[np.uint8]]]:
     return [line["prompt"] for line in lines], [read_photo(folder / line["file"]) for line in lines]
 
 
-def sheet_of(path: Path, texts: Sequence[str], images: Sequence[NDArray[np.uint8]], fit: Sequence[float]) -> None:
-    """The first prompts with their first images."""
+def draw_sheet(path: Path, texts: Sequence[str], images: Sequence[NDArray[np.uint8]], fit: Sequence[float]) -> None:
+    """Write the contact sheet of the first prompts with their first images."""
     from ddt_lightning.report.contact_sheet import Row, sheet
 
     rows = []

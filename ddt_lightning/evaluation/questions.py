@@ -1,9 +1,16 @@
-"""`ddt eval vqa`: questions about held-out scenes or images of shards, with a blind baseline."""
+"""`ddt eval vqa`: questions about held-out scenes or images of shards, with a blind baseline.
 
+Answers about scenes are right or wrong. Answers about images from shards are compared with people's: by VQA v2's
+accuracy where ten people answered, by equality elsewhere. The baseline asks the same questions about another image.
+"""
+
+from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.session import Session, say, scenes_measured
+from ddt_lightning.evaluation.held_out import scenes_measured, take_samples
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading
 from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.sampling import Sampling
@@ -13,7 +20,7 @@ def vqa(
     *,
     out: str,
     questions: int = 250,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     seen: bool = False,
     seed: int = 0,
     processes: int = 2,
@@ -32,25 +39,30 @@ def vqa(
         loading: which model.
         drawing: recorded with the scores; answers are greedy.
     """
-    from ddt_lightning.evaluation import predictions
-
     if questions < 2:
-        raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind floor shows another image.")
+        raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind baseline shows another image.")
     session = Session(loading, drawing, processes, seed)
-    from ddt_lightning.evaluation import galleries
+    outcome = ask_about_shards(session, shards, questions) if shards else ask_about_scenes(session, questions, seen)
+    session.write(out, outcome)
+
+
+def ask_about_scenes(session: Session, number: int, seen: bool) -> Outcome:
+    """Questions about held-out or seen scenes, the types of question in turn."""
+    from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.metrics.answers import score
+    from ddt_lightning.scenes.render import render
     from ddt_lightning.scenes.suite import val_question
     from ddt_lightning.scenes.tasks import QUESTIONS
     from ddt_lightning.seeding import numpy_rng
 
-    if shards:
-        return vqa_shards(session, out, [shards] if isinstance(shards, str) else shards, questions)
-    kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(questions)]
-    asked = [val_question(numpy_rng("eval question", seed, n), kind, not seen) for n, kind in enumerate(kinds)]
+    kinds = [QUESTIONS[n % len(QUESTIONS)] for n in range(number)]
+    asked = [val_question(numpy_rng("eval question", session.seed, n), kind, not seen) for n, kind in enumerate(kinds)]
+    images = [render(one.scene, session.image_size) for one in asked]
     items = []
     for n, one in enumerate(asked):
-        later = [*asked[n + 1 :], *asked[:n]]
-        items.append((one, next((other for other in later if other.kind == one.kind), later[0]).scene))
+        later = [*range(n + 1, number), *range(n)]
+        other = next((m for m in later if kinds[m] == one.kind), later[0])
+        items.append((images[n], one.question, images[other]))
     found = session.run(predictions.answer_questions, items)
 
     right = [score(r["answer"], one.answer) for one, r in zip(asked, found, strict=True)]
@@ -59,43 +71,78 @@ def vqa(
         f"{scenes_measured(seen)}: answers equal to the truth after VQA normalisation, greedy, answers balanced within "
         "each type"
     )
-    cards = {"vqa/accuracy": mean_card(right, rule)}
-    cards["vqa/accuracy"]["by_type"] = {
-        kind: float(mean_card([s for one, s in zip(asked, right, strict=True) if one.kind == kind], rule)["value"])
-        for kind in dict.fromkeys(kinds)
-    }
-    cards["vqa/floor_blind"] = mean_card(blind, "the same questions about the image of another question of their type")
-    with staged(out) as folder:
-        galleries.questions(folder, asked, found, right)
-        session.finish(folder, "vqa", cards, {"questions": questions, "seen": seen})
-    say(out, cards, "vqa/accuracy", "vqa/floor_blind")
+    baseline = "baseline: the same questions about the image of another question of their type"
+    cards = {"vqa/accuracy": mean_card(right, rule), "vqa/floor_blind": mean_card(blind, baseline)}
+    by_type: dict[str, list[float]] = {}
+    for kind, value in zip(kinds, right, strict=True):
+        by_type.setdefault(kind, []).append(value)
+    cards["vqa/accuracy"]["by_type"] = {kind: sum(values) / len(values) for kind, values in by_type.items()}
+    answers = [r["answer"] for r in found]
+    return Outcome(
+        "vqa",
+        cards,
+        ["vqa/accuracy", "vqa/floor_blind"],
+        {"questions": number, "seen": seen},
+        number,
+        number,
+        "questions",
+        pictures=lambda folder: galleries.questions(folder, asked, images, answers, right),
+    )
 
 
-def vqa_shards(session: Session, out: str, patterns: list[str], number: int) -> None:
-    """Answer the first questions of some shards about their own and about the next image.
+def ask_about_shards(session: Session, shards: Sequence[str], number: int) -> Outcome:
+    """The first questions of some shards, asked about their own and about the next image.
 
     Raises:
-        ValueError: the shards hold no question, or no two images.
+        ValueError: the shards hold no two images with questions.
     """
     from ddt_lightning.evaluation import galleries, predictions
-    from ddt_lightning.metrics import vqav2
-    from ddt_lightning.metrics.answers import score
-    from ddt_lightning.shards.images import read_images
 
-    side = session.facts["model"]["image_size"]
-    samples = [one for one in read_images(patterns, image_size=side, option="--shards") if one.questions]
+    problems: dict[str, str] = {}
+    samples = take_samples(
+        shards,
+        session.image_size,
+        None,
+        problems,
+        lambda one: bool(one.questions),
+        "need two images with questions: the blind baseline asks about the next image",
+        least=2,
+    )
     asked = list(islice(((n, entry) for n, one in enumerate(samples) for entry in one.questions), number))
-    if len(samples) < 2:
-        raise ValueError(
-            f"`--shards` ({', '.join(patterns)}) need two images with questions: one is the other's floor."
-        )
     pictures = [one.images[0] for one in samples]
     items = [(pictures[n], entry["question"], pictures[(n + 1) % len(pictures)]) for n, entry in asked]
-    found = session.run(predictions.answer_pictures, items)
+    found = session.run(predictions.answer_questions, items)
+    cards = people_cards([entry for _, entry in asked], found)
+    rows = [
+        (pictures[n], entry["question"], f"said: {r['answer']}; known: {', '.join(dict.fromkeys(entry['answers']))}")
+        for (n, entry), r in zip(asked, found, strict=True)
+    ]
+    return Outcome(
+        "vqa_shards",
+        cards,
+        [key for key in ("vqa/vqav2_accuracy", "vqa/exact_match") if key in cards],
+        {"questions": len(asked), "source": ", ".join(shards)},
+        number,
+        len(asked),
+        "questions",
+        problems,
+        lambda folder: galleries.texts(folder, "vqa_shards", rows),
+    )
+
+
+def people_cards(asked: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> dict[str, Card]:
+    """Scores of answers against people's, overall and by type of question, with the blind baseline.
+
+    Args:
+        asked: questions of shards: `answers`, perhaps a `type`.
+        found: `answer` and `blind` of each.
+    """
+    from ddt_lightning.metrics import vqav2
+    from ddt_lightning.metrics.answers import score
 
     cards: dict[str, Card] = {}
-    known = [entry["answers"] for _, entry in asked]
-    kinds = [str(entry.get("type") or "") for _, entry in asked]
+    known = [entry["answers"] for entry in asked]
+    kinds = [str(entry.get("type") or "") for entry in asked]
     by_people = [n for n, answers in enumerate(known) if len(answers) == vqav2.PEOPLE]
     others = [n for n, answers in enumerate(known) if len(answers) != vqav2.PEOPLE]
     rule = (
@@ -114,12 +161,5 @@ def vqa_shards(session: Session, out: str, patterns: list[str], number: int) -> 
         for kind in sorted({kinds[n] for n in places} - {""}):
             values = [right[n] for n in places if kinds[n] == kind]
             cards[f"vqa/{name}/{kind}"] = mean_card(values, f"{text}, type {kind}")
-        cards[f"vqa/{name}_floor_blind"] = mean_card(blind, "the same questions about another image")
-    rows = [
-        (pictures[n], entry["question"], f"said: {r['answer']}; known: {', '.join(dict.fromkeys(entry['answers']))}")
-        for (n, entry), r in zip(asked, found, strict=True)
-    ]
-    with staged(out) as folder:
-        galleries.texts(folder, "vqa_shards", rows)
-        session.finish(folder, "vqa_shards", cards, {"questions": len(asked), "source": ", ".join(patterns)})
-    say(out, cards, *(key for key in ("vqa/vqav2_accuracy", "vqa/exact_match") if key in cards))
+        cards[f"vqa/{name}_floor_blind"] = mean_card(blind, "baseline: the same questions about another image")
+    return cards

@@ -1,11 +1,16 @@
 """`ddt eval reconstruction`: images through the tokenizer and back."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-from ddt_lightning.atomic import staged, write_json
-from ddt_lightning.evaluation.session import Session, held_out, say, scenes_measured
+from ddt_lightning.atomic import write_json
+from ddt_lightning.evaluation.held_out import held_out, scenes_measured
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
-from ddt_lightning.metrics.cards import card, mean_card
+from ddt_lightning.metrics.cards import Card, card, mean_card
 from ddt_lightning.sampling import Decoding, Sampling
 
 
@@ -13,7 +18,7 @@ def reconstruction(
     *,
     out: str,
     images: int = 256,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     tokens: list[int] | None = None,
     prefix_images: int = 64,
     lpips: str | None = None,
@@ -38,42 +43,70 @@ def reconstruction(
         loading: which model; one with a tokenizer only will do.
         decoding: how to decode.
     """
-    from ddt_lightning.evaluation import predictions
+    from ddt_lightning.evaluation import galleries, predictions
 
+    number, first = positive("images", images), positive("prefix_images", prefix_images)
     session = Session(loading, Sampling(**asdict(decoding)), processes, seed, llm=False, files={"lpips": lpips})
-    from ddt_lightning.evaluation import galleries, similarity
-
-    patterns = [shards] if isinstance(shards, str) else shards or []
-    side = session.facts["model"]["image_size"] if patterns else 0
-    sources = held_out(patterns, positive("images", images), side, seed, seen)
-    total, codes = (session.facts["model"][name] for name in ("tokens", "codebook_size"))
+    model = session.facts["model"]
+    total = model["tokens"]
     counts = tokens if tokens is not None else sorted({max(1, total * part // 4) for part in (1, 2, 3)})
     if any(not 0 <= count <= total for count in counts):
         raise ValueError(f"`--tokens` ({counts}) must lie between 0 and the tokenizer's {total}.")
+    problems: dict[str, str] = {}
+    sources = held_out(shards, number, session.image_size, seed, seen, problems)
     items = [(source, session.sample_seed(n)) for n, source in enumerate(sources)]
-    first = positive("prefix_images", prefix_images)
     found = session.run(predictions.reconstruct_images, items[:first], counts, lpips)
     found += session.run(predictions.reconstruct_images, items[first:], [], lpips)
 
-    where = scenes_measured(seen) if not patterns else f"images of {', '.join(patterns)}"
-    rendered = "decoder" in session.facts["model"]
+    usage = galleries.codebook([r["ids"] for r in found], model["codebook_size"])
+    where = f"images of {', '.join(shards)}" if shards else scenes_measured(seen)
+    cards = quality_cards(found, found[:first], sorted({*counts, total}), where, "decoder" in model)
+    cards |= codebook_cards(usage, len(found), model["codebook_size"])
+
+    def pictures(folder: Path) -> None:
+        galleries.reconstructions(folder, found[:8])
+        write_json(folder / "samples" / "codebook.json", usage)
+
+    settings = {"images": len(found), "source": where}
+    shown = ["tokenizer/psnr", "tokenizer/codebook_usage"]
+    measured = len(found)
+    outcome = Outcome("reconstruction", cards, shown, settings, number, measured, "images", problems, pictures)
+    session.write(out, outcome)
+
+
+def quality_cards(
+    found: Sequence[dict[str, Any]], partly: Sequence[dict[str, Any]], counts: Sequence[int], where: str, rendered: bool
+) -> dict[str, Card]:
+    """Scores of reconstructions.
+
+    Args:
+        found: results of `reconstruct_images` for all images.
+        partly: those that were also decoded from fewer tokens.
+        counts: numbers of first tokens, ending with all.
+        where: the images in words.
+        rendered: whether whole images were drawn in one step by a renderer.
+    """
+    from ddt_lightning.evaluation.similarity import similarity_cards
+
+    total = counts[-1]
     how = ", drawn in one step by the renderer" if rendered else ""
     protocol = f"mean over {where} of the PSNR of each uint8 image against the raw original, in dB{how}"
     cards = {"tokenizer/psnr": mean_card([r["psnr"][total] for r in found], protocol)}
-    for n in sorted({*counts, total}):
-        values = [r["psnr"][n] for r in found[:first]]  # the same images for every N
+    for n in counts:
+        values = [r["psnr"][n] for r in partly]  # the same images for every N
         text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
-    cards |= similarity.likeness_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips"))
+    cards |= similarity_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips"))
     for band in found[0]["errors"]:
         text = f"squared error of the x0 seen in one step from held-out x_t at {band} noise, in units of the latents"
         cards[f"tokenizer/x0_error_{band}_noise"] = mean_card([r["errors"][band] for r in found], text)
-    usage = galleries.codebook([r["ids"] for r in found], codes)
-    cards["tokenizer/codebook_usage"] = card(usage["usage"], len(found), "share of the codes that the images' ids use")
+    return cards
+
+
+def codebook_cards(usage: dict[str, Any], images: int, codes: int) -> dict[str, Card]:
+    """Usage and perplexity of the codes over some images."""
     text = f"exp(entropy) of the code frequencies, of {codes} codes"
-    cards["tokenizer/codebook_perplexity"] = card(usage["perplexity"], len(found), text)
-    with staged(out) as folder:
-        galleries.reconstructions(folder, found[:8])
-        write_json(folder / "samples" / "codebook.json", usage)
-        session.finish(folder, "reconstruction", cards, {"images": len(found), "source": where})
-    say(out, cards, "tokenizer/psnr", "tokenizer/codebook_usage")
+    return {
+        "tokenizer/codebook_usage": card(usage["usage"], images, "share of the codes that the images' ids use"),
+        "tokenizer/codebook_perplexity": card(usage["perplexity"], images, text),
+    }

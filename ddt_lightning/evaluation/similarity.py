@@ -1,4 +1,4 @@
-"""How alike pairs of images are, as every verb that reconstructs measures it: PSNR, SSIM, LPIPS; and their cards."""
+"""Similarity of images and their reconstructions, pair by pair: PSNR, SSIM and LPIPS; and their cards."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,7 +26,7 @@ def lpips_of(path: str, device: str) -> Lpips:
     return Lpips(path).to(device)
 
 
-def likeness(pipeline: Pipeline, image: Tensor, original: Tensor, lpips: str | None) -> list[dict[str, float]]:
+def similarity(pipeline: Pipeline, image: Tensor, original: Tensor, lpips: str | None) -> list[dict[str, float]]:
     """`psnr` and `ssim` of each image; where the latents are a VAE's `psnr_vae_ref`, and with weights `lpips`.
 
     Args:
@@ -47,7 +47,7 @@ def likeness(pipeline: Pipeline, image: Tensor, original: Tensor, lpips: str | N
     return [{name: values[i] for name, values in found.items()} for i in range(len(image))]
 
 
-def likeness_cards(
+def similarity_cards(
     prefix: str, found: Sequence[dict[str, Any]], names: Sequence[str] = tuple(PROTOCOLS)
 ) -> dict[str, Card]:
     """Cards `PREFIXNAME` of those `names` that were measured."""

@@ -1,4 +1,4 @@
-"""`ddt eval tokens`: what a language model's ids cost, in nats per image and by position.
+"""`ddt eval tokens`: the cross-entropy of image ids under a language model, in nats per image and by position.
 
 In: a run or model folder with a language model, and held-out token shards. Rows are the image alone (BOS [BOV] ids), so
 that no caption carries a part of what the ids say. Out: `tokens.cards.json`, and `positions.json` with the mean loss
@@ -6,12 +6,12 @@ and the mean entropy of the prediction at each place `[K]`, in the order that th
 """
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddt_lightning.atomic import staged, write_json
+from ddt_lightning.atomic import write_json
+from ddt_lightning.evaluation.outcome import Outcome, because
 from ddt_lightning.inputs import pick_device, positive
-from ddt_lightning.metrics.cards import card, mean_card, write_cards
+from ddt_lightning.metrics.cards import card, mean_card
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from ddt_lightning.vocab import Vocab
 
-CARDS = "tokens.cards.json"
-
 
 def tokens(
     *,
     out: str,
-    shards: list[str] | str,
+    shards: list[str],
     model: str,
     permute: str = "natural",
     samples: int = 512,
@@ -55,14 +53,15 @@ def tokens(
     from ddt_lightning.training.checkpoint import released
 
     disable_progress_bar()
-    urls = expand([shards] if isinstance(shards, str) else shards, "--shards")
+    urls = expand(shards, "--shards")
     vocab = load_vocab(released(model, "vocab"), urls, "--shards", permute)
     place = pick_device(device)
     llm = AutoModelForCausalLM.from_pretrained(str(released(model, "lm")), local_files_only=True).eval().to(place)
-    records = islice(Reader(urls, has_ids).all(), positive("samples", samples))
+    reader = Reader(urls, has_ids)
+    records = islice(reader.all(), positive("samples", samples))
     rows = [vocab.image_only(in_order(read_ids(record)[0], permute, vocab))[0] for record in records]
     if not rows:
-        raise ValueError(f"`--shards` ({', '.join(urls)}) hold no image ids.")
+        raise ValueError(f"`--shards` ({', '.join(urls)}) hold no image ids{because(reader.problems)}.")
     size = positive("batch", batch)
     parts = [place_losses(llm, vocab, torch.tensor(rows[n : n + size], device=place))
              for n in range(0, len(rows), size)]  # fmt: skip
@@ -74,13 +73,18 @@ def tokens(
         "tokens/nats_per_id": mean_card(losses.mean(1).tolist(), f"{rule}, per id; mean over images"),
         "tokens/capacity": card(capacity, 1, "K ln(codes): nats of ids that are all equally likely"),
     }
-    with staged(out) as folder:
-        shared = {"settings": {"model": model, "permute": permute, "K": vocab.image_tokens}, "seed": "none"}
-        write_cards(folder / CARDS, cards, shared)
-        by_place = {"loss": losses.mean(0).tolist(), "entropy": entropies.mean(0).tolist(), "permute": permute}
-        write_json(folder / "positions.json", by_place)
-    found = cards["tokens/nats_per_image"]
-    print(f"{found['value']:.3f} nats per image of {capacity:.1f}, {found['n']} images; {Path(out) / CARDS}")
+    by_place = {"loss": losses.mean(0).tolist(), "entropy": entropies.mean(0).tolist(), "permute": permute}
+    outcome = Outcome(
+        "tokens.cards",
+        cards,
+        list(cards),
+        {"model": model, "permute": permute, "K": vocab.image_tokens},
+        samples,
+        len(rows),
+        problems=reader.problems,
+        pictures=lambda folder: write_json(folder / "positions.json", by_place),
+    )
+    outcome.write(out, {"seed": "none", "weights": {}, "settings": {}})
 
 
 def place_losses(llm: "PreTrainedModel", vocab: "Vocab", rows: "Tensor") -> tuple["Tensor", "Tensor"]:

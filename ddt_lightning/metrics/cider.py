@@ -61,12 +61,12 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> l
     for hypothesis, texts in zip(hypotheses, known, strict=True):
         counts = grams(hypothesis)
         mine = [vector(one) for one in counts]
-        likeness = 0.0
+        total_cosine = 0.0
         for text in texts:
             difference = counts[1].total() - text[1].total()
             penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
-            likeness += penalty * sum(_clipped_cosine(a, vector(b)) for a, b in zip(mine, text, strict=True))
-        scores.append(10 * likeness / ORDERS / len(texts))
+            total_cosine += penalty * sum(_clipped_cosine(a, vector(b)) for a, b in zip(mine, text, strict=True))
+        scores.append(10 * total_cosine / ORDERS / len(texts))
     return scores
 
 

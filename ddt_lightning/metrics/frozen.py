@@ -1,7 +1,7 @@
-"""Frozen judges in transformers' format: a local folder in, a network in eval mode out, whole or not at all.
+"""Frozen scoring networks in transformers' format: a local folder in, a network in eval mode out.
 
 Nothing is downloaded. transformers fills what a folder lacks with random weights and only warns; here that is an error,
-because a random judge would give a number that looks like a score.
+because a random network would give a number that looks like a score.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ def load_frozen(kind: Any, folder: str, option: str, device: str = "cpu", unused
 
 
 def check_folder(folder: str, option: str) -> None:
-    """Cheap to call before anything heavy is imported.
+    """Fail if a folder is none of transformers; cheap, so that it can be called before anything heavy is imported.
 
     Raises:
         FileNotFoundError: there is no such folder, or no config.json in it.

@@ -2,8 +2,8 @@
 
 The rule, the rows of `results.jsonl` and the summary are those of djghosh13/geneval (arXiv 2310.11513), whatever the
 detector. `score` detects with `scenes.check`, so its result is shapes-GenEval and never a GenEval number; objects in
-photos come from `photos.py`. With `ignore_kind` the six rules are applied with the kind left out and every entry on
-objects of its own (colour_layout).
+photos come from `geneval_photos.py`. With `ignore_kind` the six rules are applied with the kind left out and every
+entry on objects of its own (colour_layout).
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ddt_lightning.metrics.cards import Card, card
 from ddt_lightning.metrics.intervals import DRAWS, percentiles, wilson
 from ddt_lightning.scenes.check import Object, detect, relations
 
@@ -31,8 +32,8 @@ def _by_class(objects: Sequence[Object]) -> dict[str, list[Object]]:
     return classes
 
 
-def judge(objects: Sequence[Object], metadata: dict, *, ignore_kind: bool = False) -> tuple[bool, str]:
-    """Whether the objects of one image are what its prompt asks for, and if not, why.
+def evaluate(objects: Sequence[Object], metadata: dict, *, ignore_kind: bool = False) -> tuple[bool, str]:
+    """Decide whether the objects of one image are what its prompt asks for, and if not, say why.
 
     Args:
         objects: what was detected; each entry looks at the most confident objects of its class.
@@ -40,7 +41,7 @@ def judge(objects: Sequence[Object], metadata: dict, *, ignore_kind: bool = Fals
         ignore_kind: leave the class out of every rule; entries take different objects, in the best way there is.
     """
     if ignore_kind:
-        return _judge_layout(objects, metadata)
+        return _evaluate_layout(objects, metadata)
     classes = _by_class(objects)
     reasons: list[str] = []
     groups: list[list[Object] | None] = []
@@ -76,8 +77,8 @@ def judge(objects: Sequence[Object], metadata: dict, *, ignore_kind: bool = Fals
     return not reasons, "\n".join(reasons)
 
 
-def _judge_layout(objects: Sequence[Object], metadata: dict) -> tuple[bool, str]:
-    """The rule without classes: is there a choice of different objects that fulfils all entries?"""
+def _evaluate_layout(objects: Sequence[Object], metadata: dict) -> tuple[bool, str]:
+    """The rule without classes: some choice of different objects fulfils all entries."""
     for entry in metadata.get("exclude", []):
         if len(objects) >= entry["count"]:
             return False, f"expected objects<{entry['count']}, found {len(objects)}"
@@ -113,7 +114,7 @@ def rows(
     Args:
         detections: the objects of each image.
         metadata: the prompt of each image.
-        ignore_kind: as in `judge`.
+        ignore_kind: as in `evaluate`.
         filenames: of each image; by default the official layout, counting the images of a prompt that come in a row.
 
     Raises:
@@ -127,7 +128,7 @@ def rows(
     for index, (objects, prompt) in enumerate(zip(detections, metadata, strict=True)):
         same = index > 0 and texts[index] == texts[index - 1]
         prompt_number, sample = (prompt_number, sample + 1) if same else (prompt_number + 1, 0)
-        correct, reason = judge(objects, prompt, ignore_kind=ignore_kind)
+        correct, reason = evaluate(objects, prompt, ignore_kind=ignore_kind)
         details = {
             name: [[*(float(edge) for edge in one.box), float(one.score)] for one in found]
             for name, found in _by_class(objects).items()
@@ -147,7 +148,7 @@ def rows(
 
 
 def score(images: NDArray[np.uint8], metadata: Sequence[dict], *, ignore_kind: bool = False) -> list[dict]:
-    """Detect and judge: uint8 images `[N, H, W, 3]` and the prompt of each, to rows."""
+    """Detect and evaluate: uint8 images `[N, H, W, 3]` and the prompt of each, to rows."""
     return rows([detect(image).objects for image in images], metadata, ignore_kind=ignore_kind)
 
 
@@ -193,6 +194,21 @@ def intervals(results: Sequence[dict], *, seed: int = 0) -> dict[str, tuple[floa
     return found
 
 
+def overall_card(results: Sequence[dict], protocol: str) -> Card:
+    """The card of `overall`."""
+    return card(summary(results)["overall"], len(results), protocol, intervals(results)["overall"])
+
+
+def tag_cards(prefix: str, results: Sequence[dict], protocol: str) -> dict[str, Card]:
+    """Cards `PREFIX/TAG` of every tag that occurs, and `PREFIX/overall`."""
+    found, means = intervals(results), summary(results)
+    cards = {}
+    for tag in (tag for tag in means if tag != "overall"):
+        number = sum(row["tag"] == tag for row in results)
+        cards[f"{prefix}/{tag}"] = card(means[tag], number, f"{protocol}; mean over images", found[tag])
+    return {**cards, f"{prefix}/overall": overall_card(results, f"{protocol}; mean of the tags")}
+
+
 def read_metadata(prompts: str) -> list[dict]:
     """GenEval metadata from a JSON Lines file.
 
@@ -221,7 +237,7 @@ def read_metadata(prompts: str) -> list[dict]:
 
 
 def demand(metadata: dict) -> tuple:
-    """What a prompt asks for, the same for prompts that differ in the order of words only."""
+    """The content of a prompt, the same for prompts that differ in the order of words only."""
     entries = metadata["include"]
     asked = sorted((entry["class"], entry["count"], entry.get("color") or "") for entry in entries)
     places = []
@@ -235,7 +251,7 @@ def demand(metadata: dict) -> tuple:
 
 
 def shuffled(metadata: Sequence[dict], *, seed: int = 0) -> list[dict]:
-    """For each image another prompt of its tag that asks for something else: the floor of a score.
+    """For each image another prompt of its tag that asks for something else, for the baseline of a score.
 
     Raises:
         ValueError: a tag has no two different prompts.
@@ -250,6 +266,6 @@ def shuffled(metadata: Sequence[dict], *, seed: int = 0) -> list[dict]:
     for prompt in metadata:
         others = [other for other in by_tag[prompt["tag"]] if demand(other) != demand(prompt)]
         if not others:
-            raise ValueError(f"`metadata` has one demand of tag {prompt['tag']!r} only; a shuffled floor needs two.")
+            raise ValueError(f"`metadata` has one demand of tag {prompt['tag']!r} only; a shuffled baseline needs two.")
         chosen.append(others[int(rng.integers(len(others)))])
     return chosen

@@ -1,4 +1,4 @@
-"""GenEval's eyes for photos: an image and its prompt in, the objects that `geneval.rows` judges out.
+"""Objects of photos for GenEval's rules: an image and its prompt in, the objects that `geneval.rows` looks at out.
 
 A detector finds COCO's objects; CLIP names the colour of those that the prompt asks a colour of, as GenEval does: of
 the `count` most confident of a class, with everything but the object grey and cut to its box. The numbers are those of
@@ -71,8 +71,8 @@ class ColourNamer:
 
     def __call__(self, pieces: Sequence[Image.Image], name: str) -> list[str]:
         """The colour of each piece, which shows an object of class `name`."""
-        likeness = self.clip.images(pieces) @ self.prototypes(name).T  # [N, 10]
-        return [COLOURS[number] for number in likeness.argmax(1).tolist()]
+        similarity = self.clip.images(pieces) @ self.prototypes(name).T  # [N, 10]
+        return [COLOURS[number] for number in similarity.argmax(1).tolist()]
 
 
 class PhotoChecker:
@@ -87,7 +87,7 @@ class PhotoChecker:
         self.detector, self.colours = detector, ColourNamer(clip)
 
     def detect(self, image: NDArray[np.uint8]) -> Instances:
-        """What an RGB image, uint8 `[H, W, 3]`, shows with scores above the lower of the two thresholds."""
+        """The instances in an RGB image, uint8 `[H, W, 3]`, with scores above the lower of the two thresholds."""
         return self.detector(image, above=THRESHOLD)
 
     def objects(self, image: NDArray[np.uint8], found: Instances, metadata: dict) -> list[Object]:
@@ -116,7 +116,7 @@ class PhotoChecker:
 
 
 def agreement(ours: Sequence[dict], stored: Sequence[dict], least: float = 0.5) -> float:
-    """How far two sets of `results.jsonl` rows found the same objects: F1 of boxes of one class, one to one, by IoU.
+    """Agreement of two sets of `results.jsonl` rows on the objects: F1 of boxes of one class, one to one, by IoU.
 
     Args:
         ours: rows.

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ddt_lightning.evaluation.session import held_out
+from ddt_lightning.evaluation.held_out import held_out
 from ddt_lightning.images import stack
 from ddt_lightning.inputs import Loading, find_parts, load_pipeline
 from ddt_lightning.pipeline import Pipeline

@@ -18,7 +18,7 @@ from ddt_lightning.scenes.render import Background, Scene, Shape
 from ddt_lightning.shards.images import read_images
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.tokens.base import weights_hash
-from tests.judges import tiny_clip, tiny_dino
+from tests.scorers import tiny_clip, tiny_dino
 from tests.tiny import tiny_model
 
 SIDE = 32
@@ -30,8 +30,8 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judges(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judges")
+def scorers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scorers")
     return str(tiny_clip(folder / "clip")), str(tiny_dino(folder / "dino"))
 
 
@@ -62,9 +62,9 @@ def cosine(a, b):
     return float((a * b).sum() / (a.norm() * b.norm()))
 
 
-def test_cards_of_shards_equal_their_formulas(model, judges, shards, tmp_path):
-    main(["eval", "edit", "--model", str(model), "--out", str(tmp_path), "--shards", shards, "--clip", judges[0],
-          "--dino", judges[1], "--steps", "2", "--processes", "1", "--batch", "2"])  # fmt: skip
+def test_cards_of_shards_equal_their_formulas(model, scorers, shards, tmp_path):
+    main(["eval", "edit", "--model", str(model), "--out", str(tmp_path), "--shards", shards, "--clip", scorers[0],
+          "--dino", scorers[1], "--steps", "2", "--processes", "1", "--batch", "2"])  # fmt: skip
     cards = read_cards(tmp_path)
     samples = list(read_images([shards]))
     sources, targets = (torch.from_numpy(np.stack([s.images[i] for s in samples])).permute(0, 3, 1, 2) for i in (0, 1))
@@ -90,15 +90,15 @@ def test_cards_of_shards_equal_their_formulas(model, judges, shards, tmp_path):
     assert "edit_shards/clip_t/swap" in cards and not any(key.endswith("/") for key in cards)
     for card in (cards["edit_shards/l1"], cards["edit_shards/dino/swap"]):
         assert card["interval"][0] <= card["value"] <= card["interval"][1]
-    assert cards["edit_shards/clip_i/tone"]["judges"] == {"clip": weights_hash(Clip(judges[0]).model)}
-    assert cards["edit_shards/dino"]["judges"] == {"dino": weights_hash(Dino(judges[1]).model)}
-    assert "judges" not in cards["edit_shards/l1"]
+    assert cards["edit_shards/clip_i/tone"]["scorers"] == {"clip": weights_hash(Clip(scorers[0]).model)}
+    assert cards["edit_shards/dino"]["scorers"] == {"dino": weights_hash(Dino(scorers[1]).model)}
+    assert "scorers" not in cards["edit_shards/l1"]
     assert (tmp_path / "edit_shards.png").is_file()
 
 
-def test_measures_equal_its_formulas(judges):
+def test_measures_equal_its_formulas(scorers):
     rng = np.random.default_rng(1)
-    clip, dino = Clip(judges[0]), Dino(judges[1])
+    clip, dino = Clip(scorers[0]), Dino(scorers[1])
     captions = [("a dog", "a cat"), None, ("a red dog", "a dog at night")]
     edits = [Edited("k", noise(rng), noise(rng), noise(rng), noise(rng), text) for text in captions]
     cards = measure_cards("e", edits, clip, dino)
@@ -146,7 +146,7 @@ def test_scenes_are_described_with_all_but_places():
     assert describe(scene) == text
 
 
-def test_scenes_have_clip_scores_of_local_edits_too(model, judges, tmp_path, capsys):
+def test_scenes_have_clip_scores_of_local_edits_too(model, scorers, tmp_path, capsys):
     call = ["eval", "edit", "--model", str(model), "--out", str(tmp_path / "a"), "--edits", "7", "--steps", "1",
             "--processes", "1"]  # fmt: skip
     main(call)
@@ -154,7 +154,7 @@ def test_scenes_have_clip_scores_of_local_edits_too(model, judges, tmp_path, cap
     assert "scores by clip and dino are left out: `--clip FOLDER --dino FOLDER`" in text
     without = flat(tmp_path / "a")
     assert not any("clip" in key or "dino" in key for key in without)
-    main([*call, "--clip", judges[0]])
+    main([*call, "--clip", scorers[0]])
     text = capsys.readouterr().out
     assert "scores by dino are left out" in text
     cards = read_cards(tmp_path / "a")

@@ -14,7 +14,7 @@ from ddt_lightning.metrics import detection
 from ddt_lightning.metrics.cards import flat, read_cards
 from ddt_lightning.metrics.geneval import COLOURS, TAGS, read_metadata
 from ddt_lightning.tokens.base import weights_hash
-from tests.judges import tiny_clip, tiny_mask2former
+from tests.scorers import tiny_clip, tiny_mask2former
 from tests.tiny import tiny_model
 
 PROMPTS = [
@@ -33,8 +33,8 @@ def small_input(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def judges(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judges")
+def scorers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scorers")
     detector = tiny_mask2former(folder / "m2f", sure_of=detection.NAMES.index("bench"))
     return ["--detector", str(detector), "--clip", str(tiny_clip(folder / "clip"))]
 
@@ -52,11 +52,11 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scored(model, prompts, judges, tmp_path_factory):
+def scored(model, prompts, scorers, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "scores"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(detection, "SHORT_SIDE", 64)
-        main(["eval", "geneval", "--model", str(model), "--out", str(out), "--prompts", str(prompts), *judges,
+        main(["eval", "geneval", "--model", str(model), "--out", str(out), "--prompts", str(prompts), *scorers,
               "--samples", "2", "--steps", "2", "--processes", "1", "--seed", "3"])  # fmt: skip
     return out
 
@@ -104,7 +104,7 @@ def test_images_lie_in_the_official_layout(scored):
     assert [(scored / "geneval" / one.file, one.metadata) for one in read_folder(scored / "geneval")] == found
 
 
-def test_rows_and_cards_summarise_as_officially(scored, judges):
+def test_rows_and_cards_summarise_as_officially(scored, scorers):
     rows = rows_of(scored)
     assert list(rows[0]) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert [row["filename"] for row in rows[:2]] == ["00000/samples/0000.png", "00000/samples/0001.png"]
@@ -121,16 +121,16 @@ def test_rows_and_cards_summarise_as_officially(scored, judges):
     assert "3_000_000" in card["seed"] or "3000000" in card["seed"]
     from ddt_lightning.metrics.detection import Detector
 
-    assert card["judges"]["detector"] == weights_hash(Detector(judges[1]).model) != card["judges"]["clip"]
+    assert card["scorers"]["detector"] == weights_hash(Detector(scorers[1]).model) != card["scorers"]["clip"]
     assert {"tokenizer", "lm"} == set(card["weights"]) and card["settings"]["guidance"] == 2.0
     assert cards["geneval_hf/objects_per_image"]["value"] >= 1 and "geneval_hf/floor_shuffled" in cards
     assert (scored / "geneval.png").is_file()
 
 
-def test_images_of_others_score_the_same_and_repeat_a_self_test(scored, judges, tmp_path, capsys):
+def test_images_of_others_score_the_same_and_repeat_a_self_test(scored, scorers, tmp_path, capsys):
     out = tmp_path / "again"
     stored = scored / "geneval" / "results.jsonl"
-    main(["eval", "geneval", "--out", str(out), "--images", str(scored / "geneval"), *judges,
+    main(["eval", "geneval", "--out", str(out), "--images", str(scored / "geneval"), *scorers,
           "--selftest", str(stored), "--seed", "3"])  # fmt: skip
     assert "24 of 24 decisions as stored, F1 of boxes 1.000" in capsys.readouterr().out
     assert rows_of(out) == rows_of(scored)
@@ -147,7 +147,7 @@ def failure(capsys, *args):
     return capsys.readouterr().err
 
 
-def test_a_detector_that_decides_otherwise_is_refused(scored, judges, tmp_path, capsys):
+def test_a_detector_that_decides_otherwise_is_refused(scored, scorers, tmp_path, capsys):
     rows = rows_of(scored)
     for row in rows[:4]:
         row["correct"] = not row["correct"]
@@ -156,25 +156,25 @@ def test_a_detector_that_decides_otherwise_is_refused(scored, judges, tmp_path, 
     for place in (scored / "geneval").glob("[0-9]*"):
         (changed.parent / place.name).symlink_to(place)
     changed.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    call = ["--out", tmp_path / "o", "--images", scored / "geneval", *judges]
+    call = ["--out", tmp_path / "o", "--images", scored / "geneval", *scorers]
     assert "only 83% of the decisions" in failure(capsys, *call, "--selftest", changed)
     assert not (tmp_path / "o").exists()
 
 
-def test_what_is_missing_is_named(scored, judges, prompts, model, tmp_path, capsys):
+def test_what_is_missing_is_named(scored, scorers, prompts, model, tmp_path, capsys):
     images = ["--images", scored / "geneval"]
-    assert "`--detector`" in failure(capsys, "--out", tmp_path, *images, "--detector", tmp_path, *judges[2:])
-    assert "`--clip`" in failure(capsys, "--out", tmp_path, *images, *judges[:2], "--clip", tmp_path / "x")
-    assert "no folder of a prompt" in failure(capsys, "--out", tmp_path, "--images", tmp_path, *judges)
+    assert "`--detector`" in failure(capsys, "--out", tmp_path, *images, "--detector", tmp_path, *scorers[2:])
+    assert "`--clip`" in failure(capsys, "--out", tmp_path, *images, *scorers[:2], "--clip", tmp_path / "x")
+    assert "no folder of a prompt" in failure(capsys, "--out", tmp_path, "--images", tmp_path, *scorers)
     bare = tmp_path / "bare"
     (bare / "00000" / "samples").mkdir(parents=True)
-    assert "no metadata.jsonl" in failure(capsys, "--out", tmp_path, "--images", bare, *judges)
+    assert "no metadata.jsonl" in failure(capsys, "--out", tmp_path, "--images", bare, *scorers)
     (bare / "00000" / "metadata.jsonl").write_text(json.dumps(PROMPTS[0]))
-    assert "no image" in failure(capsys, "--out", tmp_path, "--images", bare, *judges)
+    assert "no image" in failure(capsys, "--out", tmp_path, "--images", bare, *scorers)
     (bare / "00000" / "samples" / "0000.png").write_bytes(b"x")
-    assert "not a readable image" in failure(capsys, "--out", tmp_path, "--images", bare, *judges)
+    assert "not a readable image" in failure(capsys, "--out", tmp_path, "--images", bare, *scorers)
     (tmp_path / "shapes.jsonl").write_text(json.dumps({**PROMPTS[0], "include": [{"class": "ring", "count": 1}]}))
-    drawing = ["--model", model, "--processes", "1", *judges]
+    drawing = ["--model", model, "--processes", "1", *scorers]
     assert "has images in geneval/" in failure(capsys, "--out", scored, "--prompts", prompts, *drawing)
     assert "no class 'ring'" in failure(capsys, "--out", tmp_path, "--prompts", tmp_path / "shapes.jsonl", *drawing)
     assert "`prompts`" in failure(capsys, "--out", tmp_path, "--prompts", tmp_path / "none.jsonl", *drawing)

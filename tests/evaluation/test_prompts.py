@@ -12,7 +12,7 @@ from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.embeddings import Clip
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.tokens.base import weights_hash
-from tests.judges import tiny_clip
+from tests.scorers import tiny_clip
 from tests.tiny import tiny_model
 
 PROMPTS = ["a red dog", "two cats", "a blue circle above a ring"]
@@ -35,9 +35,9 @@ def texts(tmp_path_factory):
     return str(path)
 
 
-def formula(judge, images, prompts):
+def formula(scorer, images, prompts):
     """CLIPScore written out: 100 times the cosine, not below 0."""
-    a, b = judge.images(images).double().numpy(), judge.texts(prompts).double().numpy()
+    a, b = scorer.images(images).double().numpy(), scorer.texts(prompts).double().numpy()
     return np.maximum(100 * (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1), 0)
 
 
@@ -51,14 +51,14 @@ def test_drawn_prompts(model, clip, texts, tmp_path):
         [line["prompt"] for line in lines], seed=[1_000_000 + n for n in range(6)], steps=2
     )
     assert np.abs(np.stack(images).astype(int) - drawn.permute(0, 2, 3, 1).numpy()).max() <= 1
-    judge = Clip(clip)
-    fit = formula(judge, images, [line["prompt"] for line in lines])
+    scorer = Clip(clip)
+    fit = formula(scorer, images, [line["prompt"] for line in lines])
     assert [line["clip_score"] for line in lines] == pytest.approx(fit.tolist(), abs=1e-3)
     cards = read_cards(tmp_path)
     card = cards["t2i/clip_score"]
     assert card["value"] == pytest.approx(fit.mean(), abs=1e-3) and card["n"] == 3
-    assert card["judges"] == {"clip": weights_hash(judge.model)} and "lm" in card["weights"]
-    other = formula(judge, images, [PROMPTS[(n // 2 + 1) % 3] for n in range(6)])
+    assert card["scorers"] == {"clip": weights_hash(scorer.model)} and "lm" in card["weights"]
+    other = formula(scorer, images, [PROMPTS[(n // 2 + 1) % 3] for n in range(6)])
     assert cards["t2i/clip_score_floor_shuffled"]["value"] == pytest.approx(other.mean(), abs=1e-3)
     assert (tmp_path / "prompts.png").is_file()
 

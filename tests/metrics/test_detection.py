@@ -7,7 +7,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from ddt_lightning.metrics import detection
 from ddt_lightning.metrics.detection import ANCHORS, NAMES, Detector, boxes, fitted, instances, prepare
-from tests.judges import tiny_mask2former
+from tests.scorers import tiny_mask2former
 
 
 def bilinear(image, rows, columns):

@@ -9,7 +9,7 @@ from torchvision import transforms
 from transformers import AutoTokenizer, CLIPModel, ViTModel
 
 from ddt_lightning.metrics.embeddings import CLIP_MEAN, CLIP_STD, Clip, Dino, stacked, vectors
-from tests.judges import tiny_clip, tiny_dino
+from tests.scorers import tiny_clip, tiny_dino
 
 
 def noise(height, width, seed=0):
@@ -70,7 +70,7 @@ def test_dino_is_the_class_token(tmp_path):
     assert torch.equal(dino.images([images[0]])[0], dino.images([images[0].copy()])[0])
 
 
-def test_a_judge_with_random_weights_is_refused(tmp_path):
+def test_a_scorer_with_random_weights_is_refused(tmp_path):
     folder = tiny_clip(tmp_path / "clip")
     weights = load_file(folder / "model.safetensors")
     whole = dict(weights)

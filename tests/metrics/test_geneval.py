@@ -83,10 +83,10 @@ def compare(prompts, per_prompt, rng):
                 x, y, w, h = (int(value) for value in rng.integers((0, 0, 5, 5), (60, 60, 25, 25)))
                 raw.append((kind, colour, (x, y, x + w, y + h)))
             objects = [Object(*one, 1 - 0.01 * number) for number, one in enumerate(raw)]
-            judged, reason = geneval.judge([objects[i] for i in rng.permutation(len(objects))], metadata)
-            assert judged == official(raw, metadata), (metadata, raw, reason)
-            assert judged == (reason == "")
-            passed += judged
+            correct, reason = geneval.evaluate([objects[i] for i in rng.permutation(len(objects))], metadata)
+            assert correct == official(raw, metadata), (metadata, raw, reason)
+            assert correct == (reason == "")
+            passed += correct
     return passed
 
 
@@ -104,46 +104,46 @@ def test_rule_equals_the_official_one_on_the_official_prompts():
 
 def test_only_counting_minds_extra_objects():
     extra = [thing("circle"), thing("circle", "blue", RIGHT), thing(None, box=TOP)]
-    assert geneval.judge(extra, prompt("single_object", entry("circle")))[0]
+    assert geneval.evaluate(extra, prompt("single_object", entry("circle")))[0]
     two = prompt("counting", entry("circle", 2), exclude=[entry("circle", 3)])
-    assert geneval.judge(extra, two)[0]
-    right, reason = geneval.judge([*extra, thing("circle", box=TOP)], two)
+    assert geneval.evaluate(extra, two)[0]
+    right, reason = geneval.evaluate([*extra, thing("circle", box=TOP)], two)
     assert not right and reason == "expected circle<3, found 3"
-    assert geneval.judge(extra[:1], two)[1] == "expected circle>=2, found 1"
+    assert geneval.evaluate(extra[:1], two)[1] == "expected circle>=2, found 1"
 
 
 def test_only_the_most_confident_object_is_looked_at():
     red = prompt("colors", entry("circle", color="red"))
     objects = [thing("circle", "red", score=0.8), thing("circle", "blue", RIGHT, score=0.9)]
-    right, reason = geneval.judge(objects, red)
+    right, reason = geneval.evaluate(objects, red)
     assert not right and reason == "expected red circle>=1, found 0 red; and 1 blue"
-    assert geneval.judge(objects[:1], red)[0]
+    assert geneval.evaluate(objects[:1], red)[0]
 
 
 def test_position_needs_its_target():
     metadata = prompt("position", entry("ring"), entry("circle", position=["left of", 0]))
-    assert geneval.judge([thing("circle"), thing("ring", box=RIGHT)], metadata) == (True, "")
-    reason = geneval.judge([thing("circle", box=RIGHT), thing("ring")], metadata)[1]
+    assert geneval.evaluate([thing("circle"), thing("ring", box=RIGHT)], metadata) == (True, "")
+    reason = geneval.evaluate([thing("circle", box=RIGHT), thing("ring")], metadata)[1]
     assert reason == "expected circle left of target, found right of target"
-    reason = geneval.judge([thing("circle")], metadata)[1]
+    reason = geneval.evaluate([thing("circle")], metadata)[1]
     assert reason == "expected ring>=1, found 0\nno target for circle to be left of"
 
 
 def test_layout_ignores_kinds_and_takes_different_objects():
     layout = {"ignore_kind": True}
     both = prompt("color_attr", entry("ring", color="red"), entry("cross", color="blue"))
-    assert geneval.judge([thing(None, "blue"), thing("circle", "red", RIGHT)], both, **layout)[0]
-    assert not geneval.judge([thing("ring", "red"), thing("cross", "red", RIGHT)], both, **layout)[0]
+    assert geneval.evaluate([thing(None, "blue"), thing("circle", "red", RIGHT)], both, **layout)[0]
+    assert not geneval.evaluate([thing("ring", "red"), thing("cross", "red", RIGHT)], both, **layout)[0]
     two = prompt("two_object", entry("ring"), entry("cross"))
-    assert not geneval.judge([thing("ring")], two, **layout)[0]
+    assert not geneval.evaluate([thing("ring")], two, **layout)[0]
     # The choice of objects matters: the less confident one is right.
     place = prompt("position", entry("ring"), entry("cross", color="blue", position=["left of", 0]))
     objects = [thing("circle", "blue", RIGHT, 0.99), thing("circle", "blue", LEFT, 0.5), thing("circle", "red", RIGHT)]
-    assert geneval.judge(objects, place, **layout)[0]
-    assert not geneval.judge([thing("x", "blue", TOP), thing("x", "red", (20, 40, 30, 50))], place, **layout)[0]
+    assert geneval.evaluate(objects, place, **layout)[0]
+    assert not geneval.evaluate([thing("x", "blue", TOP), thing("x", "red", (20, 40, 30, 50))], place, **layout)[0]
     three = prompt("counting", entry("ring", 3), exclude=[entry("ring", 4)])
-    assert geneval.judge([thing("circle")] * 3, three, **layout)[0] is True
-    assert not geneval.judge([thing("circle")] * 4, three, **layout)[0]
+    assert geneval.evaluate([thing("circle")] * 3, three, **layout)[0] is True
+    assert not geneval.evaluate([thing("circle")] * 4, three, **layout)[0]
 
 
 def test_rows_have_the_official_form():

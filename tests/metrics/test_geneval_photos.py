@@ -9,9 +9,9 @@ from PIL import Image
 
 from ddt_lightning.metrics.detection import NAMES, Instances
 from ddt_lightning.metrics.embeddings import Clip
-from ddt_lightning.metrics.geneval import COLOURS, judge, rows
+from ddt_lightning.metrics.geneval import COLOURS, evaluate, rows
 from ddt_lightning.metrics.geneval_photos import ColourNamer, PhotoChecker, agreement, cut, iou, kept
-from tests.judges import tiny_clip
+from tests.scorers import tiny_clip
 
 DOG, CAT, BENCH = (NAMES.index(name) for name in ("dog", "cat", "bench"))
 RGB = {"red": (220, 20, 20), "blue": (20, 20, 220), "green": (20, 160, 20)}
@@ -67,7 +67,7 @@ def checker():
 
 def right(checker, things, metadata):
     image, found = scene(*things)
-    return judge(checker.objects(image, found, metadata), metadata)[0]
+    return evaluate(checker.objects(image, found, metadata), metadata)[0]
 
 
 def test_thresholds_are_strict_and_higher_for_counting(checker):

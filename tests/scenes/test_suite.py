@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ddt_lightning.metrics.geneval import judge
+from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import RELATIONS, Object
 from ddt_lightning.scenes.language import caption, parse_caption, relation
 from ddt_lightning.scenes.render import COLOURS, KINDS, box
@@ -41,7 +41,7 @@ def shown(scene):
     for number in range(len(scene.shapes)):
         found = objects(scene)
         orders.append([*found[number:], *found[:number]])
-    return [row["prompt"] for row in near if any(judge(order, row)[0] for order in orders)]
+    return [row["prompt"] for row in near if any(evaluate(order, row)[0] for order in orders)]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_held_out_truths_are_held_out_and_fulfil_their_prompt():
     for row in suite():
         for _ in range(2):
             scene = truth(row, rng)
-            assert judge(objects(scene), row) == (True, "")
+            assert evaluate(objects(scene), row) == (True, "")
             assert row["tag"] == "single_object" or held_out(scene)
             assert len(scene.shapes) == sum(entry["count"] for entry in row["include"])
 
@@ -120,9 +120,9 @@ def test_the_second_suite_asks_for_what_training_shows(scenes):
     rng = np.random.default_rng(5)
     for row in rows:
         scene = truth(row, rng, seen=True)
-        assert judge(objects(scene), row) == (True, "") and not held_out(scene)
+        assert evaluate(objects(scene), row) == (True, "") and not held_out(scene)
     plain = [row for row in rows if row["tag"] not in ("color_attr", "colors")]  # no rarer than one scene in 250
-    assert all(any(judge(objects(scene), row)[0] for scene in scenes) for row in plain)
+    assert all(any(evaluate(objects(scene), row)[0] for scene in scenes) for row in plain)
 
 
 def test_validation_is_unseen_on_request():

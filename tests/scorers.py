@@ -1,4 +1,4 @@
-"""Tiny judges with random weights in transformers' format: a Mask2Former of COCO, a CLIP, a DINO."""
+"""Tiny scorers with random weights in transformers' format: a Mask2Former of COCO, a CLIP, a DINO."""
 
 import string
 from pathlib import Path

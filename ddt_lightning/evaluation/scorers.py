@@ -1,4 +1,4 @@
-"""What evaluations by frozen networks share: loading them once, saying which are left out, hashing them for cards."""
+"""Scoring networks named by a local folder (CLIP, DINO, a detector): checked early, loaded, and hashed for cards."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from ddt_lightning.metrics.embeddings import Clip, Dino
 
 
-def check_judges(folders: dict[str, str | None]) -> None:
-    """Refuse what is named and not there, and say what is not named, before anything heavy runs.
+def check_scorers(folders: dict[str, str | None]) -> None:
+    """Fail if a given weights folder is missing; print which optional scorers are skipped.
 
     Args:
         folders: option -> folder; None where it was not given.
@@ -23,10 +23,10 @@ def check_judges(folders: dict[str, str | None]) -> None:
     for option, folder in folders.items():
         if folder is not None:
             check_folder(folder, option)
-    left = [option for option, folder in folders.items() if folder is None]
-    if left:
-        named = " ".join(f"--{option} FOLDER" for option in left)
-        print(f"scores by {' and '.join(left)} are left out: `{named}` names local copies of the weights")
+    skipped = [option for option, folder in folders.items() if folder is None]
+    if skipped:
+        options = " ".join(f"--{option} FOLDER" for option in skipped)
+        print(f"scores by {' and '.join(skipped)} are left out: `{options}` names local copies of the weights")
 
 
 def load_clip(folder: str | None, device: str) -> "Clip | None":
@@ -45,10 +45,10 @@ def load_dino(folder: str | None, device: str) -> "Dino | None":
     return None if folder is None else Dino(folder, pick_device(device))
 
 
-def name_judges(cards: Iterable[Card], judges: dict[str, Any]) -> None:
-    """Put the hash of each judge's weights on cards, as `judges`: {name: hash}; those that are None are left out."""
+def record_scorers(cards: Iterable[Card], scorers: dict[str, Any]) -> None:
+    """Put the hashes of scoring networks on cards, as `scorers`: {name: hash}; networks that are None are left out."""
     from ddt_lightning.tokens.base import weights_hash
 
-    hashes = {name: weights_hash(judge.model) for name, judge in judges.items() if judge is not None}
+    hashes = {name: weights_hash(scorer.model) for name, scorer in scorers.items() if scorer is not None}
     for card in cards:
-        card["judges"] = hashes
+        card["scorers"] = hashes
