@@ -1,4 +1,4 @@
-"""Which tokenizer a folder holds, or a config describes: DDT, VQGAN or VAR."""
+"""Loader of any tokenizer's folder: DDT, VQGAN or VAR."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The arrows composed: prompt -> ids -> image, image -> ids -> image, image (and question) -> text.
+"""Everything composed: prompt -> ids -> image, image -> ids -> image, image (and question) -> text.
 
 In and out: images uint8 `[B, 3, H, W]`, texts, ids int64 `[B, K]` in codebook order (token 0 the finest). A `Pipeline`
 is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`, `renderer/`) or from live modules during
@@ -35,7 +35,7 @@ Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterpa
 
 
 class Pipeline:
-    """See the module's docstring. A ValueError where the parts do not belong together.
+    """A tokenizer, a language model and their vocabulary, composed; a ValueError where they do not belong together.
 
     Args:
         tokenizer: ids <-> latents.
@@ -299,7 +299,7 @@ class Pipeline:
         return [self.vocab.read_text(line).strip() for line in written]
 
     def length(self, tokens: int | None) -> int:
-        """How many ids to decode; an error names the option."""
+        """Number of ids to decode; an error names the option."""
         total = self.tokenizer.config.tokens
         if tokens is not None and not 0 <= tokens <= total:
             raise ValueError(f"`tokens` ({tokens}) must be between 0 and the tokenizer's {total}.")

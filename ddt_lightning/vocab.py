@@ -289,7 +289,7 @@ class Vocab:
     def _chat(
         self, turns: Sequence[Turn], images: Images, last: str, drop_text: bool
     ) -> Iterator[tuple[str, list[int]]]:
-        """What is said, in order, with the role whose loss it belongs to (the tags are the user's, given)."""
+        """Ids of a conversation part by part, each with the role whose loss it belongs to; tags belong to the user."""
         if not turns or turns[-1]["role"] != last:
             raise ValueError(f"the turns must end with one of the {last}.")
         for number, turn in enumerate(turns):

@@ -24,7 +24,7 @@ SMALL = 2**20
 
 
 class CachedModel:
-    """What a model remembers of a batch of left-padded rows, and the step that goes on.
+    """A model with its keys and values of a batch of left-padded rows, and the step that continues them.
 
     Args:
         model: of a family in `llm.FAMILIES`, in eval mode.
@@ -155,7 +155,7 @@ class _Norm:
 
 
 def side_by_side(layers: list[nn.Linear]) -> Callable[[Tensor], Sequence[Tensor]]:
-    """What linear layers make of the same input: one product where their weights are small and plain, else one each.
+    """Function that applies linear layers to one input: in one product where their weights are small and plain.
 
     One wide product of few rows is faster than several narrow ones; of large layers a copy would cost memory.
     """

@@ -110,7 +110,7 @@ def build_llm(
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-    """What the head is applied to, `[B, T, D]`.
+    """Hidden states that the head is applied to, `[B, T, D]`.
 
     Args:
         model: the language model.

@@ -82,7 +82,7 @@ def start(name: str, shape: torch.Size) -> Tensor:
 
 
 def base_name(name: str) -> str | None:
-    """What a weight is called without adapters; None for an adapter's own."""
+    """Name of a weight in the model without adapters; None for an adapter's own."""
     return None if name.endswith((A, B)) else name.replace(BASE, ".weight")
 
 

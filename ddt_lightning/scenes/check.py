@@ -1,4 +1,4 @@
-"""An image is read back: uint8 `[H, W, 3]` in, the shapes it shows and its background class out.
+"""Checker that reads an image: uint8 `[H, W, 3]` in, the shapes it shows and its background class out.
 
 Classical and deterministic, no weights. The background is a plane fitted to the border; what differs from it falls into
 connected pieces, touching pieces of two colours are cut apart, and each piece becomes a soft coverage (its projection
@@ -78,7 +78,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Detected:
-    """What an image shows: objects by descending score, and the background class (a key of `GROUND_RGB`)."""
+    """Content of an image: objects by descending score, and the background class (a key of `GROUND_RGB`)."""
 
     objects: list[Object]
     background: str

@@ -1,4 +1,4 @@
-"""What is said about scenes: captions and plain sentences; a scene in, text out, and captions back to objects.
+"""Captions and sentences about scenes: a scene in, text out, and captions back to objects.
 
 Every text is true of its scene, and a caption always accounts for every shape: it may leave out a colour, a place or
 the background, never an object. The vocabulary is small (about 85 words) so that a tiny language model can learn it.

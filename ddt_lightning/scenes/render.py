@@ -1,4 +1,4 @@
-"""A scene is drawn: shapes and a background in, an antialiased uint8 image `[H, W, 3]` out.
+"""Renderer of scenes: shapes and a background in, an antialiased uint8 image `[H, W, 3]` out.
 
 Lengths are pixels of a 64-side canvas (`CANVAS`), x to the right and y downwards, and scale with the wanted side. Every
 kind is a signed distance function, so one pixel's coverage is analytic and the same scene gives the same bytes. The
@@ -78,7 +78,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind the shapes: a colour by day or by night, plain or with a soft linear shade.
+    """Background of a scene: a colour by day or by night, plain or with a soft linear shade.
 
     Args:
         colour: one of `GROUNDS`.

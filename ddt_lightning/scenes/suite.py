@@ -1,9 +1,9 @@
-"""What is asked and what is held out: the GenEval-style prompts over shapes, and the scenes that training may see.
+"""Prompt suites and held-out combinations: GenEval-style prompts over shapes, and the scenes that training may see.
 
 Some combinations never occur in a training scene, edit, question or text: pairs of kinds, numbers of a kind, colours
 of a kind, places of one kind relative to another, and pairs of coloured kinds. The suite's prompts of five tags are
 exactly these combinations; single_object cannot be held out. Every kind, colour, number and relation is seen in others.
-A second suite asks for the combinations that training does show: what is learned, beside what is made of it.
+A second suite asks for combinations that training does show. The two together tell memorised from generalised.
 """
 
 import math

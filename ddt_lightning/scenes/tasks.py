@@ -1,4 +1,4 @@
-"""What is asked of scenes: edits (source, instruction, target) and questions (scene, question, answer).
+"""Tasks on scenes: edits (source, instruction, target) and questions (scene, question, answer).
 
 An instruction leaves nothing open that a checker compares: what is added or moved goes to a named place, and a named
 shape is the only one of its name. Answers are drawn evenly before the scene is, so that each question type is balanced.

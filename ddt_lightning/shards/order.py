@@ -1,7 +1,10 @@
-"""Which sample comes when: numbers only, nothing is read.
+"""The order of training samples as numbers; nothing is read here.
 
 In: a seed, a global batch size, shares. Out: for each position of each lane the slot (source and label) it takes its
 sample from, and for each rank and worker the global sample numbers of its batches.
+
+The shares are not drawn at random but dealt out evenly (`Mixture`). A short run then gets the shares that it asked for
+and not only on average. A resumed run knows how far it has read each source by counting (`taken`), without replay.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,7 +60,7 @@ class Order:
 
 
 class Mixture:
-    """Which slot each position of a lane belongs to: exact shares over every stretch.
+    """The slot of each position of a lane, with exact shares in every stretch of positions.
 
     The slots come in a cycle as long as the shares' common denominator, spread evenly (`spread`): of any n positions in
     a row a slot of share w has between w n - 2 and w n + 2, of a whole cycle exactly its share. Each lane begins at
@@ -88,7 +91,7 @@ class Mixture:
         }
 
     def phase(self, lane: int) -> int:
-        """Where in the cycle a lane begins: steps of the golden ratio, which keep any number of lanes apart."""
+        """Place in the cycle where a lane begins: steps of the golden ratio, which keep any number of lanes apart."""
         return (self.first + int(lane * GOLDEN * len(self.cycle))) % len(self.cycle)
 
     def slot(self, lane: int, position: int) -> Slot:
@@ -96,7 +99,7 @@ class Mixture:
         return self.slots[self.cycle[(self.phase(lane) + position) % len(self.cycle)]]
 
     def taken(self, lane: int, position: int, source: int) -> int:
-        """How many samples of a source the positions of a lane before `position` take."""
+        """Number of samples that a lane has taken from a source before `position`."""
         before, length, phase = self.before.get(source, [0] * (len(self.cycle) + 1)), len(self.cycle), self.phase(lane)
         rounds, rest = divmod(phase + position, length)
         return rounds * before[length] + before[rest] - before[phase]
@@ -145,7 +148,7 @@ def spread(counts: Sequence[int]) -> list[int]:
 
 
 def lane_position(start: int, lane: int, lanes: int) -> int:
-    """How many of the samples 0 .. start-1 belong to a lane."""
+    """Number of samples among 0 .. start-1 that belong to a lane."""
     return (start - lane + lanes - 1) // lanes
 
 
@@ -161,6 +164,6 @@ def rank_batches(order: Order, start: int) -> Iterator[tuple[range, bool]]:
 
 
 def worker_number() -> tuple[int, int]:
-    """Which DataLoader worker this process is, and how many there are."""
+    """Number of this DataLoader worker, and number of workers."""
     info = get_worker_info()
     return (info.id, info.num_workers) if info else (0, 1)

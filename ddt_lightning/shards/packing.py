@@ -13,7 +13,7 @@ from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import IGNORE
 
 ATTENTION = 2048
-"""Ids in a row at which attention costs as much as all other products: six times the width, here of a small model."""
+"""Row length at which attention costs as much as all other products: six times the width, here of a small model."""
 
 
 def check_row_length(row_length: int, max_length: int) -> None:
@@ -64,7 +64,8 @@ def pack_rows(examples: Sequence[Example], pad: int, row_length: int) -> Example
 def level_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     """Numbers of the documents of each row, for rows that are about equally long: little is padded.
 
-    Tried are 1, 2, 3, ... documents a row on average; the cheapest that fits is taken, by `cost`.
+    Few long rows have little padding but much attention; many short rows the other way round. So 1, 2, 3, ... documents
+    a row on average are tried, and the cheapest by `cost` is taken.
 
     Raises:
         ValueError: a document is longer than a row.
@@ -82,7 +83,7 @@ def level_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def cost(rows: int, longest: int) -> float:
-    """What rows cost: their ids, each with the products of the network and with its attention to a row."""
+    """Estimated cost of a batch of padded rows, in ids; the attention of an id grows with the length of its row."""
     length = -(-longest // ROUND) * ROUND
     return rows * length * (1 + length / ATTENTION)
 

@@ -1,4 +1,4 @@
-"""What rows of ids share: padding, the image ids of a raw sample, and how a user words a request.
+"""Parts of rows of ids: padding, the image ids of a raw sample, and the wordings of a request.
 
 In: lists of ids and labels, raw samples, captions. Out: `{"ids": int64 [B,T], "labels": int64 [B,T]}`, ids `[n,K]`,
 texts.
@@ -39,6 +39,7 @@ DESCRIBE = (
     "Caption this image.",
 )
 PLAIN = 0.5  # how often the first wording is chosen
+EVERY = 8  # texts for each request wording in the training texts of the text tokenizer
 
 
 def pad_rows(examples: Sequence[Example], pad: int) -> Example:
@@ -97,9 +98,9 @@ def texts_of(record: Record, columns: Columns) -> list[str]:
 
 
 def with_wordings(texts: Iterable[str]) -> Iterator[str]:
-    """Texts with a wording among every few, so that a text tokenizer knows the words of requests."""
+    """Insert a request wording after every `EVERY` texts, so that the text tokenizer learns the words of requests."""
     wordings = [wording.format("").strip() for wording in (*DRAW[1:], *DESCRIBE)]
     for number, text in enumerate(texts):
         yield text
-        if number % ROUND == 0:
-            yield wordings[number // ROUND % len(wordings)]
+        if number % EVERY == 0:
+            yield wordings[number // EVERY % len(wordings)]

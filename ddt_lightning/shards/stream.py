@@ -31,7 +31,7 @@ PATIENCE = 100  # unreadable samples in a row after which the data, not a sample
 
 
 class RecordDecoder(Protocol):
-    """What turns raw samples into batches; the data modules' part."""
+    """Protocol that turns raw samples into batches; every data module brings its own."""
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """Decode one raw sample.
@@ -89,7 +89,7 @@ def one_epoch(reader: Reader, shards: Sequence[int], key: tuple[int | str, ...],
 
 
 class Lanes:
-    """What the lanes of one rank take from one source.
+    """Raw samples that the lanes of one rank take from one source.
 
     Args:
         reader: the source.
@@ -269,5 +269,5 @@ def finish(decoder: RecordDecoder, examples: list[Example], samples: list[int], 
 
 
 def one_line(error: Exception) -> str:
-    """What is wrong with a sample."""
+    """Reason why a sample cannot be used, on one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -166,7 +166,7 @@ class TokenShards(DocumentShards):
         ]
 
     def run_vocab(self) -> Path:
-        """Where this run keeps its vocabulary."""
+        """Folder of this run's vocabulary."""
         if self.trainer is None:
             raise ValueError("`data.vocab` must name a folder where no run is trained.")
         return Path(self.trainer.default_root_dir) / "vocab"

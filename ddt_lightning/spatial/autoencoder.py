@@ -1,4 +1,4 @@
-"""What both spatial tokenizers are: a convolutional encoder to a small map, a codebook, a convolutional decoder.
+"""Base of both spatial tokenizers: a convolutional encoder to a small map, a codebook, a convolutional decoder.
 
 The nets are those of diffusers' `VQModel`, with two additions. Pixels are folded into channels before the first
 convolution, as full resolution is what makes such nets slow on a CPU; and a last strided convolution merges the
@@ -51,7 +51,7 @@ class NetsConfig:
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """What the configs of both spatial tokenizers share.
+    """Options that both spatial tokenizers share.
 
     Args:
         codebook_size: C.

@@ -19,7 +19,7 @@ from ddt_lightning.tokens.usage import TINY, dead_codes, entropy, fold_usage, pe
 
 
 class ResidualQuantizer(Quantizer):
-    """See the module's docstring.
+    """Residual quantizer over scales with a shared codebook.
 
     Args:
         config: losses and rates; without levels and diversity.
@@ -62,7 +62,7 @@ class ResidualQuantizer(Quantizer):
         return self.phis[min(scale * len(self.phis) // max(last, 1), len(self.phis) - 1)]
 
     def spread(self, codes: Tensor, scale: int) -> Tensor:
-        """What a scale's codes `[B, side * side, d]` add to the map `[B, d, n, n]`."""
+        """Contribution of a scale's codes `[B, side * side, d]` to the map `[B, d, n, n]`."""
         side, size = self.scales[scale], self.scales[-1]
         cells = codes.mT.unflatten(2, (side, side))
         if side < size:

@@ -62,7 +62,7 @@ class VarConfig(SpatialConfig):
 
 
 class Var(SpatialTokenizer):
-    """See the module's docstring."""
+    """The multi-scale tokenizer of VAR."""
 
     kind = "var"
     config_class = VarConfig

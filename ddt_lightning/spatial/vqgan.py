@@ -48,7 +48,7 @@ class VqganConfig(SpatialConfig):
 
 
 class Vqgan(SpatialTokenizer):
-    """See the module's docstring."""
+    """The raster tokenizer of VQGAN."""
 
     kind = "vqgan"
     config_class = VqganConfig
@@ -72,7 +72,7 @@ class Vqgan(SpatialTokenizer):
         return self.quantizer.nearest(self.quantizer.features(self.encoder(latents).flatten(2).mT))
 
     def filler(self) -> Tensor:
-        """What stands in for a missing id: the mean code of its cell in training, `[K, code_dim]`."""
+        """Codes that replace missing ids: the mean code of each cell in training, `[K, code_dim]`."""
         codes = self.quantizer.lookup(torch.arange(self.config.codebook_size, device=self.quantizer.usage.device))
         return self.quantizer.usage @ codes
 

@@ -1,4 +1,4 @@
-"""What pretraining and instruction tuning share: a causal language model over rows of text and image ids."""
+"""Base of pretraining and instruction tuning: a causal language model over rows of text and image ids."""
 
 from contextlib import nullcontext
 from pathlib import Path

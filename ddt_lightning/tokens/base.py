@@ -1,6 +1,6 @@
-"""What every image tokenizer can do, whatever its tokens mean: latents `[B,c,h,w]` <-> ids `[B,K]`, and its files.
+"""Interface of every image tokenizer, whatever its tokens mean: latents `[B,c,h,w]` <-> ids `[B,K]`, and its files.
 
-The DDT tokenizer (`tokens/tokenizer.py`) and the spatial ones it is compared with (`spatial/`) stand behind this face,
+The DDT tokenizer (`tokens/tokenizer.py`) and the spatial ones it is compared with (`spatial/`) implement it,
 so that pipelines, commands, callbacks and stages need not know which one they hold.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class QuantizerFacts(Protocol):
-    """What the config of every quantizer says."""
+    """Fields that the config of every quantizer has."""
 
     @property
     def warmup_steps(self) -> int:
@@ -26,7 +26,7 @@ class QuantizerFacts(Protocol):
 
 
 class TokenizerFacts(Protocol):
-    """What the config of every tokenizer says; it is a frozen dataclass."""
+    """Fields that the config of every tokenizer has; it is a frozen dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -74,7 +74,7 @@ class Draws:
 
 
 class ImageTokenizer(nn.Module):
-    """See the module's docstring.
+    """Base class of image tokenizers.
 
     Attributes:
         kind: what `config.json` calls it.
@@ -103,7 +103,7 @@ class ImageTokenizer(nn.Module):
 
     @property
     def bits(self) -> float:
-        """What an image's ids hold: K log2(C)."""
+        """Bits that an image's ids hold, K log2(C)."""
         return self.config.tokens * math.log2(self.config.codebook_size)
 
     def encode(self, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well a tokenizer's decoder knows the image at each noise level: the measure that any two settings share.
+"""Reconstruction error of a tokenizer's decoder at each noise level, comparable between any two settings.
 
 The training loss does not compare: its space, its times and what is visible differ between settings. Here the noise,
 the times and the space of the error are the same for all; tokens are visible as the tokenizer's own schedule says.

@@ -22,7 +22,7 @@ BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.7), "high": (0.7, 1.0)}
 
 @dataclass(frozen=True)
 class TimesConfig:
-    """How training times are drawn: the quantile `1 - (1-u)^power` of a law, more weight on noise for a larger power.
+    """Law of the training times: the quantile `1 - (1-u)^power` of it is drawn, noisier for a larger power.
 
     Near pure noise a picture can only come from the tokens, so a start there teaches the encoder to say something
     before the decoder learns to manage without it.
@@ -79,12 +79,12 @@ def velocity_from_x0(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
 
 
 def x0_from_velocity(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    """Where the line through x_t with this velocity started, `x_t - t*velocity`."""
+    """Start x0 of the line through x_t with this velocity, `x_t - t*velocity`."""
     return x_t - expand(t, x_t) * velocity
 
 
 def input_gain(t: Tensor, variance: float) -> Tensor:
-    """How much of x_t is worth looking at: the linear estimate of x0 from x_t, `(1-t) s^2 / ((1-t)^2 s^2 + t^2)`.
+    """Factor of the best linear estimate of x0 from x_t, `(1-t) s^2 / ((1-t)^2 s^2 + t^2)`.
 
     It is 0 at t=1, where x_t says nothing of x0. A network that outputs x0 can do without that noise; one that outputs
     the velocity needs it.

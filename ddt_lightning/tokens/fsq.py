@@ -1,8 +1,8 @@
 """Finite scalar quantizer: query features `[B,K,D]` to ids `[B,K]` without a codebook to keep alive.
 
 Every feature is projected to a few numbers, each bounded and rounded to one of its levels; an id is the place of that
-combination. Nothing is learned but the two projections, so there are no dead codes and no losses. Behind the same face
-as `quantizer.Quantizer`. Source: Mentzer et al. 2023; Selftok's training variant, levels 4^7.
+combination. Nothing is learned but the two projections, so there are no dead codes and no losses. The interface
+is that of `quantizer.Quantizer`. Source: Mentzer et al. 2023; Selftok's training variant, levels 4^7.
 """
 
 import math
@@ -14,11 +14,11 @@ from ddt_lightning.tokens.quantizer import Quantized, QuantizerConfig
 from ddt_lightning.tokens.usage import dead_codes, entropy, fold_usage, perplexities, perplexity_by_position
 
 MARGIN = 1e-3
-"""How far inside the outermost half step the bound keeps its values."""
+"""Distance inside the outermost half step at which the bound keeps its values."""
 
 
 class FiniteScalarQuantizer(nn.Module):
-    """See the module's docstring.
+    """Finite scalar quantizer with the interface of `Quantizer`.
 
     Args:
         config: levels; rates of the usage table.
@@ -67,7 +67,7 @@ class FiniteScalarQuantizer(nn.Module):
         return (self.rounded(features) * self.places).sum(-1)
 
     def levels(self, ids: Tensor) -> Tensor:
-        """What ids stand for: numbers in [-1, 1], `[..., n]`."""
+        """Numbers in [-1, 1] that ids stand for, `[..., n]`."""
         level = ids[..., None] // self.places % self.level_counts
         return 2 * level / (self.level_counts - 1) - 1
 

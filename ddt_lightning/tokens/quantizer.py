@@ -76,7 +76,7 @@ class QuantizerConfig:
 
 @dataclass
 class Quantized:
-    """What a forward returns: `codes [B,K,d]` (straight-through), `ids [B,K]`, the loss and its parts.
+    """Output of a quantizer: `codes [B,K,d]` (straight-through), `ids [B,K]`, the loss and its parts.
 
     In training steps of the warm-up `codes` are the features and the loss is 0.
     """

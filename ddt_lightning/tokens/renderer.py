@@ -34,7 +34,7 @@ class RendererConfig:
 
 
 class Renderer(TokenTransformer):
-    """See the module's docstring.
+    """One-step decoder from all K ids of an image to its latents.
 
     Args:
         config: sizes.

@@ -1,4 +1,4 @@
-"""Which tokens the decoder sees at which noise level: the schedule d(t).
+"""The schedule d(t) of the tokens that the decoder sees at each noise level.
 
 Time runs from t=0 (data) to t=1 (noise). At t the decoder sees tokens 0..d(t); d never decreases, token 0 is always
 visible and token K-1 only near pure noise. Source: DDT-LLaMA (one token per timestep: `uniform`) and Selftok's staged
@@ -67,7 +67,7 @@ def last_visible(schedule: ScheduleConfig, tokens: int, thousandths: Tensor) -> 
 
 
 def visible_mask(schedule: ScheduleConfig, tokens: int, t: Tensor) -> Tensor:
-    """Which tokens are visible at times t: bool `[B, K]` for t `[B]` in [0, 1]."""
+    """Visible tokens at times t `[B]` in [0, 1]: bool `[B, K]`."""
     last = last_visible(schedule, tokens, 1000 * t)
     return torch.arange(tokens, device=t.device) <= last[:, None]
 

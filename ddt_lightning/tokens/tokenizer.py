@@ -114,7 +114,7 @@ def scale_gradient(x: Tensor, factor: Tensor) -> Tensor:
 
 
 class Tokenizer(ImageTokenizer):
-    """See the module's docstring."""
+    """The diffusion timestep tokenizer."""
 
     kind = "ddt"
     order = "fine_to_coarse"
@@ -157,7 +157,7 @@ class Tokenizer(ImageTokenizer):
         visible: Tensor | None,
         modulations: list[Modulation | None] | None = None,
     ) -> Tensor:
-        """What the decoder's head says; arguments as in `velocity`."""
+        """Output of the decoder's head; arguments as in `velocity`."""
         if self.config.data_variance:
             x_t = expand(input_gain(t, self.config.data_variance), x_t) * x_t
         return self.decoder(x_t, t, tokens, visible, modulations)

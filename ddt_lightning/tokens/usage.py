@@ -1,4 +1,4 @@
-"""Which codes each position uses: the moving table P(code | position) `[K, C]`, and what is read from it.
+"""Usage of the codes by position: the moving table P(code | position) `[K, C]`, and statistics read from it.
 
 All counts are summed over processes, so every process holds the same table. Source: Selftok's per-position statistics.
 """
@@ -67,7 +67,7 @@ def perplexities(each: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def dead_codes(usage: Tensor, threshold: float) -> Tensor:
-    """How many codes are hardly used by any position, over the memory of the table.
+    """Number of codes that hardly any position uses, over the memory of the table.
 
     Codes that were replaced count until they are used: the table does not know of replacements.
 

@@ -51,6 +51,32 @@ def test_matrices_of_blocks_go_to_muon_and_nothing_else():
     assert hidden_matrices(net) == {layer.weight for block in net.blocks for layer in (block[0], block[2])}
 
 
+@pytest.mark.parametrize("shape", [(64, 96), (128, 64), (48, 48)])
+def test_muon_equals_torch(shape, monkeypatch):
+    """torch orthogonalises in bfloat16 only; without that rounding both are the same to float32."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    torch.manual_seed(0)
+    draw = torch.Generator().manual_seed(0)
+    block = nn.Module()
+    block.blocks = nn.ModuleList([nn.Linear(shape[1], shape[0], bias=False)])
+    ours = block.blocks[0].weight
+    theirs = nn.Parameter(ours.detach().clone())
+    config = OptimConfig(name="muon", matrix_lr=1e-2, warmup_steps=0, decay="constant", weight_decay=0.1,
+                         momentum=0.9)  # fmt: skip
+    optimizer = build_optimizer(block, config, 10)["optimizer"]
+    reference = torch.optim.Muon(
+        [theirs], lr=1e-2, weight_decay=0.1, momentum=0.9, nesterov=True, adjust_lr_fn="match_rms_adamw"
+    )
+    start = theirs.detach().clone()
+    for _ in range(5):
+        gradient = torch.randn(shape, generator=draw)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        optimizer.step()
+        reference.step()
+    moved = (theirs - start).norm()
+    assert moved > 0.1 and (ours - theirs).norm() < 1e-5 * moved
+
+
 def test_adamw_equals_torch():
     torch.manual_seed(0)
     ours, theirs = Net(), Net()
