@@ -51,12 +51,7 @@ def generate(
             part = prompts[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             ids = pipeline.draw_ids(pipeline.draw_prompts(part, chat=chat), drawing, seed=seeds)
-            drawn = pipeline.decode(
-                ids[:, : pipeline.length(tokens)],
-                seed=seeds,
-                steps=drawing.steps,
-                decode_guidance=drawing.decode_guidance,
-            )
+            drawn = pipeline.decode(ids[:, : pipeline.length(tokens)], drawing, seed=seeds)
             for n, text in enumerate(part):
                 record = {"prompt": text, "seed": seeds[n], **shared, "ids": ids[n].tolist()}
                 write_image(folder, lines, start + n, drawn[n], record)
@@ -188,7 +183,7 @@ def reconstruct(
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             originals = read_images(part, pipeline.image_size)
-            made = {n: pipeline.reconstruct(originals, n, seed=seeds, **asdict(decoding)) for n in counts}
+            made = {n: pipeline.reconstruct(originals, n, decoding, seed=seeds) for n in counts}
             for n, file in enumerate(part):
                 for count, images in made.items():
                     distance = float(psnr(images[n : n + 1], originals[n : n + 1]))
