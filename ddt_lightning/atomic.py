@@ -1,7 +1,7 @@
-"""Folders and files that are either whole or not there.
+"""Atomic writes: files and folders that are either whole or not there.
 
-A verb writes into a staging folder beside its target; only when it is done are the files renamed into place, so that a
-killed or failed call leaves what was there before.
+Everything is written under a temporary name beside its target and renamed when it is done, so that a killed or failed
+call leaves what was there before.
 """
 
 import json
@@ -48,12 +48,40 @@ def staged(out: str | Path) -> Iterator[Path]:
     shutil.rmtree(stage, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary name."""
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, renamed to `target` when the block ends well; by then `target` must be gone or empty.
+
+    Raises:
+        OSError: `target` holds files when the block ends.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield stage
+        os.chmod(stage, 0o777 & ~_umask())
+        stage.replace(target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, renamed to `path` when the block ends well; a block may also write nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        yield temporary
+        if temporary.exists():
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file through a temporary name."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - json holds anything

@@ -6,8 +6,9 @@ from torch import Tensor
 
 
 def summed(x: Tensor) -> Tensor:
-    """Sum of x over all processes; x itself when there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    """Sum of x over all processes, in place where x is contiguous; x itself when there is one process."""
+    _, processes = world()
+    if processes > 1:
         x = x.contiguous()
         dist.all_reduce(x)
     return x

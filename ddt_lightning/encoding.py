@@ -1,19 +1,19 @@
-"""What `ddt encode` and `ddt decode` do with one shard, in a worker process that keeps its tokenizer."""
+"""Encoding and decoding of one shard, in a worker process that keeps its tokenizer."""
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from ddt_lightning.inputs import Coding, pick_device
+from ddt_lightning.atomic import whole_file
+from ddt_lightning.images import stack, unstack
+from ddt_lightning.inputs import Coding, chunks, pick_device
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Decoding
@@ -24,7 +24,6 @@ from ddt_lightning.shards.read import UNREADABLE, Columns, Record, name, read_js
 from ddt_lightning.shards.rows import read_ids
 from ddt_lightning.shards.write import pack_ids, write_tar
 
-Item = TypeVar("Item")
 Problems = dict[str, str]
 
 
@@ -48,7 +47,7 @@ def loaded(folder: str, coding: Coding) -> Pipeline:
 
 
 def facts(folder: str, coding: Coding) -> dict[str, Any]:
-    """What a tokenizer is: fingerprint, kind, K, codebook size, order of its ids, side of its images."""
+    """Facts about a tokenizer: fingerprint, kind, K, codebook size, order of its ids, side of its images."""
     pipeline = loaded(folder, coding)
     tokenizer, config = pipeline.tokenizer, pipeline.tokenizer.config
     sizes = {"K": config.tokens, "codebook_size": config.codebook_size, "image_size": pipeline.image_size}
@@ -80,9 +79,9 @@ def encode_shard(
         read = read_images([url], image_size=side, columns=Columns(**columns), problems=problems)
         if views > 1:
             read = (cropped(sample, pipeline.image_size, views) for sample in read)
-        for part in groups(read, coding.batch):
-            images = torch.from_numpy(np.stack([image for sample in part for image in sample.images]))
-            ids = pipeline.encode(images.permute(0, 3, 1, 2).contiguous()).cpu().numpy()
+        for part in chunks(read, coding.batch):
+            images = stack([image for sample in part for image in sample.images])
+            ids = pipeline.encode(images).cpu().numpy()
             packed, start = pack_ids(ids, pipeline.tokenizer.config.codebook_size), 0
             for sample in part:
                 own = packed[start : start + len(sample.images)]
@@ -157,11 +156,11 @@ def decode_shard(
                 problems[name(record)] = f"{type(error).__name__}: {error}"
 
     def samples() -> Iterator[dict[str, Any]]:
-        for part in groups(readable(), coding.batch):
+        for part in chunks(readable(), coding.batch):
             ids = torch.from_numpy(np.concatenate([ids for _, ids in part]))[:, :length]
             seeds = [image_seed(seed, record["__key__"], n) for record, own in part for n in range(len(own))]
             images = pipeline.decode(ids, seed=seeds, steps=decoding.steps, decode_guidance=decoding.decode_guidance)
-            encoded = iter([png(image.permute(1, 2, 0).numpy()) for image in images])
+            encoded = iter([png(image) for image in unstack(images)])
             for record, own in part:
                 roles = {1: ["png"], 2: ["source.png", "target.png"]}.get(
                     len(own), [f"{n}.png" for n in range(len(own))]
@@ -197,20 +196,10 @@ def png(image: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one shorter."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part
-
-
 def write_whole(target: Path, samples: Iterable[Mapping[str, Any]]) -> int:
     """Write a shard through a temporary name; nothing is left where there are no samples or an error comes up."""
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with whole_file(target) as partial:
         count = write_tar(partial, samples)
-        if count:
-            os.replace(partial, target)
-        return count
-    finally:
-        partial.unlink(missing_ok=True)
+        if not count:
+            partial.unlink()
+    return count

@@ -1,14 +1,16 @@
-"""What verbs read and write: prompts, image files, model folders, result lines; with errors that name the option."""
+"""Inputs of verbs: groups of options, prompts, and the model to load; with errors that name the option."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ddt_lightning.model_folder import find_part, holds
 from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -105,6 +107,13 @@ def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
     return tqdm(items, desc=label, disable=not sys.stderr.isatty())
 
 
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items, the last one shorter."""
+    rest = iter(items)
+    while part := list(islice(rest, size)):
+        yield part
+
+
 def read_prompts(prompt: str) -> list[str]:
     """One prompt as it is, or those of a .txt file (a line each) or of a .jsonl file (its "prompt" fields).
 
@@ -158,27 +167,6 @@ def class_names(classes: str, prompts: list[str]) -> list[str]:
     return [prompt if prompt in names else numbered[prompt] for prompt in prompts]
 
 
-def find_tokenizer(tokenizer: str) -> Path:
-    """The tokenizer folder in a tokenizer, release, run or model folder; errors as `find_part`."""
-    return find_part("tokenizer", tokenizer)
-
-
-def find_part(part: str, given: str) -> Path:
-    """The folder of the `tokenizer` or `renderer` in such a folder itself, a release, run or model folder.
-
-    Raises:
-        FileNotFoundError: where there is none; names the option of the part.
-    """
-    # the part's own place first: the release of a renderer holds both
-    for place in (part, f"release/{part}", ""):
-        if (Path(given) / place / "model.safetensors").is_file():
-            return Path(given) / place
-    raise FileNotFoundError(
-        f"`--{part}` ({given}) holds no model.safetensors, {part}/ or release/{part}/: "
-        f"name the run folder of `ddt-fit {part}`."
-    )
-
-
 def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:
     """The model folder and the tokenizer folder; refuses what lacks a part, before anything heavy is imported.
 
@@ -188,13 +176,13 @@ def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:
     folder = Path(loading.model)
     folder = folder / "release" if (folder / "release").is_dir() else folder
     for part in ("lm", "vocab") if llm else ():
-        if not (folder / part).is_dir():
+        if not holds(part, folder):
             raise FileNotFoundError(
                 f"`--model` ({loading.model}) has no {part}/: name a model folder, or run `make demo`."
             )
     if loading.tokenizer is not None:
-        return folder, find_tokenizer(loading.tokenizer)
-    if not (folder / "tokenizer").is_dir():
+        return folder, find_part("tokenizer", loading.tokenizer)
+    if not holds("tokenizer", folder):
         raise FileNotFoundError(
             f"`--model` ({loading.model}) has no tokenizer/: name a model folder, or its tokenizer with `--tokenizer`."
         )

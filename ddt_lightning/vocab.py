@@ -19,7 +19,6 @@ turn: inside a turn "USER:" is written "USER :".
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,6 +27,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ddt_lightning.atomic import write_json
 
 TokenOrder = Literal["fine_to_coarse", "coarse_to_fine", "raster"]  # raster: a grid's ids, for comparison
 Ids = Sequence[int] | np.ndarray | Tensor
@@ -243,9 +244,7 @@ class Vocab:
         (folder / "vocab.json").unlink(missing_ok=True)
         self.text.save_pretrained(str(folder / "text"))
         fields = {"text_size": self.text_size, **self._fields()}
-        part = folder / "vocab.json.part"
-        part.write_text(json.dumps(fields, indent=2) + "\n")
-        os.replace(part, folder / "vocab.json")
+        write_json(folder / "vocab.json", fields)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Vocab":

@@ -12,6 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # ground: helpers of files, processes and settings that know nothing of images or tokens
     "__init__": set(),
     "atomic": set(),
+    "model_folder": set(),
     "settings": set(),
     "seeding": set(),
     "distributed": set(),
@@ -19,40 +20,43 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": set(),
     "sampling": set(),
     # core: each arrow of the flow, and what measures it
-    "vocab": set(),
+    "vocab": {"atomic"},
     "scenes": set(),
     "latents": set(),
-    "lm": {"sampling"},
+    "lm": {"distributed", "sampling"},
     "tokens": {"distributed"},
     "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},
     "metrics": {"scenes.check", "atomic"},
-    "shards": {"vocab", "scenes", "seeding"},
-    "training": {"settings"},
+    "shards": {"atomic", "vocab", "scenes", "seeding"},
+    "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling"},
     "chat": {"pipeline", "vocab", "sampling"},
     "stages": {
-        "latents", "tokens", "spatial", "load_tokenizer", "lm", "vocab", "training", "seeding", "metrics.features",
+        "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
+        "seeding", "metrics.features",
     },
     "callbacks": {"metrics", "pipeline", "latents.pixels", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown
     "training_cost": {"tokens"},
-    "inputs": {"pipeline", "sampling"},
-    "encoding": {"inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards"},
+    "inputs": {"model_folder", "pipeline", "sampling"},
+    "encoding": {
+        "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
+    },
     "cli": {"settings", "training.run"},
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
-        "atomic", "images", "inputs", "pipeline", "sampling", "training.checkpoint", "workers",
+        "atomic", "images", "inputs", "model_folder", "pipeline", "sampling", "workers",
         "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it
     },
     "studies": CORE | {
-        "atomic", "callbacks.snapshots", "evaluation", "images", "inputs", "pipeline", "plans", "report", "sampling",
-        "settings",
+        "atomic", "callbacks.snapshots", "evaluation", "images", "inputs", "model_folder", "pipeline", "plans",
+        "report", "sampling", "settings",
     },
     "commands": CORE | {
-        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "pipeline", "plans", "report", "sampling",
-        "settings", "studies", "training", "training_cost", "workers",
+        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "model_folder", "pipeline", "plans",
+        "report", "sampling", "settings", "studies", "training", "training_cost", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

@@ -9,6 +9,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ddt_lightning.model_folder import lacking
 from ddt_lightning.settings import read_yaml
 from ddt_lightning.training_cost import cost_lines, tokenizer_cost
 
@@ -30,17 +31,11 @@ NEEDED = (
     "matplotlib",
 )
 OPTIONAL = {
-    "gradio": "`ddt app`; pip install 'ddt-lightning[app]'",
     "wandb": "its logger; pip install 'ddt-lightning[wandb]'",
 }
-PARTS = {
-    "tokenizer": ("config.json", "model.safetensors"),
-    "lm": ("config.json", "*.safetensors"),  # large ones come in several files
-    "vocab": ("vocab.json",),
-}
 
 
-def doctor(*, model: str = "runs/demo/model", config: list[str] | str | None = None, tflops: float = 400.0) -> None:
+def doctor(*, model: str = "runs/demo/model", config: list[str] | None = None, tflops: float = 400.0) -> None:
     """Say what is installed, which devices and memory there are, and which weights are missing.
 
     Args:
@@ -49,8 +44,7 @@ def doctor(*, model: str = "runs/demo/model", config: list[str] | str | None = N
         tflops: TFLOP/s that a device sustains, for the time of a training step.
     """
     if config:
-        settings = read_yaml([config] if isinstance(config, str) else config)
-        print("\n".join(cost_lines(tokenizer_cost(settings), tflops)))
+        print("\n".join(cost_lines(tokenizer_cost(read_yaml(config)), tflops)))
         return
     missing = []
     for name in NEEDED:
@@ -101,9 +95,8 @@ def model_state(folder: Path) -> str:
     """Whether a model folder is whole, and what it lacks."""
     if not folder.is_dir():
         return f"{folder} is not there; `make demo` makes it"
-    lacking = [
-        f"{part}/{name}" for part, names in PARTS.items() for name in names if not any((folder / part).glob(name))
-    ]
-    if lacking == [f"lm/{name}" for name in PARTS["lm"]] + ["vocab/vocab.json"]:
+    absent = {part: lacking(part, folder / part) for part in ("tokenizer", "lm", "vocab")}
+    if not absent["tokenizer"] and not (folder / "lm").is_dir() and not (folder / "vocab").is_dir():
         return f"{folder} holds a tokenizer only: it can reconstruct, not draw"
-    return f"{folder} lacks {', '.join(lacking)}" if lacking else f"{folder} is whole"
+    named = [f"{part}/{name}" for part, names in absent.items() for name in names]
+    return f"{folder} lacks {', '.join(named)}" if named else f"{folder} is whole"

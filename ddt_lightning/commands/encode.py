@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddt_lightning.atomic import write_json
-from ddt_lightning.inputs import Coding, find_tokenizer, positive
+from ddt_lightning.inputs import Coding, positive
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.workers import pool, run_tasks
 
@@ -140,7 +141,7 @@ def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path
     from ddt_lightning import encoding
     from ddt_lightning.shards.read import expand
 
-    folder = find_tokenizer(tokenizer)
+    folder = find_part("tokenizer", tokenizer)
     positive("batch", coding.batch)
     described = None
     if positive("processes", coding.processes) > 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddt_lightning.atomic import staged, write_text
-from ddt_lightning.inputs import find_tokenizer
+from ddt_lightning.model_folder import find_part, holds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ddt_lightning.vocab import Vocab
 
 
-PARTS = ("", "tokenizer", "release/tokenizer")
 CAPTIONS = (
     "a photo of a red circle and a blue square",
     "Draw two cats, please:  one (left) & one \u2013 right\u2026",
@@ -39,11 +38,10 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
         FileNotFoundError: `run` holds no language model, or `tokenizer` no tokenizer.
         ValueError: the parts do not belong together, or what was written differs from the model.
     """
-    from ddt_lightning.training.checkpoint import released
-
-    lm, vocab_folder = released(run, "lm"), released(run, "vocab")
-    inside = any((Path(run) / place / "model.safetensors").is_file() for place in PARTS[1:])
-    images = find_tokenizer(tokenizer) if tokenizer is not None else find_tokenizer(run) if inside else None
+    lm, vocab_folder = find_part("lm", run, "run"), find_part("vocab", run, "run")
+    images = find_part("tokenizer", tokenizer) if tokenizer is not None else None
+    if images is None and (holds("tokenizer", Path(run)) or holds("tokenizer", Path(run) / "release")):
+        images = find_part("tokenizer", run)
 
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ddt_lightning.evaluation.distance_cards import Estimation, distance_cards
 from ddt_lightning.evaluation.outcome import Outcome, because
 from ddt_lightning.evaluation.session import Session
-from ddt_lightning.inputs import Loading, Networks, positive
+from ddt_lightning.inputs import Loading, Networks, chunks, positive
 from ddt_lightning.metrics.cards import Card, file_hashes
 from ddt_lightning.sampling import Sampling
 
@@ -148,7 +148,7 @@ def measure_model(session: Session, pictures: Pictures, networks: Networks) -> M
     where = pictures.reference or []
     asked = picture_features.references(where, pictures.images, session.image_size, session.seed, problems)
     rows: list[dict[str, Any]] = []
-    for part in picture_features.chunks(asked, picture_features.CHUNK):
+    for part in chunks(asked, picture_features.CHUNK):
         if drawn and any(picture.prompt is None for picture in part):
             raise ValueError(f"`--reference` ({pictures.source}) has pictures without a caption to draw from.")
         items = [(picture, session.sample_seed(len(rows) + n)) for n, picture in enumerate(part)]

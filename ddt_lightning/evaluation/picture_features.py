@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddt_lightning.evaluation.predictions import loaded, pixels
 from ddt_lightning.evaluation.similarity import similarity
 from ddt_lightning.images import IMAGES, read_images, stack
-from ddt_lightning.inputs import Networks, Setup, pick_device
+from ddt_lightning.inputs import Networks, Setup, chunks, pick_device
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.scenes.language import caption
@@ -27,7 +27,6 @@ from ddt_lightning.scenes.suite import val_scene
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.images import read_images as read_shards
 
-Item = TypeVar("Item")
 Features = dict[str, Tensor]  # name of the network -> [N, d]
 CHUNK = 1024
 """Pictures in memory at a time."""
@@ -165,10 +164,3 @@ def references(where: Sequence[str], number: int, side: int, seed: int, problems
         for n in range(number):
             scene = val_scene(numpy_rng("eval image", seed, n), unseen=True)
             yield Picture(scene, caption(scene, numpy_rng("eval prompt", seed, n)))
-
-
-def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one shorter."""
-    rest = iter(items)
-    while part := list(islice(rest, size)):
-        yield part

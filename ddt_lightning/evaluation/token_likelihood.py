@@ -47,16 +47,17 @@ def tokens(
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from ddt_lightning.model_folder import find_part
     from ddt_lightning.shards.documents import has_ids, in_order, load_vocab
     from ddt_lightning.shards.read import Reader, expand
     from ddt_lightning.shards.rows import read_ids
-    from ddt_lightning.training.checkpoint import released
 
     disable_progress_bar()
     urls = expand(shards, "--shards")
-    vocab = load_vocab(released(model, "vocab"), urls, "--shards", permute)
+    vocab_folder, lm = (find_part(part, model, "--model") for part in ("vocab", "lm"))
+    vocab = load_vocab(vocab_folder, urls, "--shards", permute)
     place = pick_device(device)
-    llm = AutoModelForCausalLM.from_pretrained(str(released(model, "lm")), local_files_only=True).eval().to(place)
+    llm = AutoModelForCausalLM.from_pretrained(str(lm), local_files_only=True).eval().to(place)
     reader = Reader(urls, has_ids)
     records = islice(reader.all(), positive("samples", samples))
     rows = [vocab.image_only(in_order(read_ids(record)[0], permute, vocab))[0] for record in records]

@@ -23,7 +23,7 @@ class FrozenVae(nn.Module):
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         if not (Path(folder) / "config.json").is_file():
-            raise FileNotFoundError(f"`latents.vae` ({folder}) is not a diffusers AutoencoderKL folder.")
+            raise FileNotFoundError(f"`model.vae` ({folder}) is not a diffusers AutoencoderKL folder.")
         self.vae = AutoencoderKL.from_pretrained(folder, local_files_only=True).eval().requires_grad_(False)
         self.shift = self.vae.config.shift_factor or 0.0
         self.scaling = self.vae.config.scaling_factor

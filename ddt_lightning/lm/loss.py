@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from ddt_lightning.distributed import summed, world
 
 LOGITS = 2**25  # logits of a chunk: 128 MB in fp32
 LEAST_ROWS = 128  # positions of a chunk where the vocabulary is large: fewer would read the whole head for little
@@ -105,10 +106,8 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     DDP and FSDP average gradients over ranks; dividing by the global count, times the ranks, turns that average into
     the gradient one process would have had. Zero where no rank has a label.
     """
-    ranks = 1
-    if dist.is_available() and dist.is_initialized():
-        ranks, count = dist.get_world_size(), count.clone()
-        dist.all_reduce(count)
+    _, ranks = world()
+    count = summed(count.clone())
     return total * ranks / (count + (count == 0))
 
 

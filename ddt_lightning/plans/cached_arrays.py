@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ddt_lightning.atomic import whole_file
 from ddt_lightning.inputs import progress
 from ddt_lightning.plans.fingerprint import code_mark, fingerprint, own_modules
 from ddt_lightning.plans.step import Step, open_record
@@ -37,10 +38,8 @@ def measured(
     for start in progress(range(0, rows, batch), name):
         path = step.folder / f"part-{start:06d}.npz"
         if not path.is_file():
-            temporary = path.with_suffix(".partial")
-            with temporary.open("wb") as file:
+            with whole_file(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **make(slice(start, min(start + batch, rows))))
-            temporary.replace(path)
         with np.load(path) as part:
             parts.append(dict(part))
     record.done = True

@@ -8,15 +8,14 @@ tokenizer is loaded (`text_tokenizer`) or trained on the shards' texts, K, codeb
 `tokens.json` beside the shards.
 """
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ddt_lightning.atomic import whole_folder
 from ddt_lightning.shards.documents import DocumentShards, RowDecoder, has_both, has_ids, has_text
 from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
@@ -97,19 +96,14 @@ class TokenShards(DocumentShards):
         tokenizer = marked(fields["tokenizer"], self.permute)
         vocab = Vocab(text, fields["codebook_size"], fields["K"], fields["order"], tokenizer)
         target = self.run_vocab()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".vocab-", dir=target.parent))
         try:
-            part.chmod(0o755)
-            vocab.save(part)
-            if target.exists() and not (target / "vocab.json").exists():
-                shutil.rmtree(target)
-            os.replace(part, target)
+            with whole_folder(target) as part:
+                vocab.save(part)
+                if target.exists() and not (target / "vocab.json").exists():
+                    shutil.rmtree(target)
         except OSError:
             if not (target / "vocab.json").exists():  # otherwise another node was faster, with the same result
                 raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
     def setup(self, stage: str) -> None:
         """Load the vocabulary, find and check the shards.

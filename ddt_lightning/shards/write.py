@@ -6,7 +6,6 @@ The same samples give the same bytes: members carry no time, owner or mode of th
 import glob
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ddt_lightning.atomic import staged, write_json
 
 TOKEN_FIELDS = ("tokenizer", "K", "codebook_size", "order", "transform", "source")
 
@@ -38,24 +39,14 @@ def write_shards(folder: str | Path, prefix: str, samples: Iterable[Mapping[str,
     """
     if per_shard < 1:
         raise ValueError(f"`per_shard` ({per_shard}) must be at least 1.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: list[Path] = []
-    rest = iter(samples)
-    try:
+    folder, rest = Path(folder), iter(samples)
+    shards: list[Path] = []
+    with staged(folder) as stage:
         for first in rest:
-            shard = folder / f"{prefix}-{len(parts):06d}.tar"
-            parts.append(shard.with_name(f".{shard.name}.partial"))
-            write_tar(parts[-1], chain([first], islice(rest, per_shard - 1)))
-        if not parts:
+            shards.append(folder / f"{prefix}-{len(shards):06d}.tar")
+            write_tar(stage / shards[-1].name, chain([first], islice(rest, per_shard - 1)))
+        if not shards:
             raise ValueError(f"there are no samples to write to {folder / prefix}-*.tar.")
-    except BaseException:
-        for part in parts:
-            part.unlink(missing_ok=True)
-        raise
-    shards = [part.with_name(part.name[1:].removesuffix(".partial")) for part in parts]
-    for part, shard in zip(parts, shards, strict=True):
-        os.replace(part, shard)
     for old in folder.glob(f"{glob.escape(prefix)}-*.tar"):
         if old not in shards and re.fullmatch(r"-\d{6}\.tar", old.name.removeprefix(prefix)):
             old.unlink()
@@ -138,10 +129,7 @@ def write_tokens_json(
         raise ValueError(f"`order` ({order}) is of a grid's ids: use fine_to_coarse or coarse_to_fine for kind=ddt.")
     values = (tokenizer, K, codebook_size, order, transform, source)
     fields = {**dict(zip(TOKEN_FIELDS, values, strict=True)), "kind": kind}
-    part = Path(folder) / ".tokens.json.partial"
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(fields, indent=2) + "\n")
-    os.replace(part, Path(folder) / "tokens.json")
+    write_json(Path(folder) / "tokens.json", fields)
 
 
 def read_tokens_json(folder: str | Path) -> dict[str, Any]:

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from ddt_lightning.distributed import summed
 from ddt_lightning.lm.export import text_fingerprint
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
 from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
 from ddt_lightning.lm.loss import LossSums, global_mean, split_loss
 from ddt_lightning.lm.weights import FolderWeights
 from ddt_lightning.load_tokenizer import load_tokenizer
-from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights, released
+from ddt_lightning.model_folder import find_part
+from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import (
@@ -117,7 +118,7 @@ class LanguageModule(pl.LightningModule):
             add_lora(self.llm, self.lora)
         read = None
         if self.folder is not None and parts:
-            source = released(self.init_from, "lm") if self.init_from else self.folder
+            source = find_part("lm", self.init_from, "init_from") if self.init_from else self.folder
             weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
             names = {base_name(name) for name, _ in self.llm.named_parameters()}
             weights.check({name for name in names if name is not None})
@@ -133,7 +134,7 @@ class LanguageModule(pl.LightningModule):
         Raises:
             ValueError: `codebook` is another tokenizer.
         """
-        tokenizer = load_tokenizer(released(str(self.codebook), "tokenizer"))
+        tokenizer = load_tokenizer(find_part("tokenizer", str(self.codebook), "model.codebook"))
         if tokenizer.fingerprint() != self.vocab.tokenizer:
             raise ValueError(
                 f"`model.codebook` ({self.codebook}) is tokenizer {tokenizer.fingerprint()}: name the one that made "
@@ -182,9 +183,8 @@ class LanguageModule(pl.LightningModule):
         """Perplexity of the held-out text per piece: what learning images does to it."""
         log_step(self)
         if self.trainer.datamodule.text_loader is not None:
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(self.text_nats)
-            self.log("val/text_ppl", (self.text_nats[0] / self.text_nats[1]).exp().float(), rank_zero_only=True)
+            nats, pieces = summed(self.text_nats)
+            self.log("val/text_ppl", (nats / pieces).exp().float(), rank_zero_only=True)
 
     def configure_optimizers(self) -> dict:
         """See `training/optim.py`."""

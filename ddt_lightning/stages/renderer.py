@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ddt_lightning.latents.pixels import PixelLatents
 from ddt_lightning.latents.vae import FrozenVae
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.stages.image_losses import ImageLossConfig, ImageLosses
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer
-from ddt_lightning.training.checkpoint import load_strictly, read_weights, released
+from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 
@@ -48,7 +49,7 @@ class RendererModule(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.folder = released(tokenizer, "tokenizer")
+        self.folder = find_part("tokenizer", tokenizer, "model.tokenizer")
         self.optim = optim
         self.config = renderer or RendererConfig()
         self.terms = loss or ImageLossConfig()

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddt_lightning.inputs import find_part, find_tokenizer
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import Mean, over_seeds
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans.chains import is_done
 from ddt_lightning.plans.fingerprint import inputs_mark, weights_mark
 from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
@@ -93,7 +93,7 @@ def encode_step(study: AgainstStudy, name: str, out: Path) -> Step:
     """The step that encodes all shards with one tokenizer."""
     kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
-    mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_tokenizer(study.tokenizers[name]))}"
+    mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_part('tokenizer', study.tokenizers[name]))}"
     return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
 
 

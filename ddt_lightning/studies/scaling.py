@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ddt_lightning.callbacks.snapshots import snapshot
-from ddt_lightning.inputs import find_part
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import over_seeds
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans.chains import is_done
 from ddt_lightning.plans.fingerprint import CLI, inputs_mark, weights_mark
 from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step

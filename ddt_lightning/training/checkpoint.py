@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ddt_lightning.model_folder import find_part
+
 
 def last_checkpoint(run_dir: str | Path) -> Path:
     """Where a run keeps the checkpoint it continues from."""
@@ -22,19 +24,6 @@ def resume_step(path: Path) -> int:
     """Optimizer step of a checkpoint: a file, or the folder of a sharded one."""
     meta = path / "meta.pt" if path.is_dir() else path
     return int(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-
-
-def released(path: str | Path, part: str) -> Path:
-    """The folder of `part` (`tokenizer`, `lm`, `vocab`) in a run, a release or a model folder, or `path` itself.
-
-    Raises:
-        FileNotFoundError: none of them exists.
-    """
-    path = Path(path)
-    for folder in (path / "release" / part, path / part, path):
-        if (folder / "config.json").is_file() or (folder / f"{part}.json").is_file():
-            return folder
-    raise FileNotFoundError(f"No released {part} in {path}: expected release/{part}/ or {part}/ with a config.json.")
 
 
 def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
@@ -58,7 +47,7 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
         if not weights:
             raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")
         return weights
-    return read_folder(released(path, part))
+    return read_folder(find_part(part, path, "init_from"))
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
@@ -82,7 +71,7 @@ def exported_facts(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_file():
         return {}
-    config = released(path, "lm") / "config.json"
+    config = find_part("lm", path, "init_from") / "config.json"
     found: dict[str, Any] = json.loads(config.read_text()).get("ddt") or {}
     return found
 

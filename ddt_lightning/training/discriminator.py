@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from ddt_lightning.distributed import summed, world
 
 GROUPS = 8
 """Groups of its normalisation, which leaves samples apart; batch statistics would differ between processes."""
@@ -52,7 +53,7 @@ def patch_discriminator(config: AdversaryConfig) -> nn.Sequential:
 
 
 class Adversary:
-    """See the module's docstring.
+    """A patch discriminator with its optimiser and step count.
 
     Args:
         config: sizes.
@@ -75,16 +76,17 @@ class Adversary:
         loss = 0.5 * (F.relu(1 - of_real).mean() + F.relu(1 + of_fake).mean())
         self.optimizer.zero_grad()
         loss.backward()
-        if dist.is_available() and dist.is_initialized():
-            for gradient in [parameter.grad for parameter in self.net.parameters() if parameter.grad is not None]:
-                dist.all_reduce(gradient)
-                gradient /= dist.get_world_size()
+        _, processes = world()
+        if processes > 1:
+            for parameter in self.net.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = summed(parameter.grad) / processes
         self.optimizer.step()
         self.steps += 1
         return loss.detach()
 
     def loss(self, fake: Tensor) -> Tensor:
-        """What fake images lose by being told, with a gradient to them alone."""
+        """Hinge loss of the generator: only the images get a gradient."""
         frozen = {name: parameter.detach() for name, parameter in self.net.named_parameters()}
         return -functional_call(self.net, frozen, (fake,)).float().mean()
 

@@ -1,8 +1,9 @@
 """The `metrics.csv` of a run over its restarts: the logger starts an empty file, so rows are carried over."""
 
 import csv
-import os
 from pathlib import Path
+
+from ddt_lightning.atomic import whole_file
 
 KEPT = "metrics.before.csv"
 
@@ -18,12 +19,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     """Write rows under the union of their columns, replacing the file in one step."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
 
 
 def set_aside(run_dir: Path, step: int) -> None:

@@ -2,8 +2,9 @@
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from ddt_lightning.distributed import summed
 
 
 def log_step(module: pl.LightningModule) -> None:
@@ -25,8 +26,7 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
         return
     values = torch.stack([value.detach().float() for value in logs.values()])
     both = torch.stack([values.nan_to_num(0.0), (~values.isnan()).float()])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(both)
+    both = summed(both)
     means = both[0] / both[1]
     log_step(module)
     for name, mean in zip(logs, means, strict=True):

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from ddt_lightning.distributed import summed, world
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1."""
@@ -100,14 +101,14 @@ def orthogonalise(updates: Tensor, dtype: torch.dtype = torch.float32, iteration
 
 def shared_orthogonalise(updates: Tensor, dtype: torch.dtype) -> Tensor:
     """`orthogonalise`, with the matrices divided among the processes; all of them hold the same `updates`."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    rank, processes = world()
+    if processes == 1:
         return orthogonalise(updates, dtype)
-    mine = slice(dist.get_rank(), None, dist.get_world_size())
+    mine = slice(rank, None, processes)
     result = torch.zeros_like(updates)
     if len(updates[mine]):
         result[mine] = orthogonalise(updates[mine], dtype)
-    dist.all_reduce(result)
-    return result
+    return summed(result)
 
 
 class Muon(torch.optim.AdamW):

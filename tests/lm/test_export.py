@@ -241,7 +241,7 @@ def test_what_does_not_belong_together_is_refused(llama, tmp_path, capsys):
             import_lm(str(tmp_path / "broken"), str(tmp_path / "out"))
     with pytest.raises(SystemExit) as stop:
         main(["export", str(tmp_path / "nothing"), str(tmp_path / "out")])
-    assert stop.value.code == 1 and "No released lm" in capsys.readouterr().err
+    assert stop.value.code == 1 and "holds no lm" in capsys.readouterr().err
 
 
 def test_tokenizers_that_cannot_grow_are_refused():

@@ -130,6 +130,7 @@ def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
         plan(replace(study, renderers={"a": f"{tmp_path}/renderer"}), out)
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"1")
+    (weights.parent / "config.json").write_text("{}")
     marks = []
     for named in ({}, {"a": f"{tmp_path}/renderer"}, {"a": f"{tmp_path}/renderer"}):
         runs = plan(replace(study, renderers=named), out)

@@ -182,7 +182,7 @@ def test_strict_loading_names_the_first_misfit(tmp_path):
     assert torch.equal(tied.blocks[1][0].weight, weights["blocks.0.0.weight"])
     with pytest.raises(FileNotFoundError, match="init_from"):
         read_weights(tmp_path / "none", "lm", "llm.")
-    with pytest.raises(FileNotFoundError, match="No released lm"):
+    with pytest.raises(FileNotFoundError, match="holds no lm"):
         read_weights(tmp_path, "lm", "llm.")
 
 
