@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
         "seeding", "metrics.features",
     },
-    "callbacks": {"metrics", "pipeline", "latents.pixels", "training.checkpoint"},
+    "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown
     "training_cost": {"tokens"},
     "inputs": {"model_folder", "pipeline", "sampling"},

@@ -1,1 +1,1 @@
-"""When to measure: Lightning callbacks over metrics and the pipeline."""
+"""Lightning callbacks that measure a model while it trains, by the metrics and the pipeline."""

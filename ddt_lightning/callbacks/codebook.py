@@ -17,7 +17,7 @@ SPANS = 4
 
 
 class CodebookMonitor(pl.Callback):
-    """See the module's docstring.
+    """Log how much of the codebook the validation images use, and warn of a collapse.
 
     Args:
         max_batches: validation batches to count on each process; 0 for all.

@@ -1,13 +1,12 @@
-"""How far validation images are from their reconstructions as sets, while a tokenizer or renderer trains.
+"""Distance between validation images and their reconstructions as sets, while a tokenizer or renderer trains.
 
 In: a module with `tokenizer`, `latents` and perhaps `renderer`; validation batches `{"image", "sample"}`. Out:
-`val/FD-<hash>@N` of the scene encoder (`metrics/encoder.py`), and with Inception's weights `val/rfid@N`, of N images
-over all processes (without `@N` from 10,000 on). Image n is decoded from its own noise, so that several processes log
-what one does. The networks belong to the callback: they are in no checkpoint.
+`val/FD-<hash>@N` of the scene encoder (`metrics/picture_encoder.py`), and with Inception's weights `val/rfid@N`, of N
+images over all processes (without `@N` from 10,000 on). Image n is decoded from its own noise, so that several
+processes log the number of one. The networks belong to the callback: they are in no checkpoint.
 """
 
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -20,15 +19,16 @@ from ddt_lightning.metrics.distribution import label
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Decoding
 
 
 class ReconstructionDistance(pl.Callback):
-    """See the module's docstring.
+    """Log the Frechet distance between validation images and their reconstructions.
 
     Args:
         inception: torch-fidelity's Inception weights; null leaves rFID out.
         encoder: scene encoder that `ddt study encoder` wrote; null takes the shipped one.
-        scenes: whether to use the scene encoder at all; false for photographs, of which it knows nothing.
+        scenes: whether to use the scene encoder at all; false for photographs, which it was not trained on.
         steps: Euler steps of the decoder.
         decode_guidance: of the decoder; 1 for none.
         max_batches: validation batches to use on each process; 0 for all.
@@ -46,8 +46,8 @@ class ReconstructionDistance(pl.Callback):
         inception: str | None = None,
         encoder: str | None = None,
         scenes: bool = True,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
+        steps: int = Decoding.steps,
+        decode_guidance: float = Decoding.decode_guidance,
         max_batches: int = 0,
         every: int = 1,
         few: bool = False,
@@ -56,7 +56,7 @@ class ReconstructionDistance(pl.Callback):
         for name, value, least in (("steps", steps, 1), ("every", every, 1), ("max_batches", max_batches, 0)):
             if value < least:
                 raise ValueError(f"`{name}` ({value}) of ReconstructionDistance must be at least {least}.")
-        self.settings: dict[str, Any] = {"steps": steps, "decode_guidance": decode_guidance}
+        self.decoding = Decoding(steps, decode_guidance)
         self.max_batches, self.every, self.few = max_batches, every, few
         networks: dict[str, PictureEncoder | Inception] = {}
         if scenes:
@@ -96,7 +96,7 @@ class ReconstructionDistance(pl.Callback):
         pipeline = Pipeline(pl_module.tokenizer, vae=pl_module.latents, renderer=renderer)
         originals = to_uint8(batch["image"]).to(pl_module.device)
         seeds = [int(number) for number in batch["sample"].tolist()]
-        made = pipeline.decode(pipeline.encode(originals), seed=seeds, **self.settings).to(pl_module.device)
+        made = pipeline.decode(pipeline.encode(originals), self.decoding, seed=seeds).to(pl_module.device)
         for metric in self.metrics.values():
             metric.to(pl_module.device)
             metric.update(made, real=False)

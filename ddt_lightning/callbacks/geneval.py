@@ -8,7 +8,6 @@ processes; where the weights are sharded, every process draws all of them, becau
 
 import json
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch.distributed as dist
@@ -16,10 +15,11 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Sampling
 
 
 class ShapesGenEval(pl.Callback):
-    """See the module's docstring.
+    """Draw prompts at a validation and score them by shapes-GenEval.
 
     Args:
         prompts: JSON Lines file of GenEval metadata (tag, include, prompt).
@@ -46,10 +46,10 @@ class ShapesGenEval(pl.Callback):
         images: int = 1,
         every: int = 1,
         chat: bool = False,
-        guidance: float = 2.0,
-        temperature: float = 0.5,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
+        guidance: float = Sampling.guidance,
+        temperature: float = Sampling.temperature,
+        steps: int = Sampling.steps,
+        decode_guidance: float = Sampling.decode_guidance,
         batch: int = 64,
         seed: int = 0,
     ) -> None:
@@ -59,12 +59,9 @@ class ShapesGenEval(pl.Callback):
         self.metadata = read_metadata(prompts)
         self.images_of = Pipeline.from_pretrained(release, llm=False)
         self.images, self.every, self.chat, self.batch, self.seed = images, every, chat, batch, seed
-        self.settings: dict[str, Any] = {
-            "guidance": guidance,
-            "temperature": temperature,
-            "steps": steps,
-            "decode_guidance": decode_guidance,
-        }
+        self.sampling = Sampling(
+            guidance=guidance, temperature=temperature, steps=steps, decode_guidance=decode_guidance
+        )
         self.validations = 0
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -83,7 +80,7 @@ class ShapesGenEval(pl.Callback):
             asked = [self.metadata[n // self.images] for n in part]
             seeds = [self.seed + n for n in part]
             prompts = [prompt["prompt"] for prompt in asked]
-            drawn = pipeline.text_to_image(prompts, seed=seeds, chat=self.chat, **self.settings)
+            drawn = pipeline.text_to_image(prompts, self.sampling, seed=seeds, chat=self.chat)
             scored = score(drawn.permute(0, 2, 3, 1).numpy(), asked)
             rows += [(n, {**row, "filename": self.filename(n)}) for n, row in zip(part, scored, strict=True)]
         if world > 1:

@@ -7,7 +7,6 @@ computation.
 """
 
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,10 +17,11 @@ from torch import Tensor
 from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Decoding
 
 
 class ReconstructionGrid(pl.Callback):
-    """See the module's docstring.
+    """Draw reconstructions of the same few validation images by number of first tokens.
 
     Args:
         images: how many images.
@@ -35,15 +35,15 @@ class ReconstructionGrid(pl.Callback):
         self,
         images: int = 8,
         tokens: list[int] | None = None,
-        steps: int = 16,
-        decode_guidance: float = 1.5,
+        steps: int = Decoding.steps,
+        decode_guidance: float = Decoding.decode_guidance,
         every: int = 1,
     ) -> None:
         for name, value in (("images", images), ("steps", steps), ("every", every)):
             if value < 1:
                 raise ValueError(f"`{name}` ({value}) of ReconstructionGrid must be at least 1.")
         self.images, self.tokens, self.every = images, tokens or [], every
-        self.steps, self.decode_guidance = steps, decode_guidance
+        self.decoding = Decoding(steps, decode_guidance)
         self.originals: Tensor | None = None
         self.validations = 0
 
@@ -70,13 +70,12 @@ class ReconstructionGrid(pl.Callback):
         total = pl_module.tokenizer.config.tokens
         counts = self.tokens or sorted({max(1, total * part // 4) for part in (1, 2, 3, 4)})
         pipeline = Pipeline(pl_module.tokenizer, vae=pl_module.latents)
-        settings: dict[str, Any] = {"steps": self.steps, "decode_guidance": self.decode_guidance}
         ids = pipeline.encode(self.originals)
-        columns = [self.originals, *(pipeline.decode(ids[:, :count], **settings) for count in counts)]
+        columns = [self.originals, *(pipeline.decode(ids[:, :count], self.decoding) for count in counts)]
         renderer = getattr(pl_module, "renderer", None)
         if renderer is not None:
             columns.append(Pipeline(pl_module.tokenizer, vae=pl_module.latents, renderer=renderer).decode(ids))
-        whole = columns[-1] if renderer is not None or counts[-1] == total else pipeline.decode(ids, **settings)
+        whole = columns[-1] if renderer is not None or counts[-1] == total else pipeline.decode(ids, self.decoding)
         if trainer.is_global_zero:
             pl_module.log("val/psnr", float(psnr(whole, self.originals).mean()), rank_zero_only=True, batch_size=1)
             path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}.png"

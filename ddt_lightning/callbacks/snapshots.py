@@ -14,7 +14,7 @@ from ddt_lightning.training.checkpoint import last_checkpoint
 
 
 class Snapshots(pl.Callback):
-    """Keeps the checkpoints of some steps; has to stand behind callbacks that change weights after a step.
+    """Keep the checkpoints of some steps; has to stand behind callbacks that change weights after a step.
 
     Args:
         steps: optimizer steps, each at least 1.
@@ -35,5 +35,5 @@ class Snapshots(pl.Callback):
 
 
 def snapshot(run_dir: str | Path, step: int) -> Path:
-    """Where a run keeps the checkpoint of a step."""
+    """The path of the checkpoint that a run keeps of a step."""
     return last_checkpoint(run_dir).with_name(f"step-{step}.ckpt")

@@ -1,4 +1,4 @@
-"""How well questions are answered and images described: texts and plain data in, shares out.
+"""Accuracy of answers and captions: texts and plain data in, shares out.
 
 Answers are compared after the usual VQA normalisation (case, punctuation, articles, number words). A caption comes
 parsed, as `(kind, colour or None, count)` entries, and a scene's objects as `(kind, colour)` pairs.

@@ -1,4 +1,4 @@
-"""How much of a codebook is in use.
+"""Use of a codebook: usage and perplexity.
 
 In: ids, int64 `[N, K]`, of as many images as one can afford (usage of one batch misleads: count over a whole set).
 Out: usage (share of codes seen at least once) and perplexity (exp of the entropy of the code frequencies; the number of
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def code_counts(ids: Tensor, codebook_size: int) -> Tensor:
-    """How often each code occurs: int64 `[codebook_size]`. Counts of several batches or processes may be added."""
+    """Occurrences of each code: int64 `[codebook_size]`. Counts of several batches or processes may be added."""
     return torch.bincount(ids.reshape(-1), minlength=codebook_size)
 
 
@@ -31,7 +31,7 @@ def perplexity(counts: Tensor) -> float:
 def perplexity_by_position(ids: Tensor, codebook_size: int, groups: int = 4) -> list[float]:
     """Perplexity of the codes in each of `groups` equal spans of token positions, finest first.
 
-    A codebook can look healthy as a whole while the coarse tokens use a handful of codes; this tells.
+    A codebook can look healthy as a whole while the coarse tokens use a handful of codes.
 
     Args:
         ids: int64 `[N, K]`.

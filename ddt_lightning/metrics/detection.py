@@ -38,7 +38,7 @@ LIMIT = 100  # (query, class) pairs of an image
 
 @dataclass(frozen=True)
 class Instances:
-    """What a detector found in one image of height H and width W, by descending score.
+    """The objects that a detector found in one image of height H and width W, by descending score.
 
     Args:
         labels: class of each, int64 `[N]`.
@@ -82,7 +82,7 @@ def instances(
     *,
     above: float = 0.0,
 ) -> Instances:
-    """The objects that a network's outputs for one image mean.
+    """Read the objects of one image from a network's outputs.
 
     Args:
         class_logits: `[queries, classes + 1]`, the last for no object.

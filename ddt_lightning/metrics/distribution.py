@@ -1,4 +1,4 @@
-"""How far one set of images lies from another, by their features: Frechet and kernel distance, precision and recall.
+"""Distances between two sets of images by their features: Frechet and kernel distance, precision and recall.
 
 In: features float32 `[N, d]` of a frozen network, generated first, reference second, on the CPU. Out: a value with its
 95 % interval. The arithmetic is torch-fidelity's. With Inception features these are FID and KID; with any other network
@@ -144,7 +144,7 @@ def _without(features: Tensor, group: int) -> Tensor:
 
 
 def _check(generated: Tensor, reference: Tensor, least: int) -> None:
-    """What would otherwise end in nan or in a number about something else."""
+    """Fail on features that would end in nan or in a number about something else."""
     for name, features in (("generated", generated), ("reference", reference)):
         if features.ndim != 2 or len(features) < least:
             raise ValueError(f"`{name}` features {list(features.shape)} must be [N, d] of at least {least} images.")

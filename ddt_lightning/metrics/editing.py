@@ -1,4 +1,4 @@
-"""How well an edit was done: the edited image and the wanted scene or image in, a truth value or an error out.
+"""Quality of an edit: the edited image and the wanted scene or image in, a truth value or an error out.
 
 Scenes come as plain data, `Scene.to_dict()`: `{"shapes": [{kind, colour, x, y, radius}], "background": {colour, time}}`
 with lengths on the 64-side canvas.
@@ -33,8 +33,8 @@ def exact_match(
     side = CANVAS
     if not isinstance(image, Detected):
         side, image = image.shape[0], detect(image)
-    ground = target["background"]
-    if background and image.background != f"{ground['colour']} {ground['time']}":
+    wanted_background = target["background"]
+    if background and image.background != "{colour} {time}".format(**wanted_background):
         return False
     wanted, found = defaultdict(list), defaultdict(list)
     for shape in target["shapes"]:

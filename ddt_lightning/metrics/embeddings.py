@@ -33,7 +33,7 @@ def crop(image: Image.Image, short: int, side: int) -> NDArray[np.floating]:
     return np.asarray(scaled.crop((left, top, left + side, top + side)), np.float32) / np.float32(255)
 
 
-def stacked(
+def preprocess(
     images: Sequence[NDArray[np.uint8] | Image.Image],
     short: int,
     side: int,
@@ -80,8 +80,8 @@ class Clip:
         """Unit vectors `[N, d]` of images."""
         parts = []
         for start in range(0, len(images), self.batch):
-            pixels = stacked(images[start : start + self.batch], self.side, self.side, CLIP_MEAN, CLIP_STD)
-            parts.append(vectors(self.model.get_image_features(pixel_values=pixels.to(self.device))))
+            pixels = preprocess(images[start : start + self.batch], self.side, self.side, CLIP_MEAN, CLIP_STD)
+            parts.append(unit_vectors(self.model.get_image_features(pixel_values=pixels.to(self.device))))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -90,13 +90,13 @@ class Clip:
         parts = []
         for start in range(0, len(texts), self.batch):
             part = list(texts[start : start + self.batch])
-            told = self.tokenizer(part, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
-            ids, mask = told["input_ids"].to(self.device), told["attention_mask"].to(self.device)
-            parts.append(vectors(self.model.get_text_features(input_ids=ids, attention_mask=mask)))
+            encoded = self.tokenizer(part, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
+            ids, mask = encoded["input_ids"].to(self.device), encoded["attention_mask"].to(self.device)
+            parts.append(unit_vectors(self.model.get_text_features(input_ids=ids, attention_mask=mask)))
         return torch.cat(parts)
 
 
-def vectors(output: object) -> Tensor:
+def unit_vectors(output: object) -> Tensor:
     """Unit vectors on the CPU of what CLIP's feature functions return: a tensor, or since transformers 5 an object."""
     features = output if torch.is_tensor(output) else output.pooler_output  # type: ignore[attr-defined]
     return normalize(features.float(), dim=-1).cpu()
@@ -132,6 +132,6 @@ class Dino:
         parts = []
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
-            pixels = stacked(part, DINO_SHORT, DINO_SIDE, IMAGENET_MEAN, IMAGENET_STD).to(self.device)
+            pixels = preprocess(part, DINO_SHORT, DINO_SIDE, IMAGENET_MEAN, IMAGENET_STD).to(self.device)
             parts.append(normalize(self.model(pixel_values=pixels).last_hidden_state[:, 0].float(), dim=-1).cpu())
         return torch.cat(parts)

@@ -50,8 +50,8 @@ def cut(image: NDArray[np.uint8], mask: Tensor, box: Sequence[float]) -> Image.I
     return Image.composite(picture, Image.new("RGB", picture.size, GREY), shape).crop((left, top, right, bottom))
 
 
-class ColourNamer:
-    """Names the colour of an object of a known class, among GenEval's ten, by CLIP without training.
+class ColourClassifier:
+    """Zero-shot classifier of the colour of an object of a known class, among GenEval's ten, by CLIP.
 
     Args:
         clip: GenEval's is openai/clip-vit-large-patch14.
@@ -84,7 +84,7 @@ class PhotoChecker:
     """
 
     def __init__(self, detector: Detector, clip: Clip) -> None:
-        self.detector, self.colours = detector, ColourNamer(clip)
+        self.detector, self.colours = detector, ColourClassifier(clip)
 
     def detect(self, image: NDArray[np.uint8]) -> Instances:
         """The instances in an RGB image, uint8 `[H, W, 3]`, with scores above the lower of the two thresholds."""

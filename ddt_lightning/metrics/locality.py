@@ -1,8 +1,8 @@
-"""Where an image changes when a part of its tokens is exchanged: in some places wholly, or in all places a little.
+"""Locality of the change when a part of an image's tokens is exchanged: some places wholly, or all places a little.
 
-In: what a decoder makes of the tokens of image A, of image B, and of a mix of both. Out: one number per pair in [0, 1],
+In: the images decoded from the tokens of image A, of image B, and of a mix of both. Out: one number per pair in [0, 1],
 near 0 where regions are swapped (CutMix: the tokens are spatial), near 1 where the whole picture moves alike (mixup, or
-attributes that have no place). What A and B show cancels: every place is compared with how much it could have changed.
+attributes that have no place). The content of A and B cancels: a place is compared with how much it could have changed.
 """
 
 import torch
@@ -14,7 +14,7 @@ CELLS = 8
 border of a swapped region crosses do so too: a rectangle of 38 % of the picture, off the grid of places, has 0.24."""
 
 SMALLEST = 0.01
-"""A mix that moved less than this share of the way, or all but this, has no change whose place could be told."""
+"""A mix that moved less than this share of the way, or all but this, has no change that could be located."""
 
 
 def squared_maps(image: Tensor, other: Tensor, cells: int) -> Tensor:
@@ -24,7 +24,7 @@ def squared_maps(image: Tensor, other: Tensor, cells: int) -> Tensor:
 
 
 def change_spread(mixed: Tensor, a: Tensor, b: Tensor, *, cells: int = CELLS) -> tuple[Tensor, Tensor]:
-    """How far a mix of A and B has moved from A to B, and how evenly over the picture.
+    """Measure how far a mix of A and B has moved from A to B, and how evenly over the picture.
 
     With means over a place i: `c_i = |mixed - a|^2`, `d_i = |mixed - b|^2`, `r_i = |b - a|^2`,
 
@@ -61,5 +61,5 @@ def change_spread(mixed: Tensor, a: Tensor, b: Tensor, *, cells: int = CELLS) ->
     moved = (weight * share).sum(1)
     kept = (weight * share * (1 - share)).sum(1)
     spread = kept / (moved * (1 - moved))
-    told = (moved >= SMALLEST) & (moved <= 1 - SMALLEST)
-    return torch.where(told, spread.clamp(0, 1), torch.nan), moved
+    located = (moved >= SMALLEST) & (moved <= 1 - SMALLEST)
+    return torch.where(located, spread.clamp(0, 1), torch.nan), moved

@@ -1,4 +1,4 @@
-"""How close a reconstruction is to its original, per image.
+"""Closeness of reconstructions to their originals: PSNR, SSIM, L1 and L2 of each image.
 
 In: uint8 images `[B, 3, H, W]` as a PNG would hold them (reconstructions are rounded before they are measured).
 Out: one number per image, so that means are over images and not over pooled errors, and can carry an interval.

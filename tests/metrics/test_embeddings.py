@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 from transformers import AutoTokenizer, CLIPModel, ViTModel
 
-from ddt_lightning.metrics.embeddings import CLIP_MEAN, CLIP_STD, Clip, Dino, stacked, vectors
+from ddt_lightning.metrics.embeddings import CLIP_MEAN, CLIP_STD, Clip, Dino, preprocess, unit_vectors
 from tests.scorers import tiny_clip, tiny_dino
 
 
@@ -28,7 +28,7 @@ def test_images_are_prepared_as_by_torchvision(size, short, side):
             transforms.Normalize(CLIP_MEAN, CLIP_STD),
         ]
     )(Image.fromarray(image))
-    assert torch.allclose(stacked([image], short, side, CLIP_MEAN, CLIP_STD)[0], known, atol=1e-5)
+    assert torch.allclose(preprocess([image], short, side, CLIP_MEAN, CLIP_STD)[0], known, atol=1e-5)
 
 
 def test_clip_equals_its_parts(tmp_path):
@@ -39,24 +39,24 @@ def test_clip_equals_its_parts(tmp_path):
         AutoTokenizer.from_pretrained(folder),
     )
     images, texts = [noise(40, 60, n) for n in range(5)], ["a dog", "two red cats", "x " * 200]
-    found, told = clip.images(images), clip.texts(texts)
-    assert found.shape == (5, 8) and told.shape == (3, 8)
-    assert torch.allclose(found.norm(dim=1), torch.ones(5)) and torch.allclose(told.norm(dim=1), torch.ones(3))
+    found, encoded = clip.images(images), clip.texts(texts)
+    assert found.shape == (5, 8) and encoded.shape == (3, 8)
+    assert torch.allclose(found.norm(dim=1), torch.ones(5)) and torch.allclose(encoded.norm(dim=1), torch.ones(3))
     with torch.no_grad():
         whole = model(
-            pixel_values=stacked(images, 32, 32, CLIP_MEAN, CLIP_STD),
+            pixel_values=preprocess(images, 32, 32, CLIP_MEAN, CLIP_STD),
             **tokenizer(texts[:2], padding=True, return_tensors="pt"),
         )
     assert torch.allclose(found, whole.image_embeds, atol=1e-5)
-    assert torch.allclose(told[:2], whole.text_embeds, atol=1e-5)
+    assert torch.allclose(encoded[:2], whole.text_embeds, atol=1e-5)
 
 
 def test_vectors_of_old_and_new_transformers():
     class Output:
         pooler_output = torch.tensor([[3.0, 4.0]])
 
-    assert torch.equal(vectors(torch.tensor([[3.0, 4.0]])), vectors(Output()))
-    assert vectors(Output()).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
+    assert torch.equal(unit_vectors(torch.tensor([[3.0, 4.0]])), unit_vectors(Output()))
+    assert unit_vectors(Output()).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]]
 
 
 def test_dino_is_the_class_token(tmp_path):
@@ -65,7 +65,7 @@ def test_dino_is_the_class_token(tmp_path):
     images = [noise(40, 60), noise(300, 300)]
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     with torch.no_grad():
-        token = model(stacked(images, 256, 224, mean, std)).last_hidden_state[:, 0]
+        token = model(preprocess(images, 256, 224, mean, std)).last_hidden_state[:, 0]
     assert torch.allclose(dino.images(images), token / token.norm(dim=1, keepdim=True), atol=1e-5)
     assert torch.equal(dino.images([images[0]])[0], dino.images([images[0].copy()])[0])
 

@@ -10,7 +10,7 @@ from PIL import Image
 from ddt_lightning.metrics.detection import NAMES, Instances
 from ddt_lightning.metrics.embeddings import Clip
 from ddt_lightning.metrics.geneval import COLOURS, evaluate, rows
-from ddt_lightning.metrics.geneval_photos import ColourNamer, PhotoChecker, agreement, cut, iou, kept
+from ddt_lightning.metrics.geneval_photos import ColourClassifier, PhotoChecker, agreement, cut, iou, kept
 from tests.scorers import tiny_clip
 
 DOG, CAT, BENCH = (NAMES.index(name) for name in ("dog", "cat", "bench"))
@@ -118,7 +118,7 @@ def test_cut_shows_the_object_on_grey():
 
 def test_colour_prototypes_follow_the_templates(tmp_path):
     clip = Clip(str(tiny_clip(tmp_path)))
-    namer = ColourNamer(clip)
+    namer = ColourClassifier(clip)
     prototypes = namer.prototypes("dog")
     assert prototypes.shape == (10, 8)
     texts = ["a photo of a blue dog", "a photo of a blue-colored dog", "a photo of a blue object"]
