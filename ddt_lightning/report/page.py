@@ -5,12 +5,13 @@ inline SVG, so that the page can be sent around and opened without a network.
 """
 
 import base64
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ddt_lightning.report import templates
 from ddt_lightning.report.style import COLOURS, lighter
@@ -33,7 +34,7 @@ def environment() -> Environment:
         loader=PackageLoader(templates.__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    found.filters |= {"data_uri": data_uri, "duration": duration, "width": width}
+    found.filters |= {"data_uri": data_uri, "duration": duration, "marked": marked, "width": width}
     found.globals |= {"light": COLOURS, "dark": [lighter(colour) for colour in COLOURS]}
     return found
 
@@ -43,6 +44,11 @@ def data_uri(path: Path) -> str | None:
     if not path.is_file():
         return None
     return f"data:image/{path.suffix[1:]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def marked(text: str) -> Markup:
+    """An escaped text whose words between backticks are set as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def duration(seconds: float) -> str:

@@ -103,7 +103,7 @@ def _sections(
             ("scores", "scores", "Scores", _scores(cards, metrics)),
             ("codebook", "codebook", "Codebook", codebook(run, tokenizer)),
             ("curves", "curves", "Training", _curves(lines)),
-            ("settings", "settings", "What ran", _settings(cards, metrics, stages)),
+            ("settings", "settings", "Times and settings", _settings(cards, metrics, stages)),
         ]  # fmt: skip
         wanted = {
             "reconstruction": ("reconstructions", "Run `ddt eval reconstruction`."),
@@ -131,7 +131,8 @@ def _scores(cards: dict[str, Card], metrics: dict[str, float]) -> Facts:
         "seen": any(row.seen for row in rows),
         "upper": any(row.upper for row in rows),
         "baseline": any(row.baseline for row in rows),
-        "protocols": {key: card["protocol"] for key, card in sorted(cards.items())},
+        "protocols": dict(sorted(cards.items())),
+        "unreadable": list(dict.fromkeys(name for card in cards.values() for name in card.get("unreadable", []))),
     }
 
 

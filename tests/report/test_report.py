@@ -174,6 +174,14 @@ def test_upper_bounds_and_baselines_stand_beside_scores(run):
     assert 'class="bar"' not in tokenizer  # decibels are no share
 
 
+def test_scores_name_what_was_asked_for_and_not_read(run):
+    shared = {**SHARED, "asked": 9, "unreadable": ["a.tar:0<1 (no image)"]}
+    write_cards(run / "eval" / "caption.json", {"caption/scene_match": mean_card([True], "`all` right")}, shared)
+    text, _ = parsed(write_report(run))
+    assert text.count("Could not be read: a.tar:0&lt;1 (no image)") == 1
+    assert "<code>caption/scene_match</code>: <code>all</code> right; of an evaluation of 9 samples</li>" in text
+
+
 def test_a_run_without_bounds_has_no_columns_for_them(tmp_path):
     (tmp_path / "metrics.json").write_text('{"tokenizer/psnr": 20.0, "new/score": 0.5}')
     text, _ = parsed(write_report(tmp_path))
@@ -194,6 +202,7 @@ def test_missing_parts_are_named_not_invented(tmp_path):
     (run / "metrics.csv").write_text("step,train/loss\n0,2\n1,1\n")
     text, _ = parsed(write_report(run))
     missing = re.findall(r"Not in this run: ([^.]*)\.", text)
+    assert "Run <code>ddt eval edit</code>." in text
     assert {"scores", "reconstructions", "samples for prompts", "edits", "questions", "captions"} <= set(missing)
     assert "nan" not in text.lower().replace("finance", "")
 
