@@ -1,7 +1,7 @@
 # Every target sets itself up. `make demo` and `make test` are the two commands of a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
-MODE := $(if $(QUICK),quick,$(if $(LONG),long,default))
+DEMO := --config stages/demo.yaml $(if $(QUICK),--config stages/demo-quick.yaml) $(if $(LONG),--config stages/demo-long.yaml)
 # one thread per process: the demo runs two processes, the tests two workers
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -20,16 +20,16 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	@touch $@
 
 demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 1 to 2 hours)
-	$(BIN)/python -m ddt_lightning.plans.demo --mode $(MODE)
+	$(BIN)/ddt run demo $(DEMO) $(ARGS)
 
 scenes tokenizer renderer tokens pretrain instruct eval report: setup ## the demo up to this step
-	$(BIN)/python -m ddt_lightning.plans.demo --mode $(MODE) --until $@
+	$(BIN)/ddt run demo $(DEMO) $(ARGS) --until $@
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
-	$(BIN)/python -m ddt_lightning.plans.photos --photos $(or $(PHOTOS),cifar10) $(ARGS)
+	$(BIN)/ddt run photos --config stages/photos-$(or $(PHOTOS),cifar10).yaml $(ARGS)
 
 evidence: setup ## every study on the run of `make demo`, 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
-	$(BIN)/python -m ddt_lightning.plans.evidence --on $(or $(ON),scenes) $(ARGS)
+	$(BIN)/ddt run evidence --config stages/evidence-$(or $(ON),scenes).yaml $(ARGS)
 
 test: setup lint type ## lint, types and tests
 	$(BIN)/python -m pytest -n 2 -q

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +36,8 @@ def parse_plan(steps: Sequence[Step], monkeypatch: pytest.MonkeyPatch) -> dict[s
                     verb, rest = cli.split_verb(words)
                     cli.parse(verb, cli.load(verb), rest)
     return configs
+
+
+def parsed(verb: str, *words: str) -> dict[str, Any]:
+    """The settings of a `ddt` command line."""
+    return cli.parse(verb, cli.load(verb), list(words))

@@ -182,3 +182,18 @@ def run_chains(chains: Sequence[Chain], folder: Path, jobs: int = 1) -> dict[str
     """
     with terminable():
         return Plan(chains, folder, jobs).finish()
+
+
+def run_to_end(steps: Sequence[Step], folder: Path, until: str) -> None:
+    """Run a sequential plan up to one of its steps.
+
+    Raises:
+        ValueError: `until` names no step.
+        ChildProcessError: a step failed.
+    """
+    names = [step.name for step in steps]
+    if until not in names:
+        raise ValueError(f"`--until` ({until}) is no step of this plan; it has {', '.join(names)}.")
+    chain = Chain(until, "", steps[: names.index(until) + 1])
+    if failed := run_chains([chain], folder):
+        raise ChildProcessError(f"{failed[until]} (more in {folder / LOGS}; the same call goes on from there)")

@@ -1,228 +1,198 @@
-"""`make evidence`: every study on the run of `make demo` or `make photos`, as a plan of command lines.
+"""`ddt run evidence`: every study on the run of `make demo` or `make photos`, as a plan of command lines.
 
 spatial tokenizers (VQGAN, VAR: the same data, the same bits) -> progressive -> interpolate -> order; of scenes also
 distances -> scaling -> text -> against; of photos with classes an encoder of their own -> distances -> classes; report.
-Everything lies in the run's folder, and its report shows it. A killed call goes on where it was; a step is skipped
-while nothing it depends on has changed (`plans/step.py`).
+Everything lies in the run's folder, and its report shows it.
 """
 
-import argparse
 import json
-import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from ddt_lightning.plans import demo, photos
-from ddt_lightning.plans.chains import run_chains
+from ddt_lightning.plans.chains import run_to_end
+from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.photos import photos_of, words_of
 from ddt_lightning.plans.progress import minutes, say
-from ddt_lightning.plans.recipes import fit
-from ddt_lightning.plans.step import Chain, Record, Step
+from ddt_lightning.plans.recipes import STARTING, fit_step, layout, overlaid
+from ddt_lightning.plans.step import Record, Step
+
+Until = Literal[
+    "vqgan", "var", "progressive", "prompted", "interpolate", "order", "encoder", "distances", "classes", "scaling",
+    "text", "against", "evidence",
+]  # fmt: skip
+SHOWN = 4  # prompts whose drawings are followed, where the run's own are taken
 
 
-@dataclass(frozen=True)
-class Ground:
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
     """A run that is studied, and what spatial tokenizers of equal bits are trained on.
 
     Args:
-        folder: of the run.
+        run: its folder.
         made_by: the command that makes it.
         last: its last step of training.
-        train: image shards.
-        val: held-out image shards.
-        views: crops of each training image that are encoded.
-        options: of the spatial tokenizers, by kind, where they are not those of their YAML.
-        prompts: whose drawings are followed from their first tokens; the first ones of the run's own if empty.
-        scenes: whether there are the texts, edits and questions that some studies need.
+        overlay: YAML file that names the photos that the run was trained on; null for scenes, in the run's `shards/`.
         classes: whether the captions are names of classes.
-        seconds: an estimate for each step of the plan, for two idle cores.
+        views: crops of each training image that are encoded.
+        spatial: {vqgan, var: overlay} of the spatial tokenizers, where they are not those of their YAML.
+        spatial_steps: optimizer steps of each of them.
+        prompts: whose drawings are followed from their first tokens; the first ones of the run's own if empty.
+        sampling: options of drawing.
+        seconds: {step: relative cost of it, of vqgan and var that of an optimizer step}; how long the steps really
+            take is measured while they run.
     """
 
-    folder: str
+    CONFIG: ClassVar[str] = "stages/evidence-scenes.yaml"
+
+    run: str
     made_by: str
     last: str
-    train: str
-    val: str
-    views: int
-    options: dict[str, tuple[str, ...]]
-    prompts: tuple[str, ...]
-    scenes: bool
-    classes: bool
-    seconds: dict[str, int]
+    overlay: str | None = None
+    classes: bool = False
+    views: int = 1
+    spatial: dict[str, Any] = field(default_factory=dict)
+    spatial_steps: int = 1000
+    prompts: list[str] = field(default_factory=list)
+    sampling: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float]
+
+    def shards(self) -> tuple[list[str], list[str]]:
+        """Image shards of training, and held-out ones."""
+        if self.overlay is None:
+            return [f"{self.run}/shards/images-train-*.tar"], [f"{self.run}/shards/images-val-*.tar"]
+        data = photos_of(self.overlay)
+        return data["shards"], data["val_shards"]
 
 
-def of_photos(name: str, vqgan: tuple[str, ...], var: tuple[str, ...], seconds: dict[str, int]) -> Ground:
-    """The run of `make photos PHOTOS=name`."""
-    chosen = photos.SETS[name]
-    data = ("--config", chosen.overlay, "--model.tokenizer=null")  # the overlay's tokenizer is DDT
-    options = {"vqgan": (*data, *vqgan), "var": (*data, *var)}
-    return Ground(f"runs/{name}", f"make photos PHOTOS={name}", "pretrain", chosen.train, chosen.val, chosen.views,
-                  options, (), False, chosen.classes is not None, seconds)  # fmt: skip
+def spatial_step(sizes: Evidence, kind: str) -> Step:
+    """The step that trains a spatial tokenizer on the run's images, and encodes them."""
+    run, (train, held_out) = Path(sizes.run), sizes.shards()
+    configs = [f"stages/{kind}.yaml", *([] if sizes.overlay is None else [sizes.overlay]), *layout()]
+    always = {"trainer": {"max_steps": sizes.spatial_steps}, "data": {"shards": train, "val_shards": held_out}}
+    trained = fit_step(kind, "tokenizer", configs, overlaid(sizes.spatial.get(kind, {}), always), 0, run, run / kind)
+    encode = [CLI, "encode", "--tokenizer", f"{run}/{kind}", "--shards"]
+    commands = [
+        *trained.commands,
+        [*encode, json.dumps(train), "--out", f"{run}/{kind}/tokens/train", f"--views={sizes.views}"],
+        [*encode, json.dumps(held_out), "--out", f"{run}/{kind}/tokens/val"],
+    ]
+    about = f"train a {kind.upper()} of equal bits, {sizes.spatial_steps} steps, and encode"
+    return replace(trained, about=about, commands=commands)
 
 
-DEMO = demo.MODES["default"].folder
-SHOWN = 4
-RESULTS = {"encoder": "encoder.json"}
-NETS = "{patch: 2, channels: [64, 112], layers: 1}"  # of 32 pixels: down to the 8 x 8 of the YAML's 64 pixels
-GROUNDS = {
-    "scenes": Ground(
-        DEMO, "make demo", "instruct", f"{DEMO}/shards/images-train-*.tar", f"{DEMO}/shards/images-val-*.tar", 1,
-        {"vqgan": (), "var": ()},
-        ("a photo of a red circle", "a photo of two blue squares", "a photo of a green star and a yellow ring",
-         "a photo of three purple triangles"),
-        True, False,
-        {"vqgan": 610, "var": 660, "progressive": 300, "prompted": 90, "interpolate": 70, "order": 4200,
-         "distances": 200, "scaling": 1500, "text": 700, "against": 2800, "evidence": 10},
-    ),
-    "cifar10": of_photos(
-        "cifar10",
-        ("--model.vqgan.grid=[8,8]", "--model.vqgan.latent_size=32", f"--model.vqgan.nets={NETS}"),
-        ("--model.var.scales=[1,1,1,2,3,4,4,4]", "--model.var.latent_size=32", f"--model.var.nets={NETS}"),
-        {"vqgan": 510, "var": 520, "progressive": 300, "prompted": 60, "interpolate": 60, "order": 4300, "encoder": 300,
-         "distances": 250, "classes": 2000, "evidence": 10},
-    ),
-    "flickr8k": of_photos(
-        "flickr8k", ("--model.vqgan.grid=[8,8]",), ("--model.var.scales=[1,1,1,2,3,4,4,4]",),
-        {"vqgan": 640, "var": 690, "progressive": 300, "prompted": 60, "interpolate": 60, "order": 4300,
-         "evidence": 10},
-    ),
-}  # fmt: skip
+def distances(sizes: Evidence, encoder: str, drawing: list[str]) -> Step:
+    """The step that measures reconstructions and drawings of the models by distances between sets of pictures."""
+    run, (_, held_out) = Path(sizes.run), sizes.shards()
+    reference = [] if sizes.overlay is None else ["--reference", json.dumps(held_out), "--encoder", encoder]
+
+    def measure(model: str, name: str, *words: str) -> list[str]:
+        out = f"{run}/distances/{name}"
+        return [CLI, "eval", "distribution", "--model", f"{run}/{model}", *reference, *words, "--out", out]
+
+    commands = [
+        measure("model", "ddt"),
+        measure("model", "ddt", "--made", "drawings", *drawing),
+        measure("model", "ddt-diffusion", "--renderer=none"),
+        measure("vqgan", "vqgan"),
+        measure("var", "var"),
+    ]
+    return Step("distances", "measure reconstructions and drawings", commands, run / "distances")
 
 
-def plan(ground: Ground, steps: int) -> list[Step]:
+def plan(sizes: Evidence) -> list[Step]:
     """The steps in order.
 
-    Args:
-        ground: what is studied.
-        steps: of each spatial tokenizer.
+    Raises:
+        FileNotFoundError: the overlay or the run's prompts are missing.
     """
-    ddt, run = "ddt_lightning.cli", Path(ground.folder)
+    run, (train, held_out) = Path(sizes.run), sizes.shards()
+    scenes = sizes.overlay is None
     tokens = {"ddt": f"{run}/tokens", "vqgan": f"{run}/vqgan/tokens", "var": f"{run}/var/tokens"}
     models = ["--models", f"ddt={run}/model", f"vqgan={run}/vqgan", f"var={run}/var"]
-    images = ["--data.shards", json.dumps([ground.train]), "--data.val_shards", json.dumps([ground.val])]
-    held_out = [] if ground.scenes else ["--shards", ground.val]
+    images = [] if scenes else ["--shards", json.dumps(held_out)]
+    drawing = [] if scenes else ["--chat=false", *words_of(sizes.sampling)]
     encoder = f"{run}/encoder/encoder.safetensors"
-    drawing = [] if ground.scenes else ["--chat=false", *photos.SAMPLING]
+    prompts = sizes.prompts or (run / "prompts.txt").read_text(encoding="utf-8").splitlines()[:SHOWN]
 
-    def spatial(kind: str) -> Step:
-        encode = [ddt, "encode", "--tokenizer", f"{run}/{kind}", "--shards"]
-        commands = [
-            fit("tokenizer", "--config", f"stages/{kind}.yaml", *ground.options[kind], *images,
-                f"--trainer.max_steps={steps}", "--run_dir", f"{run}/{kind}"),
-            [*encode, ground.train, "--out", f"{tokens[kind]}/train", f"--views={ground.views}"],
-            [*encode, ground.val, "--out", f"{tokens[kind]}/val"],
-        ]  # fmt: skip
-        about = f"train a {kind.upper()} of equal bits, {steps} steps, and encode"
-        return Step(kind, about, commands, run / kind, cost=ground.seconds[kind])
-
-    def study(name: str, about: str, verb: str, *words: str, files: dict[str, str] | None = None) -> Step:
-        command = [ddt, "study", verb, *words, "--out", f"{run}/{name}"]
+    def study(name: str, about: str, verb: str, *words: str, result: str = "findings.json") -> Step:
         # the result alone is removed where something changed: the study itself knows which of its runs are still good
-        return Step(name, about, [command], run / name / RESULTS.get(verb, "findings.json"), files or {},
-                    cost=ground.seconds[name])  # fmt: skip
+        command = [CLI, "study", verb, *words, "--out", f"{run}/{name}"]
+        return Step(name, about, [command], run / name / result)
 
-    def distance(folder: str, name: str, *words: str) -> list[str]:
-        reference = [] if ground.scenes else ["--reference", ground.val, "--encoder", encoder]
-        return [ddt, "eval", "distribution", "--model", folder, *reference, *words, "--out", f"{run}/distances/{name}"]
+    def pairs(option: str, folders: Mapping[str, str]) -> str:
+        return f"--{option}=[{','.join(f'{name}={folder}' for name, folder in folders.items())}]"
 
-    def sets(*names: str) -> str:
-        return f"--sets=[{','.join(f'{name}={tokens[name]}' for name in names)}]"
-
+    prompted = study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt",
+                     *drawing)  # fmt: skip
     every = [
-        spatial("vqgan"),
-        spatial("var"),
-        study("progressive", "decode images from their first tokens", "progressive", *models, *held_out),
-        study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt", *drawing,
-              files={f"{run}/prompted.txt": prompts(ground)}),
-        study("interpolate", "put tokens of one image into another", "interpolate", *models, *held_out),
-        study("order", "language models of ids in other orders", "order", sets(*tokens),
-              f"--text={str(ground.scenes).lower()}"),
+        spatial_step(sizes, "vqgan"),
+        spatial_step(sizes, "var"),
+        study("progressive", "decode images from their first tokens", "progressive", *models, *images),
+        replace(prompted, files={f"{run}/prompted.txt": "".join(f"{prompt}\n" for prompt in prompts)}),
+        study("interpolate", "put tokens of one image into another", "interpolate", *models, *images),
+        study("order", "language models of ids in other orders", "order", pairs("sets", tokens),
+              f"--text={str(scenes).lower()}"),
     ]  # fmt: skip
-    if ground.classes:
-        every += [study("encoder", "train an encoder for distances between these photos", "encoder", "--shards",
-                        ground.train, "--val_shards", ground.val, "--steps=2000")]  # fmt: skip
-    if ground.scenes or ground.classes:
-        words = ["--made", "drawings", *drawing]
-        commands = [distance(f"{run}/model", "ddt"), distance(f"{run}/model", "ddt", *words),
-                    distance(f"{run}/model", "ddt-diffusion", "--renderer=none"),
-                    *(distance(f"{run}/{kind}", kind) for kind in ("vqgan", "var"))]  # fmt: skip
-        every += [Step("distances", "measure reconstructions and drawings", commands, run / "distances",
-                       cost=ground.seconds["distances"])]  # fmt: skip
-    if ground.classes:
-        every += [study("classes", "the same language model on ids of DDT and VQGAN", "classes")]
-    if ground.scenes:
-        compared = [f"--tokenizers=[ddt={run}/tokenizer,vqgan={run}/vqgan]", f"--renderers=[ddt={run}/renderer]"]
+    if sizes.classes:
         every += [
+            study("encoder", "train an encoder for distances between these photos", "encoder", "--shards",
+                  json.dumps(train), "--val_shards", json.dumps(held_out), "--steps=2000", result="encoder.json"),
+            distances(sizes, encoder, drawing),
+            study("classes", "the same language model on ids of DDT and VQGAN", "classes"),
+        ]  # fmt: skip
+    if scenes:
+        every += [
+            distances(sizes, encoder, drawing),
             study("scaling", "language models of three sizes", "scaling", "--shards", tokens["ddt"], "--tokenizer",
                   f"{run}/tokenizer", "--renderer", f"{run}/renderer", "--score=true"),
-            study("text", "text beside image ids", "text", sets("ddt", "vqgan")),
-            study("against", "the same language model on ids of DDT and VQGAN", "against", *compared, "--shards",
-                  f"{run}/shards"),
+            study("text", "text beside image ids", "text",
+                  pairs("sets", {"ddt": tokens["ddt"], "vqgan": tokens["vqgan"]})),
+            study("against", "the same language model on ids of DDT and VQGAN", "against",
+                  pairs("tokenizers", {"ddt": f"{run}/tokenizer", "vqgan": f"{run}/vqgan"}),
+                  pairs("renderers", {"ddt": f"{run}/renderer"}), "--shards", f"{run}/shards"),
         ]  # fmt: skip
-    report = Step(
-        "evidence",
-        "write report.html",
-        [[ddt, "report", f"{run}"]],
-        run / "report.html",
-        cost=ground.seconds["evidence"],
-    )
-    return [*every, report]
+    every += [Step("evidence", "write report.html", [[CLI, "report", f"{run}"]], run / "report.html")]
+    units = dict.fromkeys(("vqgan", "var"), sizes.spatial_steps)
+    return [
+        replace(one, cost=STARTING * len(one.commands) + sizes.seconds.get(one.name, 1.0) * units.get(one.name, 1))
+        for one in every
+    ]
 
 
-def prompts(ground: Ground) -> str:
-    """What is drawn, a line each; of photos the first prompts of the run."""
-    listed = Path(ground.folder) / "prompts.txt"
-    lines = ground.prompts or (listed.read_text().splitlines()[:SHOWN] if listed.is_file() else ())
-    return "".join(f"{line}\n" for line in lines)
-
-
-def made(ground: Ground) -> str:
-    """Fingerprint of the run that is studied.
+def made(sizes: Evidence) -> str:
+    """The fingerprint of the run that is studied.
 
     Raises:
         FileNotFoundError: it has not been made, or not to its end.
     """
-    run = Path(ground.folder)
-    record = Record(run, ground.last)
+    run = Path(sizes.run)
+    record = Record(run, sizes.last)
     if not record.done or not (run / "model").is_dir():
-        raise FileNotFoundError(f"{run} has no finished model: run `{ground.made_by}` first.")
+        raise FileNotFoundError(f"{run} has no finished model: run `{sizes.made_by}` first.")
     return record.fingerprint
 
 
-def prove(ground: Ground, steps: int, until: str) -> None:
-    """Run the plan up to a step.
+def evidence(*, sizes: Evidence, until: Until = "evidence") -> None:
+    """Run every study on a finished run of `make demo` or `make photos`, and show them in its report.
+
+    The same call goes on where it was stopped; a step that is done is not run again while nothing that it depends on
+    has changed.
+
+    Args:
+        sizes: of the studies.
+        until: last step.
 
     Raises:
         FileNotFoundError: there is no run to study.
-        RuntimeError: a step failed.
+        ValueError: `until` is not a step on this run.
+        ChildProcessError: a step failed.
     """
-    run, before = Path(ground.folder), made(ground)
-    todo = plan(ground, steps)
-    todo[0] = replace(todo[0], inputs=before)
-    todo = todo[: [step.name for step in todo].index(until) + 1]
-
-    if failed := run_chains([Chain("evidence", "all studies", todo)], run):
-        raise RuntimeError(failed["evidence"])
+    run, mark = Path(sizes.run), made(sizes)
+    first, *others = plan(sizes)
+    steps = [replace(first, inputs=mark), *others]
+    run_to_end(steps, run, until)
     if until == "evidence":
-        spent = sum(Record(run, step.name).seconds for step in todo)
+        spent = sum(Record(run, step.name).seconds for step in steps)
         say(f"{run}/report.html is ready; {minutes(spent)} for all studies.")
-
-
-def main() -> None:
-    """Entry point of the Makefile's target."""
-    parser = argparse.ArgumentParser(prog="ddt_lightning.plans.evidence", description=__doc__.split("\n")[0])
-    parser.add_argument("--on", choices=GROUNDS, default="scenes", help="what is studied")
-    parser.add_argument("--spatial_steps", type=int, default=1000, help="optimizer steps of VQGAN and of VAR")
-    names = [step.name for step in plan(GROUNDS["scenes"], 1)]
-    parser.add_argument("--until", choices=names, default="evidence", help="last step")
-    args = parser.parse_args()
-    try:
-        prove(GROUNDS[args.on], args.spatial_steps, args.until)
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.stderr.write(f"evidence: {error}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

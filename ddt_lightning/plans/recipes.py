@@ -17,6 +17,13 @@ from ddt_lightning.plans.step import Step
 from ddt_lightning.settings import merge
 
 Overlay = dict[str, Any]
+CONFIGS = {
+    "tokenizer": "stages/tok.yaml",
+    "renderer": "stages/renderer.yaml",
+    "pretrain": "stages/pretrain.yaml",
+    "instruct": "stages/instruct.yaml",
+}
+STARTING = 8.0  # cost of starting a command, in the seconds that the YAML of a plan counts in
 
 
 def overlaid(*parts: Overlay) -> Overlay:
@@ -73,10 +80,23 @@ def verb_step(name: str, verb: str, options: Mapping[str, Any], folder: Path, in
     return Step(name, verb, [[CLI, *words]], folder, inputs=inputs)
 
 
-def fit(stage: str, *args: str) -> list[str]:
-    """A `ddt-fit` command line; two processes where there are two cores, behind the first `--config`."""
-    layout = ["--config", "stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
-    return [CLI, "fit", stage, *args[:2], *layout, *args[2:]]
+def layout() -> list[str]:
+    """YAML files that say how many processes train: two where there are two cores."""
+    return ["stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []
+
+
+def fit(stage: str, configs: Sequence[str], run_dir: Path, *options: str) -> list[str]:
+    """A `ddt-fit` command line, with the layout of processes behind the first YAML file.
+
+    Args:
+        stage: of `ddt-fit`.
+        configs: YAML files, merged in order.
+        run_dir: folder of the run.
+        options: further words.
+    """
+    first, *others = configs
+    words = [word for config in (first, *layout(), *others) for word in ("--config", config)]
+    return [CLI, "fit", stage, *words, "--run_dir", str(run_dir), *options]
 
 
 def processor_flags() -> set[str]:

@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ddt_lightning.plans import chains, demo
-from ddt_lightning.plans.fingerprint import fingerprint
-from ddt_lightning.plans.step import Record, Step
-from tests.command_lines import parse_plan
+from ddt_lightning.plans.chains import run_to_end
+from ddt_lightning.plans.fingerprint import fingerprint, fingerprints
+from ddt_lightning.plans.step import Chain, Record, Step
+from tests.command_lines import parse_plan, parsed
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,20 +22,38 @@ def in_the_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-@pytest.mark.parametrize("mode", demo.MODES)
-def test_every_command_line_parses(mode, monkeypatch):
-    steps = demo.plan(demo.MODES[mode])
-    parse_plan(steps, monkeypatch)
-    assert [step.name for step in steps] == [
-        "scenes",
-        "tokenizer",
-        "renderer",
-        "tokens",
-        "pretrain",
-        "instruct",
-        "eval",
-        "report",
-    ]
+STEPS = ["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "report"]
+
+
+@pytest.mark.parametrize("overlay", [None, "stages/demo-quick.yaml", "stages/demo-long.yaml"])
+def test_every_command_line_parses(overlay, monkeypatch):
+    words = [] if overlay is None else ["--config", demo.Demo.CONFIG, "--config", overlay]
+    sizes = parsed("run demo", *words)["sizes"]
+    steps = demo.plan(sizes)
+    configs = parse_plan(steps, monkeypatch)
+    assert [step.name for step in steps] == STEPS and set(sizes.seconds) == set(STEPS)
+    for stage in ("tokenizer", "renderer", "pretrain", "instruct"):
+        assert configs[stage].trainer.max_steps == getattr(sizes, f"{stage}_steps")
+    assert overlay is None or sizes.run == f"runs/{Path(overlay).stem}"
+
+
+def test_options_change_single_sizes(capsys):
+    words = ("--config", "stages/demo.yaml", "--config", "stages/demo-quick.yaml", "--images", "1000")
+    settings = parsed("run demo", *words, "--until", "tokens")
+    assert settings["until"] == "tokens"
+    assert settings["sizes"] == replace(parsed("run demo", *words[:4])["sizes"], images=1000)
+    assert parsed("run demo")["sizes"] == replace(settings["sizes"], **yaml.safe_load(Path(words[1]).read_text()))
+    with pytest.raises(SystemExit):
+        parsed("run demo", "--until", "nowhere")
+    assert "until" in capsys.readouterr().err
+
+
+def test_planning_writes_nothing(tmp_path):
+    sizes = parsed("run demo", "--run", str(tmp_path / "run"))["sizes"]
+    marks = fingerprints(Chain("demo", "", demo.plan(sizes)))
+    assert not list(tmp_path.iterdir())
+    other = fingerprints(Chain("demo", "", demo.plan(replace(sizes, seconds={name: 9.0 for name in STEPS}))))
+    assert marks == other  # an estimate is no part of a result
 
 
 def two_steps(run: Path, word: str = "one") -> list[Step]:
@@ -68,8 +88,7 @@ def small(monkeypatch, tmp_path):
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(chains, "running", running)
-                patch.setattr(demo, "plan", lambda mode: two_steps(tmp_path, word))
-                demo.demo(replace(demo.MODES["quick"], folder=str(tmp_path)), until)
+                run_to_end(two_steps(tmp_path, word), tmp_path, until)
             return self.started
 
     return Small()
@@ -86,7 +105,7 @@ def test_finished_steps_are_skipped_and_changes_run_again(small):
 
 
 def test_a_failed_step_says_where_and_goes_on_from_there(small):
-    with pytest.raises(RuntimeError, match="missing"):
+    with pytest.raises(ChildProcessError, match="missing"):
         small.run(fails="second")
     spent = json.loads((small.folder / "steps" / "second.json").read_text())
     assert not spent["done"]
@@ -96,7 +115,7 @@ def test_a_failed_step_says_where_and_goes_on_from_there(small):
 
 
 def test_fingerprint_depends_on_command_yaml_and_before(tmp_path, monkeypatch):
-    step = demo.plan(demo.MODES["quick"])[1]
+    step = demo.plan(parsed("run demo")["sizes"])[1]
     mark = fingerprint(step, "before")
     assert mark == fingerprint(step, "before")
     assert mark != fingerprint(step, "other")
@@ -118,7 +137,7 @@ def test_metrics_hold_scores_and_times(tmp_path):
         record = Record(tmp_path, name)
         record.seconds = seconds
         record.write()
-    metrics = demo.collect_metrics(tmp_path)
+    metrics = demo.collect_metrics(tmp_path, STEPS)
     scores = {"vqa/accuracy": 0.5, "seen/vqa/accuracy": 0.75, "decode/steps": 16}
     assert metrics == {**scores, "time/tokenizer_s": 2.0, "time/eval_s": 1.5, "time/total_s": 3.5}
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
