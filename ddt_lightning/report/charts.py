@@ -8,15 +8,13 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
-from ddt_lightning.report.style import COLOURS, LINE, SOFT, tidy
-
-Line = tuple[Sequence[float], Sequence[float]]
+from ddt_lightning.report.style import COLOURS, LINE, SOFT, Line, tidy
 
 CURVE_POINTS = 160
 NOT_CURVES = ("epoch", "step", "lr", "time")

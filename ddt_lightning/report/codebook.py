@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.report.charts import Chart, Line, chart
+from ddt_lightning.report.charts import Chart, chart
 from ddt_lightning.report.galleries import Facts, read_json
+from ddt_lightning.report.style import Line
 
 QUARTERS = tuple(enumerate(("finest", "second", "third", "coarsest"), 1))
 CHARTS: dict[str, dict[str, str]] = {

@@ -3,20 +3,18 @@
 In: matplotlib axes and lines, bars or points with their intervals. Out: drawn axes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ddt_lightning.metrics.intervals import Mean
-from ddt_lightning.report.style import COLOURS, DARK, LINE, tidy
+from ddt_lightning.report.style import COLOURS, DARK, LINE, Line, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Line = tuple[Sequence[float], Sequence[float]]
 
 
 def panels(title: str, rows: int, columns: int, width: float = 4.6, height: float = 3.2) -> tuple["Figure", np.ndarray]:

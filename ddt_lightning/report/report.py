@@ -15,12 +15,13 @@ from ddt_lightning import __version__
 from ddt_lightning.atomic import write_text
 from ddt_lightning.metrics.cards import Card, read_cards
 from ddt_lightning.report import galleries, scores
-from ddt_lightning.report.charts import Chart, Line, chart, read_curves
+from ddt_lightning.report.charts import Chart, chart, read_curves
 from ddt_lightning.report.codebook import CHARTS, codebook
 from ddt_lightning.report.distances import distances
 from ddt_lightning.report.findings import FILE, Findings, read_findings
 from ddt_lightning.report.galleries import Facts, read_json
 from ddt_lightning.report.page import render
+from ddt_lightning.report.style import Line
 
 DISTANCES = "distances"
 """Folder of the distances of several models, a folder each."""

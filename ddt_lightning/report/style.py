@@ -1,5 +1,6 @@
-"""What the charts of the studies share: colours, and axes without ornaments."""
+"""The look that all charts share: colours, axes without ornaments, and how scores are written."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ddt_lightning.metrics.cards import Card
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS = ("#2f6f9f", "#b5651d", "#2d7d46", "#8a4fa3", "#b23b3b", "#5f8a8b", "#a08520", "#7a5c48", "#c4649a", "#4b5fc9")
+Line = tuple[Sequence[float], Sequence[float]]
+"""Places across and heights of the points of a line."""
 DARK, GREY, SOFT, LINE = "#1d1d1f", "#55585f", "#6a6a70", "#e4e4e2"
 
 
