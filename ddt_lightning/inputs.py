@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 from ddt_lightning.model_folder import find_part, holds
-from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:
     from ddt_lightning.pipeline import Pipeline
@@ -68,24 +67,6 @@ class Networks:
     inception: str | None = None
     encoder: str | None = None
     lpips: str | None = None
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every job of an evaluation shares.
-
-    Args:
-        loading: which model.
-        drawing: how to draw.
-    """
-
-    loading: Loading
-    drawing: Sampling
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """The decoder's part of the options."""
-        return {"steps": self.drawing.steps, "decode_guidance": self.drawing.decode_guidance}
 
 
 Item = TypeVar("Item")

@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ddt_lightning.evaluation.predictions import loaded, pixels
+from ddt_lightning.evaluation.session import Setup
 from ddt_lightning.evaluation.similarity import similarity
 from ddt_lightning.images import IMAGES, read_images, stack
-from ddt_lightning.inputs import Networks, Setup, chunks, pick_device
+from ddt_lightning.inputs import Networks, chunks, pick_device
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.scenes.language import caption

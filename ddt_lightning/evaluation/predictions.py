@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddt_lightning.evaluation.session import Setup
 from ddt_lightning.evaluation.similarity import similarity
 from ddt_lightning.images import stack, unstack
-from ddt_lightning.inputs import Loading, Setup, load_pipeline
+from ddt_lightning.inputs import Loading, load_pipeline
 from ddt_lightning.latents.pixels import PixelLatents, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr

@@ -1,15 +1,28 @@
 """A model under evaluation: the processes that run it, the seeds of its images, and what its cards have in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from ddt_lightning.evaluation.outcome import Outcome
-from ddt_lightning.inputs import Loading, Setup, find_parts, positive
+from ddt_lightning.inputs import Loading, find_parts, positive
 from ddt_lightning.metrics.cards import card, file_hashes
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.workers import run_tasks
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The part of a call that every batch of its work needs.
+
+    Args:
+        loading: which model.
+        drawing: how to draw.
+    """
+
+    loading: Loading
+    drawing: Sampling
 
 
 class Session:
