@@ -81,15 +81,23 @@ def undecided(rewards: Tensor, group: int) -> Tensor:
     return (groups == groups[:, :1]).all(1).repeat_interleave(group)
 
 
+def ratio(chosen: Tensor) -> Tensor:
+    """New over old probability where the old policy is the new one: 1, with the gradient of the log-probability."""
+    return (chosen - chosen.detach()).exp()
+
+
 def k3(chosen: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's unbiased estimate of the KL divergence from the reference, never negative.
+    """Schulman's estimate of the KL divergence from the reference, never negative.
+
+    Both its value and its gradient are unbiased: as a mean over samples, the gradient of the estimate alone would leave
+    out that the policy moves (DeepSeek-V3.2, arXiv 2512.02556), which the ratio of 1 makes up for.
 
     Args:
         chosen: log-probabilities of the sampled ids, `[N]`.
         reference: those of the reference model, `[N]`.
     """
     ahead = reference - chosen
-    return ahead.exp() - ahead - 1
+    return (ahead.exp() - ahead - 1) * ratio(chosen)
 
 
 def exact_kl(policy: Tensor, reference: Tensor) -> Tensor:
@@ -115,7 +123,6 @@ def policy_loss(
     Returns:
         The sum, and the number of samples with ids, for a mean over the samples of all processes.
     """
-    ratio = (chosen - chosen.detach()).exp()  # 1, with the gradient of the log-probability
-    each = kl_weight * kl - ratio * advantage
+    each = kl_weight * kl - ratio(chosen) * advantage
     lengths = torch.bincount(row, minlength=rows)
     return (each / lengths[row]).sum(), (lengths > 0).sum()

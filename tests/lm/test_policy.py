@@ -60,6 +60,15 @@ def test_both_divergences_against_numpy_and_k3_is_unbiased():
     np.testing.assert_allclose((torch.from_numpy(p) * every).sum(-1), want, atol=1e-12)
 
 
+def test_gradient_of_k3_is_on_average_that_of_the_divergence():
+    logits = torch.randn(1, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64, requires_grad=True)
+    other = torch.randn(1, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64).log_softmax(-1)
+    (want,) = torch.autograd.grad(exact_kl(logits.log_softmax(-1), other).sum(), logits)
+    log_p = logits.log_softmax(-1)[0]
+    (found,) = torch.autograd.grad((log_p.exp().detach() * k3(log_p, other[0])).sum(), logits)
+    torch.testing.assert_close(found, want)
+
+
 def test_divergence_over_allowed_ids_alone():
     logits, other = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0)).double()
     closed = torch.tensor([0.0, 0, -math.inf, 0, -math.inf, 0])
