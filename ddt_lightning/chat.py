@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddt_lightning.pipeline import Pipeline, Seed
+from ddt_lightning.pipeline import Drawing, Pipeline, Seed
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.vocab import Turn
 
@@ -38,10 +38,8 @@ class Conversation:
 
 def draw(pipeline: Pipeline, conversations: Sequence[Conversation], sampling: Sampling, *, seed: Seed = 0) -> Tensor:
     """The image that answers each conversation, uint8 `[B, 3, H, W]`."""
-    ids = pipeline.draw_ids(
-        pipeline.chat_prompts([one.encoded(pipeline) for one in conversations]), sampling, seed=seed
-    )
-    return pipeline.decode(ids, sampling, seed=seed)
+    prompts = pipeline.chat_prompts([one.encoded(pipeline) for one in conversations])
+    return pipeline.draw(prompts, sampling, seed=seed).images
 
 
 def write(
@@ -59,17 +57,19 @@ def write(
 
 def edit_in_turns(
     pipeline: Pipeline, images: Tensor, instructions: Sequence[str], sampling: Sampling, *, seed: Seed = 0
-) -> Iterator[Tensor]:
-    """Images uint8 `[B, 3, H, W]` changed by one instruction after the other: the result of each, `[B, 3, H, W]`.
+) -> Iterator[Drawing]:
+    """Images uint8 `[B, 3, H, W]` changed by one instruction after the other: the results of each.
 
     All turns are one conversation, so a later instruction may refer to an earlier one.
     """
     shown = [pipeline.encode(images).cpu()]  # of every image so far, [B, K]
-    turns: list[dict[str, Any]] = []
+    turns: list[list[dict[str, Any]]] = [[] for _ in images]
     for number, text in enumerate(instructions):
-        turns.append({"role": "user", "content": [*([] if number else [{"image": 0}]), text]})
+        request = {"role": "user", "content": [*([] if number else [{"image": 0}]), text]}
+        turns = [[*said, request] for said in turns]
         history = torch.stack(shown, dim=1)  # [B, 1 + number, K]
-        ids = pipeline.draw_ids(pipeline.chat_prompts([(turns, of_one) for of_one in history]), sampling, seed=seed)
-        yield pipeline.decode(ids, sampling, seed=seed)
-        shown.append(ids.cpu())
-        turns.append({"role": "assistant", "content": [{"image": number + 1}]})
+        drawn = pipeline.draw(pipeline.chat_prompts(list(zip(turns, history, strict=True))), sampling, seed=seed)
+        yield drawn
+        shown.append(drawn.ids.cpu())
+        answers = [[*([plan] if plan else []), {"image": number + 1}] for plan in drawn.plans]
+        turns = [[*said, {"role": "assistant", "content": answer}] for said, answer in zip(turns, answers, strict=True)]

@@ -8,7 +8,7 @@ sample, or one that is counted up.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,7 @@ from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.seeding import key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.vocab import Images, Turn, Vocab
@@ -32,6 +33,21 @@ DESCRIBE = "Describe this image."
 Seed = int | Sequence[int]
 EncodedConversation = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images with what the language model wrote for them.
+
+    Args:
+        images: uint8 `[B, 3, H, W]`.
+        plans: the text before each image; empty where there was none.
+        ids: int64 `[B, K]` in codebook order.
+    """
+
+    images: Tensor
+    plans: list[str]
+    ids: Tensor
 
 
 class Pipeline:
@@ -179,10 +195,14 @@ class Pipeline:
             tokens: decode only so many first ids; None decodes all.
             chat: ask in the chat format of an instruct model, not in the caption format of pretraining.
             **changes: fields of `sampling` to change: `text_to_image(["a ring"], temperature=0.7)`.
+
+        Raises:
+            ValueError: an option out of its range, or a plan without the chat format.
         """
         sampling = replace(sampling, **changes)
-        ids = self.draw_ids(self.draw_prompts(prompts, chat=chat), sampling, seed=seed)
-        return self.decode(ids[:, : self.length(tokens)], sampling, seed=seed)
+        if not chat and sampling.plan != "none":
+            raise ValueError(f"`plan` ({sampling.plan}) needs the chat format of an instruct model.")
+        return self.draw(self.draw_prompts(prompts, chat=chat), sampling, seed=seed, tokens=tokens).images
 
     def edit_image(
         self,
@@ -196,8 +216,7 @@ class Pipeline:
     ) -> Tensor:
         """The images changed as the instructions say, uint8 `[B, 3, H, W]`; options as `text_to_image`."""
         sampling = replace(sampling, **changes)
-        ids = self.draw_ids(self.edit_prompts(images, instructions), sampling, seed=seed)
-        return self.decode(ids[:, : self.length(tokens)], sampling, seed=seed)
+        return self.draw(self.edit_prompts(images, instructions), sampling, seed=seed, tokens=tokens).images
 
     def draw_prompts(self, prompts: Sequence[str], *, chat: bool = True) -> Prompts:
         """LM ids of prompts to draw."""
@@ -217,9 +236,45 @@ class Pipeline:
         full = [self.vocab.chat_prompt(turns, ids, draw=True) for turns, ids in conversations]
         return full, [self.vocab.chat_prompt(turns, ids, draw=True, drop_text=True) for turns, ids in conversations]
 
+    def draw(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, tokens: int | None = None) -> Drawing:
+        """Images with their plans and ids, for `draw_prompts(...)`, `edit_prompts(...)` or `chat_prompts(...)`."""
+        prompts, plans = self.plan(prompts, sampling, seed=seed)
+        ids = self.draw_ids(prompts, replace(sampling, plan="none"), seed=seed)
+        return Drawing(self.decode(ids[:, : self.length(tokens)], sampling, seed=seed), plans, ids)
+
     def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
-        """Ids `[B, K]` in codebook order that the language model writes after each prompt."""
+        """Ids `[B, K]` in codebook order that the language model writes after each prompt, and after its plan."""
+        prompts, _ = self.plan(prompts, sampling, seed=seed)
         return self.vocab.reorder(torch.stack(list(self._arriving(prompts, sampling, seed)), dim=1))
+
+    def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
+        """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
+
+        With `auto` the language model decides what it writes and when the image begins, at the latest after
+        `plan_length` ids or where its context has no room for more.
+        """
+        whole, free = prompts
+        if sampling.plan == "none":
+            return prompts, [""] * len(whole)
+        vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
+        if sampling.plan == "auto":
+            room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
+            seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
+            written = text_ids(
+                self.llm,
+                asked,
+                text_size=vocab.text_size,
+                eos=vocab.bov,
+                pad=vocab.pad,
+                max_new_tokens=max(1, min(sampling.plan_length, room)),
+                temperature=sampling.plan_temperature,
+                seeds=seeds,
+                closed=sorted(vocab.special_ids),
+            )
+        else:
+            written = [vocab.encode_text(f" {sampling.plan}")] * len(whole)
+        planned = [[*row, *plan, vocab.bov] for row, plan in zip(asked, written, strict=True)]
+        return (planned, free), [vocab.read_text(plan) for plan in written]
 
     def stream(
         self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, every: int = 4
@@ -230,7 +285,7 @@ class Pipeline:
         """
         partial = self.vocab.order != "coarse_to_fine"
         arrived: list[Tensor] = []
-        for step in self._arriving(prompts, sampling, seed):
+        for step in self._arriving(self.plan(prompts, sampling, seed=seed)[0], sampling, seed):
             arrived.append(step)
             whole = len(arrived) == self.vocab.image_tokens
             if whole or (partial and len(arrived) % every == 0):

@@ -28,6 +28,10 @@ class Sampling(Decoding):
         steps: Euler steps of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
         compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
+        plan: what is written before the image: `none`, `auto` for what an instruct model that has learned to plan
+            writes itself, or the plan as a text.
+        plan_temperature: of the language model while it plans; 0 takes the likeliest id.
+        plan_length: where a plan is cut, in ids of text.
 
     Raises:
         ValueError: an option out of its range.
@@ -38,10 +42,17 @@ class Sampling(Decoding):
     top_k: int = 0
     top_p: float = 1.0
     compile: bool = False
+    plan: str = "none"
+    plan_temperature: float = 0.7
+    plan_length: int = 96
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")
+        if self.plan_temperature < 0:
+            raise ValueError(f"`plan_temperature` ({self.plan_temperature}) must be 0 (likeliest id) or above.")
+        if self.plan_length < 1:
+            raise ValueError(f"`plan_length` ({self.plan_length}) must be at least 1.")
         if self.top_k < 0:
             raise ValueError(f"`top_k` ({self.top_k}) must be 0 (all ids) or above.")
         if not 0 < self.top_p <= 1:

@@ -134,9 +134,9 @@ class Vocab:
         self.size = self.image_end + 2
         self._tags = {"user": self.encode_text(ROLES["user"]), "assistant": self.encode_text(f" {ROLES['assistant']}")}
         specials = {i: token.content for i, token in text.added_tokens_decoder.items() if token.special}
-        self._special_ids = frozenset(specials) | {self.bos, self.eos, self.pad}
+        self.special_ids = frozenset(specials) | {self.bos, self.eos, self.pad}
         for name in {*specials.values(), *text.all_special_tokens}:
-            if not self._special_ids.isdisjoint(self.encode_text(f"a {name} b")):
+            if not self.special_ids.isdisjoint(self.encode_text(f"a {name} b")):
                 raise ValueError(f"`text_tokenizer` parses {name!r} inside a text: use one that can split it.")
 
     def encode_text(self, text: str) -> list[int]:
@@ -151,7 +151,7 @@ class Vocab:
 
     def decode_text(self, ids: Ids) -> str:
         """Text of text ids without BOS, EOS and PAD; the exact inverse of `encode_text` for byte-level tokenizers."""
-        kept = [int(i) for i in ids if int(i) not in self._special_ids]
+        kept = [int(i) for i in ids if int(i) not in self.special_ids]
         if not all(0 <= i < self.text_size for i in kept):
             raise ValueError(f"text ids must be below {self.text_size}, not {max(kept, key=abs)}.")
         return self.text.backend_tokenizer.decode(kept, skip_special_tokens=False)
@@ -217,7 +217,8 @@ class Vocab:
             turns: `{"role": "user"|"assistant", "content": ["text" | {"image": i}, ...]}`, user first, alternating;
                 anything else is a ValueError.
             images: ids `[n, K]` that the turns' `i` point to.
-            drop_text: leave out what the user wrote (images stay): how training teaches `chat_prompt(drop_text=True)`.
+            drop_text: leave out what the user wrote and what the assistant wrote before an image, a plan (images
+                stay): how training teaches `chat_prompt(drop_text=True)`.
         """
         ids, labels = [self.bos], [IGNORE]
         for role, part in self._chat(turns, images, "assistant", drop_text):
@@ -297,12 +298,13 @@ class Vocab:
                 raise ValueError(f"turn {number} must be the {role}'s, not {turn['role']!r}: user first, alternating.")
             if role == "user":
                 yield "user", self._tags["user"]
-            for part in turn["content"]:
+            last_image = max((n for n, part in enumerate(turn["content"]) if not isinstance(part, str)), default=-1)
+            for place, part in enumerate(turn["content"]):
                 if not isinstance(part, str):
                     if not 0 <= part["image"] < len(images):
                         raise ValueError(f"turn {number} shows image {part['image']} of {len(images)}.")
                     yield role, self._image(images[part["image"]])
-                elif not (drop_text and role == "user"):
+                elif not (drop_text and (role == "user" or place < last_image)):
                     for tag in ROLES.values():
                         part = part.replace(tag, f"{tag[:-1]} :")
                     yield role, self._caption(part)

@@ -1,6 +1,7 @@
 """Conversations with a tiny model: what the language model is shown, and that edits build on each other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,13 +47,13 @@ def spy(monkeypatch, pipeline):
 
 def test_the_first_edit_is_an_edit(pipeline, images):
     (once,) = edit_in_turns(pipeline, images, ["make it red"], SAMPLING, seed=5)
-    assert once.equal(pipeline.edit_image(images, ["make it red"] * 3, seed=5, steps=1))
+    assert once.images.equal(pipeline.edit_image(images, ["make it red"] * 3, seed=5, steps=1))
 
 
 def test_later_edits_see_all_before(pipeline, images, monkeypatch):
     seen = spy(monkeypatch, pipeline)
     rounds = list(edit_in_turns(pipeline, images, ["make it red", "now blue", "and small"], SAMPLING, seed=5))
-    assert [turn.shape for turn in rounds] == [images.shape] * 3
+    assert [turn.images.shape for turn in rounds] == [images.shape] * 3
     for row in range(3):
         turns, shown = seen[-1][row]
         assert [turn["content"] for turn in turns] == [
@@ -61,7 +62,18 @@ def test_later_edits_see_all_before(pipeline, images, monkeypatch):
         assert shown[0] == pipeline.encode(images)[row].tolist()
         for number in (0, 1):  # what was drawn is what the next turn is shown, id by id
             drawn = torch.tensor(shown[number + 1])[None]
-            assert pipeline.decode(drawn, seed=5 + row, steps=1)[0].equal(rounds[number][row])
+            assert pipeline.decode(drawn, seed=5 + row, steps=1)[0].equal(rounds[number].images[row])
+
+
+def test_later_edits_see_the_plans_before(pipeline, images, monkeypatch):
+    seen = spy(monkeypatch, pipeline)
+    sampling = replace(SAMPLING, plan="a red ring |")
+    rounds = list(edit_in_turns(pipeline, images, ["make it red", "now blue"], sampling, seed=5))
+    assert [drawn.plans for drawn in rounds] == [["a red ring |"] * 3] * 2
+    for turns, _ in seen[-1]:
+        assert [turn["content"] for turn in turns] == [
+            [{"image": 0}, "make it red"], ["a red ring |", {"image": 1}], ["now blue"], ["a red ring |"]
+        ]  # fmt: skip
 
 
 def test_several_images_in_one_prompt(pipeline, images, monkeypatch):

@@ -185,3 +185,47 @@ def test_seeds():
     assert each_seed(4, 3) == [4, 5, 6] and each_seed([9, 2], 2) == [9, 2]
     with pytest.raises(ValueError, match="2 numbers for 3"):
         each_seed([1, 2], 3)
+
+
+def test_a_given_plan_stands_before_the_image(pipeline):
+    vocab, plan = pipeline.vocab, "blue circle, teal |"
+    drawn = pipeline.draw(pipeline.draw_prompts(PROMPTS), Sampling(plan=plan, steps=1), seed=3)
+    assert drawn.plans == [plan] * 2
+    by_hand = []
+    for text in PROMPTS:
+        turns = [{"role": "user", "content": [text]}, {"role": "assistant", "content": [plan, {"image": 0}]}]
+        ids, _ = vocab.conversation(turns, [[0] * 6])
+        by_hand.append(ids[: ids.index(vocab.bov) + 1])  # a whole answer, cut where its image begins
+    (planned, free), _ = pipeline.plan(pipeline.draw_prompts(PROMPTS), Sampling(plan=plan))
+    assert planned == by_hand
+    assert free == pipeline.draw_prompts(PROMPTS)[1]  # guidance compares with neither prompt nor plan
+    assert torch.equal(drawn.ids, pipeline.draw_ids((by_hand, free), Sampling(), seed=3))
+    assert torch.equal(drawn.images, pipeline.text_to_image(PROMPTS, seed=3, plan=plan, steps=1))
+    assert torch.equal(drawn.images, pipeline.decode(drawn.ids, seed=3, steps=1))
+
+
+def test_the_model_plans_for_each_sample_alone(pipeline, images):
+    sampling = Sampling(plan="auto", plan_temperature=1.0, plan_length=12, steps=1)
+    drawn = pipeline.draw(pipeline.draw_prompts(PROMPTS), sampling, seed=3)
+    assert any(drawn.plans)  # random weights hardly ever begin an image at once
+    alone = pipeline.draw(pipeline.draw_prompts(PROMPTS[1:]), sampling, seed=4)
+    assert alone.plans == drawn.plans[1:] and torch.equal(alone.images, drawn.images[1:])
+    assert pipeline.draw(pipeline.draw_prompts(PROMPTS), sampling, seed=30).plans != drawn.plans
+    edited = pipeline.draw(pipeline.edit_prompts(images, ["red"] * 3), sampling, seed=3)
+    assert torch.equal(edited.images, pipeline.edit_image(images, ["red"] * 3, sampling, seed=3))
+    *_, (count, last) = pipeline.stream(pipeline.draw_prompts(PROMPTS), sampling, seed=3)
+    assert count == 6 and torch.equal(last, drawn.images)
+
+
+def test_a_plan_leaves_room_for_its_image(folder):
+    short = tiny_model(folder.parent / "short", max_length=60, tokenizer=taught_tokenizer(16))
+    pipeline = Pipeline.from_pretrained(short)
+    prompts = pipeline.draw_prompts(PROMPTS)
+    (planned, _), _ = pipeline.plan(prompts, Sampling(plan="auto", plan_temperature=1.0))
+    assert max(map(len, planned)) == 60 - 6  # cut where the context ends
+    assert pipeline.draw(prompts, Sampling(plan="auto", plan_temperature=1.0, steps=1)).ids.shape == (2, 6)
+
+
+def test_a_pretrained_model_makes_no_plans(pipeline):
+    with pytest.raises(ValueError, match=r"`plan` \(auto\) needs the chat format"):
+        pipeline.text_to_image(PROMPTS, chat=False, plan="auto")

@@ -356,3 +356,14 @@ def test_tokenizers_that_cannot_be_used(llama3, tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": None, "pad_token": "<|eot_id|>"}))
     with pytest.raises(ValueError, match="bos_token"):
         load_text_tokenizer(llama3)
+
+
+def test_a_dropped_text_takes_the_plan_with_it(vocab):
+    def row(*answer, **options):
+        turns = [{"role": "user", "content": ["a ring"]}, {"role": "assistant", "content": [*answer]}]
+        return vocab.conversation(turns, IMAGES, **options)
+
+    planned, plain = row("red ring |", {"image": 0}), row({"image": 0})
+    assert len(planned[0]) > len(plain[0])
+    assert row("red ring |", {"image": 0}, drop_text=True) == row({"image": 0}, drop_text=True)
+    assert row("a red ring", drop_text=True)[0] != row("", drop_text=True)[0]  # an answer without an image is kept

@@ -50,11 +50,11 @@ def generate(
         for start in progress(range(0, len(prompts), size), "drawing"):
             part = prompts[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
-            ids = pipeline.draw_ids(pipeline.draw_prompts(part, chat=chat), drawing, seed=seeds)
-            drawn = pipeline.decode(ids[:, : pipeline.length(tokens)], drawing, seed=seeds)
+            drawn = pipeline.draw(pipeline.draw_prompts(part, chat=chat), drawing, seed=seeds, tokens=tokens)
             for n, text in enumerate(part):
-                record = {"prompt": text, "seed": seeds[n], **shared, "ids": ids[n].tolist()}
-                write_image(folder, lines, start + n, drawn[n], record)
+                record = {"prompt": text, "seed": seeds[n], **shared, "plan": drawn.plans[n] or "none"}
+                record["ids"] = drawn.ids[n].tolist()
+                write_image(folder, lines, start + n, drawn.images[n], record)
     print(f"{len(prompts)} images in {out}")
 
 
@@ -92,7 +92,8 @@ def edit(
             for n, file in enumerate(part):
                 for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
                     record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
-                    write_image(folder, lines, (start + n) * len(rounds) + turn, edited[n], record)
+                    record["plan"] = edited.plans[n] or "none"
+                    write_image(folder, lines, (start + n) * len(rounds) + turn, edited.images[n], record)
     print(f"{len(files) * len(instructions)} images in {out}")
 
 

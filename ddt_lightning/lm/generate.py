@@ -7,7 +7,7 @@ may be chosen are computed, so an image has exactly K image ids and a text none.
 its own seed, one per id: it does not depend on what else is in the batch. Models are those of `llm.py`, in eval mode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -87,18 +87,20 @@ def text_ids(
     max_new_tokens: int,
     temperature: float = 0.0,
     seeds: list[int] | None = None,
+    closed: Sequence[int] = (),
 ) -> list[list[int]]:
-    """The text that follows each prompt, without the EOS that ends it.
+    """The text that follows each prompt, without the id that ends it: EOS, or [BOV] for a plan before an image.
 
     Args:
         model: causal language model.
         prompts: B lists of ids.
-        text_size: ids below it may be chosen.
+        text_size: ids below it may be chosen, and `eos`.
         eos: id that ends a text.
         pad: any valid id.
-        max_new_tokens: where a text without EOS is cut.
+        max_new_tokens: where a text without an end is cut.
         temperature: 0 takes the likeliest id.
         seeds: one per prompt, needed for a temperature above 0.
+        closed: text ids that are never chosen.
 
     Raises:
         ValueError: an option out of range, missing seeds, or a prompt too long for the model.
@@ -107,19 +109,31 @@ def text_ids(
         raise ValueError(f"`temperature` ({temperature}) must be 0 (likeliest id) or above.")
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(f"`temperature` ({temperature}) needs one seed for each of the {len(prompts)} prompts.")
-    rows = _Rows(model, prompts, pad, max_new_tokens, 0, text_size, compile=False)
+    rows = _Rows(model, prompts, pad, max_new_tokens, 0, max(text_size, eos + 1), compile=False)
+    barred = barred_ids(rows.high, text_size, eos, closed).to(model.device)
     draws = _draws(seeds or [0] * len(prompts), max_new_tokens).to(model.device, _fine(model.device))
     written: list[Tensor] = []
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=model.device)
     logits = rows.prefill()
     for k in range(max_new_tokens):
+        if barred.any():
+            logits = logits.masked_fill(barred, -torch.inf)
         written.append(_choose(logits, draws[:, k], temperature, 0, 1.0))
         ended |= written[-1] == eos
-        if ended.all() or k + 1 == max_new_tokens:
+        # where weights are sharded, every process takes part in the steps of all
+        if (ended.all() and not isinstance(model, FSDPModule)) or k + 1 == max_new_tokens:
             break
         logits = rows.step(written[-1])
     texts = torch.stack(written, dim=1).tolist()
     return [text[: text.index(eos)] if eos in text else text for text in texts]
+
+
+def barred_ids(size: int, text_size: int, end: int, closed: Sequence[int]) -> Tensor:
+    """Which of the first `size` ids a text may not hold: bool `[size]`; all but text that is not closed, and `end`."""
+    barred = torch.arange(size) >= text_size
+    barred[list(closed)] = True
+    barred[end] = False
+    return barred
 
 
 class _Rows:

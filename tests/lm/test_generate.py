@@ -261,3 +261,29 @@ def test_sharded_model(model, tmp_path, request):
         assert image_ids(sharded, PROMPTS, **options).equal(expected)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_a_plan_is_text_until_the_image_begins(llama):
+    """Greedy plans against transformers' own generation with the same ids allowed: text and [BOV], no BOS, EOS, PAD."""
+    allowed = torch.tensor([*range(3, TEXT), 70])
+
+    class Open(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return torch.full_like(scores, -torch.inf).index_copy(1, allowed, scores[:, allowed])
+
+    prompts = [prompt[:-1] for prompt in PROMPTS]
+    expected = []
+    for prompt in prompts:
+        asked = torch.tensor([prompt])
+        processors = LogitsProcessorList([Open()])
+        out = llama.generate(
+            asked, attention_mask=torch.ones_like(asked), do_sample=False, eos_token_id=70, max_new_tokens=20,
+            logits_processor=processors,
+        )  # fmt: skip
+        written = out[0, len(prompt) :].tolist()
+        expected.append(written[: written.index(70)] if 70 in written else written)
+    options = {"text_size": TEXT, "eos": 70, "pad": 0, "max_new_tokens": 20, "closed": [0, 1, 2]}
+    assert text_ids(llama, prompts, **options) == expected
+    sampled = text_ids(llama, prompts * 10, temperature=3.0, seeds=list(range(40)), **options)
+    assert all(3 <= i < TEXT for row in sampled for i in row)
+    assert min(map(len, sampled)) < 20  # [BOV] comes up
