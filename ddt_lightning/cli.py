@@ -58,6 +58,7 @@ VERBS: dict[str, str] = {
     "eval all": "evaluation.everything:everything",
     "eval reconstruction": "evaluation.reconstruction:reconstruction",
     "eval t2i": "evaluation.drawing:t2i",
+    "eval plan": "evaluation.plan:plan",
     "eval edit": "evaluation.editing:edit",
     "eval vqa": "evaluation.questions:vqa",
     "eval caption": "evaluation.captions:caption",

@@ -127,7 +127,8 @@ def token_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, An
     turns = to_turns(sample)
     for number, spoken in enumerate(turns):
         key = sample.key if len(turns) == 1 else f"{sample.key}-{number}"
-        yield {"__key__": key, "ids.npy": ids, "json": {"turns": spoken}}
+        plan = {"plan": sample.data["plan"]} if isinstance(sample.data, dict) and "plan" in sample.data else {}
+        yield {"__key__": key, "ids.npy": ids, "json": {"turns": spoken, **plan}}
     if turns or len(sample.images) > 1:
         return
     plain: dict[str, Any] = {"__key__": sample.key, "ids.npy": ids[0]}

@@ -195,9 +195,6 @@ class Pipeline:
             tokens: decode only so many first ids; None decodes all.
             chat: ask in the chat format of an instruct model, not in the caption format of pretraining.
             **changes: fields of `sampling` to change: `text_to_image(["a ring"], temperature=0.7)`.
-
-        Raises:
-            ValueError: an option out of its range, or a plan without the chat format.
         """
         sampling = replace(sampling, **changes)
         if not chat and sampling.plan != "none":
@@ -237,7 +234,7 @@ class Pipeline:
         return full, [self.vocab.chat_prompt(turns, ids, draw=True, drop_text=True) for turns, ids in conversations]
 
     def draw(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, tokens: int | None = None) -> Drawing:
-        """Images with their plans and ids, for `draw_prompts(...)`, `edit_prompts(...)` or `chat_prompts(...)`."""
+        """Images with plans and ids, for `draw_prompts(...)`, `edit_prompts(...)` or `chat_prompts(...)`."""
         prompts, plans = self.plan(prompts, sampling, seed=seed)
         ids = self.draw_ids(prompts, replace(sampling, plan="none"), seed=seed)
         return Drawing(self.decode(ids[:, : self.length(tokens)], sampling, seed=seed), plans, ids)
@@ -250,27 +247,18 @@ class Pipeline:
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
 
-        With `auto` the language model decides what it writes and when the image begins, at the latest after
-        `plan_length` ids or where its context has no room for more.
+        With `auto` the language model decides when the image begins, at the latest where its context has no more room.
         """
         whole, free = prompts
         if sampling.plan == "none":
             return prompts, [""] * len(whole)
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
         if sampling.plan == "auto":
-            room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
-            written = text_ids(
-                self.llm,
-                asked,
-                text_size=vocab.text_size,
-                eos=vocab.bov,
-                pad=vocab.pad,
-                max_new_tokens=max(1, min(sampling.plan_length, room)),
-                temperature=sampling.plan_temperature,
-                seeds=seeds,
-                closed=sorted(vocab.special_ids),
-            )
+            most = max(1, min(sampling.plan_length, self._room(asked) - vocab.image_tokens - 1))
+            written = text_ids(self.llm, asked, text_size=vocab.text_size, eos=vocab.bov, pad=vocab.pad,
+                               max_new_tokens=most, temperature=sampling.plan_temperature, seeds=seeds,
+                               closed=sorted(vocab.special_ids))  # fmt: skip
         else:
             written = [vocab.encode_text(f" {sampling.plan}")] * len(whole)
         planned = [[*row, *plan, vocab.bov] for row, plan in zip(asked, written, strict=True)]
@@ -295,17 +283,10 @@ class Pipeline:
 
     def _arriving(self, prompts: Prompts, sampling: Sampling, seed: Seed) -> Iterator[Tensor]:
         """Image ids `[B]` one by one, in the language model's order."""
-        return stream_image_ids(
-            self.llm,
-            prompts[0],
-            sampling,
-            unconditional=prompts[1] if sampling.guidance != 1 else None,
-            start=self.vocab.image_start,
-            codebook_size=self.vocab.codebook_size,
-            length=self.vocab.image_tokens,
-            seeds=each_seed(seed, len(prompts[0])),
-            pad=self.vocab.pad,
-        )
+        vocab, free = self.vocab, prompts[1] if sampling.guidance != 1 else None
+        return stream_image_ids(self.llm, prompts[0], sampling, unconditional=free, start=vocab.image_start,
+                                codebook_size=vocab.codebook_size, length=vocab.image_tokens,
+                                seeds=each_seed(seed, len(prompts[0])), pad=vocab.pad)  # fmt: skip
 
     def describe_image(
         self,
@@ -340,18 +321,15 @@ class Pipeline:
         self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
     ) -> list[str]:
         """The text that the language model writes after each prompt; options as `describe_image`."""
-        room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
-        written = text_ids(
-            self.llm,
-            prompts,
-            text_size=self.vocab.text_size,
-            eos=self.vocab.eos,
-            pad=self.vocab.pad,
-            max_new_tokens=max(1, min(max_new_tokens, room)),
-            temperature=temperature,
-            seeds=each_seed(seed, len(prompts)),
-        )
+        most = max(1, min(max_new_tokens, self._room(prompts)))
+        written = text_ids(self.llm, prompts, text_size=self.vocab.text_size, eos=self.vocab.eos, pad=self.vocab.pad,
+                           max_new_tokens=most, temperature=temperature,
+                           seeds=each_seed(seed, len(prompts)))  # fmt: skip
         return [self.vocab.read_text(line).strip() for line in written]
+
+    def _room(self, prompts: list[list[int]]) -> int:
+        """How many ids the longest prompt leaves in the model's context."""
+        return self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
 
     def length(self, tokens: int | None) -> int:
         """Number of ids to decode; an error names the option."""

@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"scenes.check", "atomic"},
     "shards": {"atomic", "vocab", "scenes", "seeding"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
-    "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling"},
+    "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",

@@ -30,6 +30,8 @@ def scenes(
     per_shard: int = 1_000,
     seed: int = 0,
     workers: int = 2,
+    plans: bool = False,
+    two_way: bool = False,
 ) -> None:
     """Make shards of the embedded world: images, edits, questions and lines of text, for training and validation.
 
@@ -47,6 +49,8 @@ def scenes(
         per_shard: samples in a shard at most.
         seed: of everything drawn.
         workers: processes.
+        plans: add a plan in words to whatever is drawn, for instruct models that plan before they draw.
+        two_way: caption the relation of two objects in both directions, too.
 
     Raises:
         ValueError: a number is too small.
@@ -71,7 +75,8 @@ def scenes(
             for split, wanted in {"train": count, "val": val if count else 0}.items():
                 shards = max(-(-wanted // per_shard), min(FEWEST, wanted) if split == "train" else 0)
                 for number, part in enumerate(parts(wanted, shards)):
-                    tasks.append((str(folder / f"{kind}-{split}-{number:06d}.tar"), kind, split, part, side, seed))
+                    path = str(folder / f"{kind}-{split}-{number:06d}.tar")
+                    tasks.append((path, kind, split, part, side, seed, plans, two_way))
         prompts = (json.dumps(prompt) + "\n" for prompt in suite())
         (folder / "prompts.jsonl").write_text("".join(prompts))
         written = {Path(path).name for path in run_tasks(write_scenes, tasks, workers, "scenes")}

@@ -101,6 +101,14 @@ def draw_and_check(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool
     ]
 
 
+def write_plans(setup: Setup, items: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """Plan prompts without drawing them: the `plan` of each (prompt, seed)."""
+    pipeline = loaded(setup.loading)
+    prompts, seeds = (list(column) for column in zip(*items, strict=True))
+    _, plans = pipeline.plan(pipeline.draw_prompts(prompts), setup.drawing, seed=seeds)
+    return [{"plan": plan} for plan in plans]
+
+
 def objects(image: np.ndarray) -> list[Object]:
     """The objects that the checker finds in an image."""
     return detect(image).objects

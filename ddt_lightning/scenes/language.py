@@ -107,6 +107,22 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     return text
 
 
+def both_ways(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """The relation of two single shapes of different kinds said from either side, in GenEval's form; empty for others.
+
+    A model that reads "a circle above a square" in training does not learn "a square below a circle" from it.
+    """
+    if len(scene.shapes) != 2:
+        return []
+    a, b = scene.shapes
+    held = relation(a, b)
+    if held is None or a.kind == b.kind:
+        return []
+    coloured = rng.random() < 0.5
+    first, second = (article(f"{shape.colour} {shape.kind}" if coloured else shape.kind) for shape in (a, b))
+    return [f"a photo of {first} {held} {second}", f"a photo of {second} {OPPOSITE[held]} {first}"]
+
+
 _KIND_WORDS = {
     word: (kind, many)
     for name, kind in [*zip(KINDS, KINDS, strict=True), *SYNONYMS.items()]

@@ -113,4 +113,4 @@ def _scene(text: str) -> Scene | None:
         if max(column, row) >= CELLS or not 0 < steps * STEP <= CANVAS / 2:
             return None
         shapes.append(Shape(match[2], match[1], (column + 0.5) * CELL, (row + 0.5) * CELL, steps * STEP))
-    return Scene(tuple(shapes), Background(*behind.groups())) if shapes and behind else None
+    return Scene(tuple(shapes), Background(behind[1], behind[2])) if shapes and behind else None

@@ -2,7 +2,8 @@
 
 Sources with exact shares: token shards of captioned images, asked for in many wordings (draw, describe), and
 conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), among them edits and questions as
-`ddt encode` writes them (`to_turns`). Only what the assistant says is scored.
+`ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant writes before it draws. Only
+what the assistant says is scored.
 """
 
 from collections import Counter
@@ -21,7 +22,7 @@ from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.packing import make_rows
 from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_json
-from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, read_ids, word
+from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, plans_of, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.vocab import Vocab
 
@@ -37,6 +38,20 @@ def has_turns(record: Record) -> bool:
 def exchange(request: list[Any], answer: list[Any]) -> Turns:
     """One turn of the user and one of the assistant; parts are texts and `{"image": i}`."""
     return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+
+
+def drawing_turns(turns: Turns) -> list[int]:
+    """Numbers of the turns in which the assistant answers with an image."""
+    answers = [(n, turn["content"]) for n, turn in enumerate(turns) if turn["role"] == "assistant"]
+    return [n for n, content in answers if any(not isinstance(part, str) for part in content)]
+
+
+def with_plans(turns: Turns, plans: list[str]) -> Turns:
+    """A conversation with a plan before what the assistant draws, one for each of `drawing_turns`."""
+    before = dict(zip(drawing_turns(turns), plans, strict=True))
+    return [
+        {**turn, "content": [before[n], *turn["content"]]} if before.get(n) else turn for n, turn in enumerate(turns)
+    ]
 
 
 def to_turns(sample: ImageSample) -> list[Turns]:
@@ -65,8 +80,9 @@ class ChatDecoder:
         vocab: the id space.
         max_length: longest row; longer texts are cut, images never.
         caption_drop: how often what the user wrote is left out where the assistant draws; 0 in validation.
-        seed: of wordings, choice of captions, and dropping.
+        seed: of wordings, choice of captions, plans, and dropping.
         row_length: see `shards/packing.py`.
+        plans: how often a plan that a sample has is written before its image.
     """
 
     vocab: Vocab
@@ -74,6 +90,7 @@ class ChatDecoder:
     caption_drop: float
     seed: int
     row_length: int | None = None
+    plans: float = 1.0
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample; `label` is `draw`, `describe`, or another name for turns as they are."""
@@ -82,17 +99,28 @@ class ChatDecoder:
         data = read_json(record)
         if label in ("draw", "describe"):
             texts = captions(record, Columns(), data)
-            text = texts[int(rng.integers(len(texts)))]
+            number = int(rng.integers(len(texts)))
+            text = texts[number]
             images = pick_view(images, self.seed, sample)[None]
             if label == "draw":
+                plans = plans_of(data, len(texts), "captions")
                 turns = exchange([word(rng, DRAW, text)], [{"image": 0}])
+                turns = self.planned(turns, plans[number : number + 1], rng)
             else:
                 turns = exchange([{"image": 0}, word(rng, DESCRIBE)], [text])
         else:
             turns = data["turns"]
+            plans = plans_of(data, len(drawing_turns(turns)), "answers with an image")
+            turns = self.planned(turns, plans, rng)
         draws = any(not isinstance(part, str) for turn in turns[1::2] for part in turn["content"])
         ids, labels = self.fit(turns, images, drop_text=draws and rng.random() < self.caption_drop)
         return {"ids": ids, "labels": labels}
+
+    def planned(self, turns: Turns, plans: list[str], rng: np.random.Generator) -> Turns:
+        """The conversation with its plans, as often as `plans` says; as it is where it has none."""
+        if not plans or rng.random() >= self.plans:
+            return turns
+        return with_plans(turns, plans)
 
     def fit(self, turns: Turns, images: NDArray[np.int64], drop_text: bool) -> tuple[list[int], list[int]]:
         """The conversation as ids and labels, its longest text cut until it has at most `max_length` ids.
@@ -142,6 +170,7 @@ class ChatShards(DocumentShards):
         edit: share of edits.
         answer: share of questions.
         converse: share of other conversations.
+        plans: how often the plan of a sample that has one is written before its image.
         **documents: options that `DocumentShards` has and every data module has.
     """
 
@@ -162,9 +191,13 @@ class ChatShards(DocumentShards):
         edit: float = 0.25,
         answer: float = 0.2,
         converse: float = 0.2,
+        plans: float = 1.0,
         **documents: Any,
     ) -> None:
         super().__init__(**documents)
+        if not 0 <= plans <= 1:
+            raise ValueError(f"`data.plans` ({plans}) must be between 0 and 1.")
+        self.plans = plans
         self.vocab_folder = vocab
         self.train_shards = {
             "images": images,
@@ -224,12 +257,12 @@ class ChatShards(DocumentShards):
 
     def train_dataloader(self) -> Loader:
         """Endless batches of this process."""
-        decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed, self.row_length)
+        decoder = ChatDecoder(self.vocab, self.max_length, self.caption_drop, self.seed, self.row_length, self.plans)
         return self.train_loader(self.train_readers, self.train_slots, decoder)
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """Held-out batches of this process in the same shares; then those of text alone, as in pretraining."""
         if not self.val_readers:
             return self.with_texts(None)
-        decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length)
+        decoder = ChatDecoder(self.vocab, self.max_length, 0.0, 0, self.row_length, self.plans)
         return self.with_texts(self.val_loader(self.val_readers, self.val_slots, decoder))

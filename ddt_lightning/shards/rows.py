@@ -86,15 +86,39 @@ def word(rng: np.random.Generator, wordings: Sequence[str], text: str = "") -> s
     return wordings[number].format(text.rstrip(". ") if number else text)
 
 
+def plans_of(data: object, number: int, what: str) -> list[str]:
+    """The plans in a sample's json, one for each of `number` things: `"plan"` is a text for all, or a list of texts.
+
+    Args:
+        data: the json member as it is, or None.
+        number: how many there must be.
+        what: the things in words, for the error.
+
+    Returns:
+        The plans; none where the sample has none.
+
+    Raises:
+        ValueError: a plan that is no text, or another number of them.
+    """
+    plan = data.get("plan") if isinstance(data, dict) else None
+    if plan is None:
+        return []
+    plans = [plan] * number if isinstance(plan, str) else plan
+    if not isinstance(plans, list) or len(plans) != number or not all(isinstance(one, str) for one in plans):
+        raise ValueError(f'"plan" must be a text or a list of {number} texts, one for each of its {what}, not {plan!r}')
+    return plans
+
+
 def texts_of(record: Record, columns: Columns) -> list[str]:
-    """Every text of a raw sample, for the text tokenizer: captions, instructions, questions, answers, turns."""
+    """Every text of a raw sample, for the text tokenizer: captions, instructions, questions, answers, turns, plans."""
     data = read_json(record)
     texts = captions(record, columns, data)
     for asked in questions(data, columns):
         texts += [asked["question"], *asked["answers"][:1]]
     for turn in data.get("turns", []) if isinstance(data, dict) else []:
         texts += [part for part in turn["content"] if isinstance(part, str)]
-    return texts
+    plan = data.get("plan", []) if isinstance(data, dict) else []
+    return [*texts, *([plan] if isinstance(plan, str) else plan)]
 
 
 def with_wordings(texts: Iterable[str]) -> Iterator[str]:

@@ -7,9 +7,11 @@ import pytest
 
 from ddt_lightning.cli import main
 from ddt_lightning.commands.data import check, scenes, stats
-from ddt_lightning.scenes.language import parse_caption
+from ddt_lightning.scenes.language import OPPOSITE, parse_caption
+from ddt_lightning.scenes.layout import read_edit_plan, write_plan
 from ddt_lightning.scenes.render import Scene, render
 from ddt_lightning.scenes.suite import held_out, suite
+from ddt_lightning.shards.from_scenes import make_sample
 from ddt_lightning.shards.images import ImageShards, read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import write_shards
@@ -133,3 +135,25 @@ def test_the_command_line_makes_shards(tmp_path, capsys):
 def test_check_reads_real_shards(capsys):
     check(["${DDT_DATA}/vqa/vqav2coco-val-000000.tar", "${DDT_DATA}/edit/aurora-val-000000.tar"])
     assert capsys.readouterr().out.splitlines()[-1].startswith("86 samples, 137 images")
+
+
+def test_plans_and_two_way_captions_are_options():
+    plain = make_sample("images", "train", 3, 16, 0)
+    assert "plan" not in plain["json"] and "plan" not in make_sample("edits", "train", 3, 16, 0)["json"]
+    two_way = 0
+    for number in range(30):
+        made = make_sample("images", "train", number, 16, 0, plans=True, two_way=True)["json"]
+        scene, texts = Scene.from_dict(made["scene"]), made["captions"]
+        for text, plan in zip(texts, made["plan"], strict=True):
+            assert plan == write_plan(scene, text)
+        assert (
+            texts[: len(make_sample("images", "train", number, 16, 0)["json"]["captions"])]
+            == (make_sample("images", "train", number, 16, 0)["json"]["captions"])
+        )
+        said = {word for word in OPPOSITE for text in texts if f" {word} " in text}
+        two_way += any(OPPOSITE[word] in said for word in said)
+    assert two_way > 8
+    edit = make_sample("edits", "train", 3, 16, 0, plans=True)["json"]
+    source, target = read_edit_plan(edit["plan"])
+    assert sorted(shape.kind for shape in target.shapes) == sorted(one["kind"] for one in edit["target"]["shapes"])
+    assert sorted(shape.kind for shape in source.shapes) == sorted(one["kind"] for one in edit["source"]["shapes"])

@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 from ddt_lightning.metrics.answers import caption_match
-from ddt_lightning.scenes.language import FACTS, OPPOSITE, caption, parse_caption, place_of, relation, text_line
+from ddt_lightning.scenes.language import (
+    FACTS,
+    OPPOSITE,
+    both_ways,
+    caption,
+    parse_caption,
+    place_of,
+    relation,
+    text_line,
+)
 from ddt_lightning.scenes.render import Background, Scene, Shape, sample_scene
 from ddt_lightning.scenes.suite import suite, train_scene
 
@@ -115,3 +124,20 @@ def test_lines_of_text_are_true():
         "the background is teal.",
     }
     assert text_line(rng) in FACTS
+
+
+def test_both_ways_say_one_fact_from_either_side():
+    rng = np.random.default_rng(5)
+    found = 0
+    for _ in range(200):
+        scene = train_scene(rng)
+        texts = both_ways(scene, rng)
+        if not texts:
+            assert len(scene.shapes) != 2 or scene.shapes[0].kind == scene.shapes[1].kind or not relation(*scene.shapes)
+            continue
+        found += 1
+        there, back = (parse_caption(text) for text in texts)
+        assert there is not None and back == there[::-1]
+        (word,) = (word for word in OPPOSITE if f" {word} " in texts[0])
+        assert f" {OPPOSITE[word]} " in texts[1] and relation(*scene.shapes) == word
+    assert found > 40

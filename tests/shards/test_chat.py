@@ -178,3 +178,50 @@ def test_views_of_a_captioned_image_are_drawn(tmp_path, vocab):
             assert len(images) == 1
             found[tuple(images[0])] += 1
         assert set(found) == {tuple(view) for view in views.tolist()} and min(found.values()) > 8
+
+
+def planned(vocab, data, label, images=1, plans=1.0, drop=0.0, sample=0):
+    """Turns of one decoded record with the given json."""
+    ids = np.zeros((images, K) if images > 1 else K, np.int64)
+    record = {"ids.npy": to_bytes("ids.npy", ids), "json": to_bytes("json", data)}
+    example = ChatDecoder(vocab, 200, drop, 0, plans=plans)(record, label, sample)
+    return vocab.parse_chat(example["ids"])[0], example
+
+
+def test_the_plan_of_the_caption_stands_before_the_image(vocab):
+    data = {"captions": ["a red circle", "how many?"], "plan": ["red circle 5 |", "two |"]}
+    for number in range(20):
+        turns, example = planned(vocab, data, "draw", sample=number)
+        plan = turns[1]["content"][0]
+        assert turns[1]["content"] == [plan, {"image": 0}]
+        asked = turns[0]["content"][0].lower()
+        assert plan == ("red circle 5 |" if "circle" in asked else "two |")
+        scored = [i for i in example["labels"] if i != IGNORE]
+        assert vocab.read_text(scored[: scored.index(vocab.bov)]) == plan  # learned like the image
+    turns, _ = planned(vocab, data, "describe")
+    assert len(turns[1]["content"]) == 1  # a description has no plan
+    without = {"captions": data["captions"]}
+    assert planned(vocab, data, "draw", plans=0.0)[1] == planned(vocab, without, "draw")[1]
+    shares = [len(planned(vocab, data, "draw", plans=0.3, sample=n)[0][1]["content"]) == 2 for n in range(300)]
+    assert 0.2 < np.mean(shares) < 0.4
+
+
+def test_a_dropped_request_drops_its_plan(vocab):
+    data = {"caption": "a red circle", "plan": "red circle 5 |"}
+    turns, _ = planned(vocab, data, "draw", drop=1.0)
+    assert turns[1]["content"] == [{"image": 0}]
+
+
+def test_conversations_take_a_plan_for_each_image_they_draw(vocab):
+    talk = [
+        *to_turns(sample(2, ["make it red"]))[0],
+        {"role": "user", "content": ["how many?"]},
+        {"role": "assistant", "content": ["two"]},
+        {"role": "user", "content": ["again"]},
+        {"role": "assistant", "content": [{"image": 1}]},
+    ]
+    turns, _ = planned(vocab, {"turns": talk, "plan": ["first |", "second |"]}, "edit", images=2)
+    answers = [turn["content"] for turn in turns[1::2]]
+    assert [answer[0] for answer in answers] == ["first |", "two", "second |"]
+    with pytest.raises(ValueError, match="a list of 2 texts, one for each of its answers with an image"):
+        planned(vocab, {"turns": talk, "plan": ["first |"]}, "edit", images=2)

@@ -1,0 +1,89 @@
+"""`ddt eval plan`: plans in words alone, judged by GenEval's rules before anything is drawn."""
+
+import json
+
+from ddt_lightning.atomic import staged
+from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.inputs import Loading, positive
+from ddt_lightning.metrics.cards import Card, card, mean_card
+from ddt_lightning.sampling import Sampling
+
+
+def plan(
+    *,
+    out: str,
+    samples: int = 4,
+    prompts: int = 0,
+    seen: bool = False,
+    plan_temperature: float = 0.7,
+    plan_length: int = 96,
+    seed: int = 0,
+    processes: int = 2,
+    loading: Loading = Loading(),
+) -> None:
+    """Let an instruct model plan the suite's prompts and score the plans: how often one fulfils its prompt.
+
+    Args:
+        out: folder for plan.json and results.jsonl, the judged plans.
+        samples: how many plans for each prompt.
+        prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
+        seen: prompts of combinations that training shows, of all six tags.
+        plan_temperature: of the language model; 0 takes the likeliest id.
+        plan_length: where a plan is cut, in ids of text.
+        seed: of the plans and of the ground-truth scenes.
+        processes: worker processes, each with its share of the cores.
+        loading: which model.
+    """
+    from ddt_lightning.evaluation import predictions
+
+    planning = Sampling(plan="auto", plan_temperature=plan_temperature, plan_length=plan_length)
+    session = Session(loading, planning, processes, seed)
+    from ddt_lightning.evaluation import galleries
+    from ddt_lightning.metrics import geneval
+    from ddt_lightning.scenes.layout import plan_objects, read_plan, write_plan
+    from ddt_lightning.scenes.suite import suite, truth
+    from ddt_lightning.seeding import numpy_rng
+
+    chosen = galleries.spread(suite(seen), "tag", prompts) if prompts else suite(seen)
+    asked = [prompt for prompt in chosen for _ in range(positive("samples", samples))]
+    items = [(prompt["prompt"], session.sample_seed(n)) for n, prompt in enumerate(asked)]
+    written = [found["plan"] for found in session.run(predictions.write_plans, items)]
+    best = [
+        write_plan(truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], 0), seen), prompt["prompt"])
+        for prompt in chosen
+    ]
+
+    def judged(plans: list[str], metadata: list[dict], names: list[str] | None = None) -> list[dict]:
+        scenes = [read_plan(text) for text in plans]
+        return geneval.rows([plan_objects(one) if one else [] for one in scenes], metadata, filenames=names)
+
+    rule = (
+        "GenEval's rules on the objects of the plan, prompts of combinations "
+        f"{'that training shows' if seen else 'held out'}, {samples} plans a prompt; what cannot be read is wrong"
+    )
+    rows = judged(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
+    cards: dict[str, Card] = {}
+    intervals = geneval.intervals(rows)
+    for tag, value in geneval.summary(rows).items():
+        number = len(rows) if tag == "overall" else sum(row["tag"] == tag for row in rows)
+        text = f"{rule}; mean of the tags" if tag == "overall" else rule
+        cards[f"plan/right/{tag}"] = card(value, number, text, intervals[tag])
+    for key, results, text in (
+        ("plan/ceiling_grid", judged(best, chosen), "plans of the ground truth: what the grid keeps of it"),
+        (
+            "plan/floor_shuffled",
+            judged(written, geneval.shuffled(asked, seed=seed)),
+            "against another prompt of its tag",
+        ),
+    ):
+        cards[key] = card(
+            geneval.summary(results)["overall"], len(results), text, geneval.intervals(results)["overall"]
+        )
+    cards["plan/readable"] = mean_card([read_plan(text) is not None for text in written], "share of plans understood")
+    groups = [written[n : n + samples] for n in range(0, len(written), samples)]
+    cards["plan/distinct"] = mean_card([len(set(group)) / samples for group in groups], "different plans of a prompt")
+    with staged(out) as folder:
+        lines = [json.dumps({**row, "plan": text}) + "\n" for row, text in zip(rows, written, strict=True)]
+        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        session.finish(folder, "plan", cards, {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen})
+    say(out, cards, "plan/right/overall", "plan/readable", "plan/distinct")
