@@ -247,7 +247,7 @@ class Pipeline:
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
 
-        With `auto` the language model decides when the image begins, at the latest where its context has no more room.
+        With `auto` the language model decides when the image begins, at the latest after `plan_length` ids.
         """
         whole, free = prompts
         if sampling.plan == "none":
@@ -255,10 +255,13 @@ class Pipeline:
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
         if sampling.plan == "auto":
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
-            most = max(1, min(sampling.plan_length, self._room(asked) - vocab.image_tokens - 1))
+            room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
+            if sampling.plan_length > room:
+                raise ValueError(f"`plan_length` ({sampling.plan_length}) must be at most {room}: beside the longest "
+                                 "prompt and an image, the language model's context has no more room.")  # fmt: skip
             written = text_ids(self.llm, asked, text_size=vocab.text_size, eos=vocab.bov, pad=vocab.pad,
-                               max_new_tokens=most, temperature=sampling.plan_temperature, seeds=seeds,
-                               closed=sorted(vocab.special_ids))  # fmt: skip
+                               max_new_tokens=sampling.plan_length, temperature=sampling.plan_temperature,
+                               seeds=seeds, closed=sorted(vocab.special_ids))  # fmt: skip
         else:
             written = [vocab.encode_text(f" {sampling.plan}")] * len(whole)
         planned = [[*row, *plan, vocab.bov] for row, plan in zip(asked, written, strict=True)]
@@ -321,15 +324,12 @@ class Pipeline:
         self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
     ) -> list[str]:
         """The text that the language model writes after each prompt; options as `describe_image`."""
-        most = max(1, min(max_new_tokens, self._room(prompts)))
+        room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
+        most = max(1, min(max_new_tokens, room))
         written = text_ids(self.llm, prompts, text_size=self.vocab.text_size, eos=self.vocab.eos, pad=self.vocab.pad,
                            max_new_tokens=most, temperature=temperature,
                            seeds=each_seed(seed, len(prompts)))  # fmt: skip
         return [self.vocab.read_text(line).strip() for line in written]
-
-    def _room(self, prompts: list[list[int]]) -> int:
-        """How many ids the longest prompt leaves in the model's context."""
-        return self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
 
     def length(self, tokens: int | None) -> int:
         """Number of ids to decode; an error names the option."""

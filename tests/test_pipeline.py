@@ -217,13 +217,15 @@ def test_the_model_plans_for_each_sample_alone(pipeline, images):
     assert count == 6 and torch.equal(last, drawn.images)
 
 
-def test_a_plan_leaves_room_for_its_image(folder):
+def test_a_plan_that_may_get_too_long_is_refused(folder):
     short = tiny_model(folder.parent / "short", max_length=60, tokenizer=taught_tokenizer(16))
     pipeline = Pipeline.from_pretrained(short)
     prompts = pipeline.draw_prompts(PROMPTS)
-    (planned, _), _ = pipeline.plan(prompts, Sampling(plan="auto", plan_temperature=1.0))
-    assert max(map(len, planned)) == 60 - 6  # cut where the context ends
-    assert pipeline.draw(prompts, Sampling(plan="auto", plan_temperature=1.0, steps=1)).ids.shape == (2, 6)
+    room = 60 - max(map(len, prompts[0])) - 6  # beside the prompt with its [BOV] and the image
+    with pytest.raises(ValueError, match=rf"`plan_length` \({room + 1}\) must be at most {room}:"):
+        pipeline.draw(prompts, Sampling(plan="auto", plan_length=room + 1))
+    drawn = pipeline.draw(prompts, Sampling(plan="auto", plan_length=room, plan_temperature=1.0, steps=1))
+    assert drawn.ids.shape == (2, 6)
 
 
 def test_a_pretrained_model_makes_no_plans(pipeline):

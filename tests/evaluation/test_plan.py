@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ddt_lightning.cli import main
-from ddt_lightning.metrics.cards import flat, read_cards
+from ddt_lightning.metrics.cards import flat
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.layout import write_plan
 from ddt_lightning.scenes.suite import suite, truth
+from tests.reading import read_chat
 from tests.tiny import tiny_model
 
 
@@ -22,7 +23,7 @@ def call(model, out, *words):
     fast = ["--processes", "1", "--batch", "64", "--model", str(model), "--out", str(out)]
     main(["eval", "plan", *fast, *words])
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    return flat(read_cards(out / "plan.json")), rows
+    return flat(out), rows
 
 
 def test_half_of_the_plans_are_right(model, tmp_path, monkeypatch, capsys):
@@ -33,7 +34,7 @@ def test_half_of_the_plans_are_right(model, tmp_path, monkeypatch, capsys):
         assert sampling.plan == "auto" and sampling.plan_temperature == 0.3
         plans = []
         for row in prompts[0]:
-            (turn,), _ = self.vocab.parse_chat(row[:-1])
+            (turn,), _ = read_chat(self.vocab, row[:-1])
             prompt = asked[turn["content"][0]]
             made.append(prompt)
             right = write_plan(truth(prompt, rng, seen=True), prompt["prompt"])

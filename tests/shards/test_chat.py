@@ -185,7 +185,7 @@ def planned(vocab, data, label, images=1, plans=1.0, drop=0.0, sample=0):
     ids = np.zeros((images, K) if images > 1 else K, np.int64)
     record = {"ids.npy": to_bytes("ids.npy", ids), "json": to_bytes("json", data)}
     example = ChatDecoder(vocab, 200, drop, 0, plans=plans)(record, label, sample)
-    return vocab.parse_chat(example["ids"])[0], example
+    return read_chat(vocab, example["ids"])[0], example
 
 
 def test_the_plan_of_the_caption_stands_before_the_image(vocab):
