@@ -1,11 +1,12 @@
 """`ddt eval plan`: plans in words alone, judged by GenEval's rules before anything is drawn."""
 
 import json
+from pathlib import Path
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.evaluation.session import Session, say
+from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
-from ddt_lightning.metrics.cards import Card, card, mean_card
+from ddt_lightning.metrics.cards import mean_card
 from ddt_lightning.sampling import Sampling
 
 
@@ -34,18 +35,17 @@ def plan(
         processes: worker processes, each with its share of the cores.
         loading: which model.
     """
-    from ddt_lightning.evaluation import predictions
-
-    planning = Sampling(plan="auto", plan_temperature=plan_temperature, plan_length=plan_length)
-    session = Session(loading, planning, processes, seed)
-    from ddt_lightning.evaluation import galleries
+    from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.metrics import geneval
     from ddt_lightning.scenes.layout import plan_objects, read_plan, write_plan
     from ddt_lightning.scenes.suite import suite, truth
     from ddt_lightning.seeding import numpy_rng
 
+    positive("samples", samples)
+    planning = Sampling(plan="auto", plan_temperature=plan_temperature, plan_length=plan_length)
+    session = Session(loading, planning, processes, seed)
     chosen = galleries.spread(suite(seen), "tag", prompts) if prompts else suite(seen)
-    asked = [prompt for prompt in chosen for _ in range(positive("samples", samples))]
+    asked = [prompt for prompt in chosen for _ in range(samples)]
     items = [(prompt["prompt"], session.sample_seed(n)) for n, prompt in enumerate(asked)]
     written = [found["plan"] for found in session.run(predictions.write_plans, items)]
     best = [
@@ -53,7 +53,7 @@ def plan(
         for prompt in chosen
     ]
 
-    def judged(plans: list[str], metadata: list[dict], names: list[str] | None = None) -> list[dict]:
+    def scored(plans: list[str], metadata: list[dict], names: list[str] | None = None) -> list[dict]:
         scenes = [read_plan(text) for text in plans]
         return geneval.rows([plan_objects(one) if one else [] for one in scenes], metadata, filenames=names)
 
@@ -61,29 +61,23 @@ def plan(
         "GenEval's rules on the objects of the plan, prompts of combinations "
         f"{'that training shows' if seen else 'held out'}, {samples} plans a prompt; what cannot be read is wrong"
     )
-    rows = judged(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
-    cards: dict[str, Card] = {}
-    intervals = geneval.intervals(rows)
-    for tag, value in geneval.summary(rows).items():
-        number = len(rows) if tag == "overall" else sum(row["tag"] == tag for row in rows)
-        text = f"{rule}; mean of the tags" if tag == "overall" else rule
-        cards[f"plan/right/{tag}"] = card(value, number, text, intervals[tag])
-    for key, results, text in (
-        ("plan/ceiling_grid", judged(best, chosen), "plans of the ground truth: what the grid keeps of it"),
-        (
-            "plan/floor_shuffled",
-            judged(written, geneval.shuffled(asked, seed=seed)),
-            "against another prompt of its tag",
-        ),
-    ):
-        cards[key] = card(
-            geneval.summary(results)["overall"], len(results), text, geneval.intervals(results)["overall"]
-        )
-    cards["plan/readable"] = mean_card([read_plan(text) is not None for text in written], "share of plans understood")
+    rows = scored(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
     groups = [written[n : n + samples] for n in range(0, len(written), samples)]
-    cards["plan/distinct"] = mean_card([len(set(group)) / samples for group in groups], "different plans of a prompt")
-    with staged(out) as folder:
+    others = geneval.shuffled(asked, seed=seed)
+    cards = {
+        **geneval.tag_cards("plan/right", rows, rule),
+        "plan/ceiling_grid": geneval.overall_card(scored(best, chosen), "upper bound: plans of the ground truth"),
+        "plan/floor_shuffled": geneval.overall_card(
+            scored(written, others), "baseline: the plans scored against another prompt of their tag"
+        ),
+        "plan/readable": mean_card([read_plan(text) is not None for text in written], "share of plans understood"),
+        "plan/distinct": mean_card([len(set(group)) / samples for group in groups], "different plans of a prompt"),
+    }
+
+    def results(folder: Path) -> None:
         lines = [json.dumps({**row, "plan": text}) + "\n" for row, text in zip(rows, written, strict=True)]
         (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
-        session.finish(folder, "plan", cards, {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen})
-    say(out, cards, "plan/right/overall", "plan/readable", "plan/distinct")
+
+    settings = {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen}
+    shown = ["plan/right/overall", "plan/readable", "plan/distinct"]
+    session.write(out, Outcome("plan", cards, shown, settings, len(items), len(written), "plans", pictures=results))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddt_lightning.metrics.geneval import judge
+from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.language import caption
 from ddt_lightning.scenes.layout import (
     CELL,
@@ -89,10 +89,10 @@ def test_plan_of_the_truth_fulfils_its_prompt_and_no_other_kind_of_it(seen):
         scene = truth(prompt, rng, seen)
         planned = read_plan(write_plan(scene, prompt["prompt"]))
         assert planned is not None
-        right.append(judge(plan_objects(planned), prompt)[0])
+        right.append(evaluate(plan_objects(planned), prompt)[0])
         wrong = Scene(tuple(Shape("circle", "red", 32, 32, 12) for _ in range(1)), planned.background)
         if prompt["include"][0]["class"] != "circle":
-            assert not judge(plan_objects(wrong), prompt)[0]
+            assert not evaluate(plan_objects(wrong), prompt)[0]
     # a place near the border of a relation's rule can fall beyond it on the grid
     assert np.mean(right) > 0.98
 
