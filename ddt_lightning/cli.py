@@ -126,6 +126,8 @@ def fit_main(args: list[str] | None = None) -> None:
         sys.exit(2)
     try:
         fit(args[0], args[1:])
+    except KeyboardInterrupt:
+        fail(f"ddt-fit {args[0]}: interrupted; the last checkpoint is as it was", code=130)
     except (ValueError, FileNotFoundError, OSError) as error:
         if os.environ.get("DDT_DEBUG"):
             raise

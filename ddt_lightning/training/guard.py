@@ -10,7 +10,7 @@ from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 
 
 class FiniteLoss(pl.Callback):
-    """Has to stand before the checkpoint callback."""
+    """Refusal of losses that are not finite; it has to stand before the checkpoint callback."""
 
     def on_train_batch_end(
         self,

@@ -4,28 +4,23 @@ import os
 import shutil
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from ddt_lightning.atomic import whole_folder
 from ddt_lightning.settings import join_words
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
+from ddt_lightning.training.continuation import check_place, check_unchanged, checkpoint_to_continue, keep_former
 from ddt_lightning.training.guard import FiniteLoss
 from ddt_lightning.training.history import put_back, set_aside
+from ddt_lightning.training.messages import Messages, quiet_libraries
 from ddt_lightning.training.stop import StopOnSignal
-
-HARMLESS = (
-    r".*LeafSpec.* is deprecated",  # Lightning's own use of torch
-    r"You're using the WeightAveraging callback with a model that overrides",  # about sharding; averaging is for DDP
-    # these are the same on every process, or the first one's alone
-    r"It is recommended to use `self.log\('(step|val/(psnr|codebook_|shapes_))",
-)
-"""Warnings of the libraries that no user can act on."""
 
 
 class FinalCheckpoint(pl.Callback):
@@ -62,7 +57,8 @@ class StageCLI(LightningCLI):
     def __init__(
         self, module: type[pl.LightningModule], data: type[pl.LightningDataModule], args: list[str], stage: str
     ) -> None:
-        self.stage = stage
+        self.stage, self.words = stage, args
+        quiet_libraries()
         super().__init__(
             module,
             data,
@@ -92,6 +88,8 @@ class StageCLI(LightningCLI):
         """Options that belong to the run rather than to the trainer, the module or the data."""
         parser.add_argument("--run_dir", type=str, default=f"runs/{self.stage}", help="folder of everything written")
         parser.add_argument("--ckpt_path", type=str | None, default="last", help="continue from here; `last` or a file")
+        text = "go on where other settings made the checkpoint; the former config.yaml is kept"
+        parser.add_argument("--resume_with_changes", type=bool, default=False, help=text)
         parser.add_argument("--init_from", type=str | None, default=None, help="start a new run from these weights")
         text = (
             "save and leave with exit code 138 after so long; the same call goes on (`trainer.max_time` ends the run)"
@@ -115,6 +113,25 @@ class StageCLI(LightningCLI):
         """Parse what was given, leaving `sys.argv` to the launcher of the other processes."""
         self.config = parser.parse_args(join_words(parser, args))
 
+    def settings(self) -> dict[str, Any]:
+        """All settings, as `config.yaml` of the run says them."""
+        found: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        return found
+
+    def before_instantiate_classes(self) -> None:
+        """Find the checkpoint to continue from, and refuse what would make a `config.yaml` untrue.
+
+        Raises:
+            FileNotFoundError: a named checkpoint does not exist.
+            ValueError: it was made by other settings, or the `config.yaml` of a moved run would write elsewhere.
+        """
+        check_place(self.words, self.config.run_dir)
+        self.checkpoint = checkpoint_to_continue(self.config.run_dir, self.config.ckpt_path)
+        if self.checkpoint and not (self.config.resume_with_changes or self.config.trainer.fast_dev_run):
+            check_unchanged(self.checkpoint, self.settings())
+        self.config["resume_with_changes"] = False  # of this call alone, not of those that use its config.yaml
+        self.messages = Messages(self.stage, self.settings()["data"])
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with a csv log in the run folder and a progress bar on terminals only, unless configured."""
         if self.config.trainer.logger is None:
@@ -122,24 +139,9 @@ class StageCLI(LightningCLI):
         if self.config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks[:0] = [FinalCheckpoint(), FiniteLoss()]
+        trainer.callbacks[:0] = [self.messages, FinalCheckpoint(), FiniteLoss()]
         trainer.callbacks.append(StopOnSignal(self.config.call_minutes))
         return trainer
-
-
-def checkpoint_to_continue(cli: StageCLI) -> Path | None:
-    """The checkpoint this call continues from, or None for a new run.
-
-    Raises:
-        FileNotFoundError: a named checkpoint does not exist.
-    """
-    wanted = cli.config.ckpt_path
-    path = last_checkpoint(cli.config.run_dir) if wanted == "last" else wanted and Path(wanted)
-    if path and path.exists():
-        return path
-    if wanted not in (None, "last"):
-        raise FileNotFoundError(f"`ckpt_path` ({wanted}) does not exist.")
-    return None
 
 
 def put_averages_in_place(trainer: pl.Trainer) -> None:
@@ -151,15 +153,14 @@ def put_averages_in_place(trainer: pl.Trainer) -> None:
 
 def write_release(cli: StageCLI) -> None:
     """Write the trained weights to `release/`, replacing an older release in one step."""
-    run_dir = Path(cli.config.run_dir)
-    folder = Path(tempfile.mkdtemp(prefix=".release-", dir=run_dir))
-    cli.model.release(folder)
     if cli.trainer.is_global_zero:
-        shutil.rmtree(run_dir / "release", ignore_errors=True)
-        folder.chmod(0o755)
-        os.replace(folder, run_dir / "release")
-    else:
-        shutil.rmtree(folder)
+        target = Path(cli.config.run_dir) / "release"
+        with whole_folder(target) as folder:
+            cli.model.release(folder)
+            shutil.rmtree(target, ignore_errors=True)
+    else:  # gathering sharded weights takes every process
+        with tempfile.TemporaryDirectory() as nowhere:
+            cli.model.release(Path(nowhere))
 
 
 def run(cli: StageCLI) -> pl.Trainer:
@@ -168,15 +169,16 @@ def run(cli: StageCLI) -> pl.Trainer:
     Raises:
         ValueError: the checkpoint to continue from was made by another configuration.
     """
-    for message in HARMLESS:
-        warnings.filterwarnings("ignore", message)
-    run_dir = Path(cli.config.run_dir)
-    checkpoint = checkpoint_to_continue(cli)
+    trainer, run_dir, checkpoint = cli.trainer, Path(cli.config.run_dir), cli.checkpoint
     step = resume_step(checkpoint) if checkpoint else 0
-    if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:
+    first = trainer.is_global_zero
+    if first:
+        cli.messages.begin(cli.config.run_dir, step)
+    if first and not trainer.fast_dev_run:
+        keep_former(run_dir, step, cli.settings())
         set_aside(run_dir, step)
     try:
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -185,12 +187,19 @@ def run(cli: StageCLI) -> pl.Trainer:
             f"`ckpt_path` ({checkpoint}) does not fit this configuration: use the run's own config.yaml, or a new "
             f"`run_dir`. {detail[:300]}"
         ) from error
-    if cli.trainer.fast_dev_run:
-        return cli.trainer
-    if cli.trainer.is_global_zero:
+    except SystemExit as left:
+        if isinstance(left.__context__, KeyboardInterrupt):  # Lightning makes exit code 1 of it
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.fast_dev_run:
+        return trainer
+    if first:
         put_back(run_dir)
-    if cli.trainer.global_step >= cli.trainer.max_steps > 0:
-        if step >= cli.trainer.max_steps:
-            put_averages_in_place(cli.trainer)
+    done = trainer.global_step >= trainer.max_steps > 0
+    if done:
+        if step >= trainer.max_steps:
+            put_averages_in_place(trainer)
         write_release(cli)
-    return cli.trainer
+    if first:
+        cli.messages.end(trainer, cli.config.run_dir, step, released=done)
+    return trainer

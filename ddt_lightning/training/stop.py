@@ -1,6 +1,7 @@
-"""Stopping on a signal: SIGTERM or SIGUSR1 lets the current step end, saves `last.ckpt`, and leaves with 128 + signal.
+"""Stopping on a signal: the current step ends, `last.ckpt` is saved, and the process leaves with 128 + signal.
 
-That is what a scheduler sends before it takes the machine away; a call whose own time is up leaves as on SIGUSR1.
+SIGTERM or SIGUSR1 is what a scheduler sends before it takes the machine away, SIGINT is Ctrl-C; a call whose own time
+is up leaves as on SIGUSR1. A second Ctrl-C stops at once.
 Lightning answers inside the signal handler, with a collective that meets whatever the other processes are doing, and
 two processes then wait for each other for ever. Here the handler only takes a note; the processes agree after a step,
 so one signal to any of them stops all.
@@ -16,12 +17,14 @@ import lightning.pytorch as pl
 
 from ddt_lightning.training.checkpoint import last_checkpoint
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STARTED = time.monotonic()  # of this process, but for a few imports
 
 
 class StopOnSignal(pl.Callback):
-    """Has to stand behind callbacks that follow every step, such as weight averaging: what it saves includes them.
+    """Stops a run after a signal or when its time is up.
+
+    It has to stand behind callbacks that follow every step, such as weight averaging: what it saves includes them.
 
     Args:
         minutes: how long this call may take from its start, or None.
@@ -41,7 +44,13 @@ class StopOnSignal(pl.Callback):
         return self.minutes is not None and time.monotonic() - STARTED > 60 * self.minutes
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle a signal: remember it.
+
+        Raises:
+            KeyboardInterrupt: at the second Ctrl-C.
+        """
+        if number == self.noted == signal.SIGINT:
+            raise KeyboardInterrupt
         self.noted = number
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -60,7 +69,8 @@ class StopOnSignal(pl.Callback):
         if trainer.checkpoint_callback is not None:
             trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
         if trainer.is_global_zero:
-            cause = f"`call_minutes` ({self.minutes:g})" if self.late else number.name
+            named = "Ctrl-C" if number == signal.SIGINT else number.name
+            cause = f"`call_minutes` ({self.minutes:g})" if self.late else named
             where = f"stopped by {cause} after step {trainer.global_step}"
             print(f"ddt-fit: {where}; the same command goes on from there", file=sys.stderr)
         raise SystemExit(128 + number)

@@ -1,8 +1,11 @@
 """A call with a time limit leaves a checkpoint, and the same call goes on to what an uninterrupted run ends with."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -53,3 +56,40 @@ def test_the_end_by_max_time_is_saved(tmp_path):
     trainer = cli.fit("tokenizer", [*TINY, *more, "--trainer.limit_val_batches=0", "--run_dir", str(tmp_path)])
     assert 0 < trainer.global_step == at_step(tmp_path)
     assert not (tmp_path / "release").exists()
+
+
+class InterruptAfter(pl.Callback):
+    """Presses Ctrl-C at a step."""
+
+    def __init__(self, step: int, times: int = 1) -> None:
+        self.step, self.times = step, times
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted(capsys: pytest.CaptureFixture, run: Path, step: int, times: int) -> str:
+    callback = f"--trainer.callbacks+={InterruptAfter.__module__}.InterruptAfter"
+    ending = [f"--trainer.callbacks.init_args.step={step}", f"--trainer.callbacks.init_args.times={times}"]
+    more = ["--checkpoint.every_n_train_steps=100", "--trainer.limit_val_batches=0"]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.fit_main(["tokenizer", *TINY, *more, "--run_dir", str(run), callback, *ending])
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert left.value.code == 130
+    return capsys.readouterr().err
+
+
+def test_ctrl_c_saves_after_the_step_and_says_so(tmp_path, capsys):
+    text = interrupted(capsys, tmp_path, 1, 1)
+    assert at_step(tmp_path) == 2 and not (tmp_path / "release").exists()
+    assert text == "ddt-fit: stopped by Ctrl-C after step 2; the same command goes on from there\n"
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, capsys):
+    text = interrupted(capsys, tmp_path, 1, 2)
+    assert text.startswith("ddt-fit tokenizer: interrupted") and not (tmp_path / "checkpoints" / "last.ckpt").exists()

@@ -1,0 +1,40 @@
+"""What a run prints: a few lines about itself, and nothing of its libraries."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--config", "stages/tok.yaml", "--config", "tests/smoke/tokenizer.yaml"]
+
+
+def printed(run: Path, *words: str) -> list[str]:
+    """Everything a `ddt-fit` call writes to the terminal, line by line; times as 0:00:00 and counts as 1,000."""
+    call = [sys.executable, "-m", "ddt_lightning.cli", "fit", "tokenizer", *TINY, "--run_dir", str(run), *words]
+    done = subprocess.run(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    text = re.sub(r"\d:\d\d:\d\d", "0:00:00", done.stdout)
+    return re.sub(r"\d+(,\d{3})+", "1,000", text).splitlines()
+
+
+def test_a_run_says_what_it_is_and_nothing_else(tmp_path):
+    run = tmp_path / "run"
+    assert printed(run, "--trainer.max_steps=2") == [
+        f"ddt-fit tokenizer: writes to {run}",
+        "  data: scenes, rendered on the fly",
+        "  model: 1,000 trained parameters, 1,000 frozen",
+        "  steps 1 to 2, batches of 8; 1 x cpu, 32-true",
+        f"ddt-fit tokenizer: trained to step 2 in 0:00:00; weights in {run}/release",
+    ]
+    assert printed(run) == [
+        f"ddt-fit tokenizer: writes to {run}, goes on after step 2",
+        "  data: scenes, rendered on the fly",
+        "  model: 1,000 trained parameters, 1,000 frozen",
+        "  steps 3 to 4, batches of 8; 1 x cpu, 32-true",
+        f"ddt-fit tokenizer: trained to step 4 in 0:00:00; weights in {run}/release",
+    ]
+    assert printed(run) == [
+        f"ddt-fit tokenizer: writes to {run}, goes on after step 4",
+        f"ddt-fit tokenizer: nothing left to train in 0:00:00; weights in {run}/release",
+    ]
