@@ -141,15 +141,15 @@ class Plan:
 
     def finish(self) -> dict[str, str]:
         """Run all chains that wait; what went wrong, by name of the chain."""
-        active: dict[str, Generator[None]] = {}
+        active: dict[str, tuple[Chain, Generator[None]]] = {}
         failed: dict[str, str] = {}
         try:
             while self.waiting or active:
                 while self.waiting and len(active) < self.jobs:
                     chain, *self.waiting = self.waiting
-                    active[chain.name] = self.work(chain)
+                    active[chain.name] = chain, self.work(chain)
                 before = len(active)
-                for name, turns in list(active.items()):
+                for name, (chain, turns) in list(active.items()):
                     try:
                         next(turns)
                     except StopIteration:
@@ -157,11 +157,17 @@ class Plan:
                     except RuntimeError as error:
                         del active[name]
                         failed[name] = str(error).splitlines()[-1]
+                        others = [*self.waiting, *(other for other, _ in active.values())]
+                        needed = {step.name for other in others for step in other.steps}
+                        self.progress.leave_out({step.name for step in chain.steps} - needed)
                 self.progress.show()
                 if len(active) == before:
                     time.sleep(POLL)
+        except (KeyboardInterrupt, SystemExit):
+            self.progress.line("stopped; the same call goes on from here")
+            raise
         finally:
-            for turns in active.values():
+            for _, turns in active.values():
                 turns.close()
         return failed
 

@@ -70,7 +70,8 @@ class Progress:
         if done:
             say(f"{len(done)} of {len(self.steps)} steps are done already, in {minutes(self.spent())}.")
         if waiting:
-            say(f"{waiting} steps to do; what each of them prints is in {folder / LOGS}.")
+            how = "" if done else " How long this takes is measured while the first of them run."
+            say(f"{waiting} steps to do; what each of them prints is in {folder / LOGS}.{how}")
 
     def spent(self) -> float:
         """Seconds of the steps that are done."""
@@ -98,6 +99,10 @@ class Progress:
         more = f"; about {minutes(left)} left" if left else ""
         self.told = True
         self.line(f"{self.label(name)}: done in {minutes(record.seconds)}{more}")
+
+    def leave_out(self, names: set[str]) -> None:
+        """Expect some steps no longer: what they build on has failed."""
+        self.ended |= names
 
     def pace(self, step: Step) -> float | None:
         """Seconds that a unit of a step's cost takes here; None where nothing has been measured."""

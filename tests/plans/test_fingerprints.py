@@ -3,10 +3,20 @@
 from pathlib import Path
 
 import pytest
+from numpy.random import default_rng
 
 from ddt_lightning.plans import fingerprint as marks
-from ddt_lightning.plans.fingerprint import CLI, closure, code_mark, fingerprint, modules_of
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.fingerprint import (
+    CLI,
+    closure,
+    code_mark,
+    fingerprint,
+    fingerprints,
+    inputs_mark,
+    modules_of,
+)
+from ddt_lightning.plans.step import Chain, Step
+from tests.inprocess import token_shards
 
 
 @pytest.fixture
@@ -91,3 +101,27 @@ def test_classes_named_in_yaml_count():
     root = Path(__file__).parents[2]
     command = [CLI, "fit", "tokenizer", "--config", str(root / "stages/fid.yaml")]
     assert "ddt_lightning.callbacks.distribution" in modules_of(command)
+
+
+def test_a_yaml_file_that_the_step_writes_counts_as_the_one_that_is_there(tmp_path):
+    text = "class_path: ddt_lightning.callbacks.distribution.Distribution\n"
+    command = [CLI, "fit", "tokenizer", "--config", str(tmp_path / "x.yaml")]
+    one = Step("a", "", [command], tmp_path / "a", {str(tmp_path / "x.yaml"): text})
+    planned = fingerprints(Chain("a", "", [one]))
+    assert "ddt_lightning.callbacks.distribution" in modules_of(command, one.files)
+    (tmp_path / "x.yaml").write_text("a: stale\n")
+    assert fingerprints(Chain("a", "", [one])) == planned
+
+
+def test_inputs_are_known_by_name_size_and_facts(tmp_path):
+    folder = token_shards(tmp_path / "ids", default_rng(0).integers(0, 9, (20, 4)), codes=9)
+    pattern = [f"{folder}/*.tar"]
+    before = inputs_mark(pattern, "sets")
+    assert inputs_mark(pattern, "sets") == before
+    (folder / "images-train-000001.tar").write_bytes(b"more")
+    more = inputs_mark(pattern, "sets")
+    facts = folder / "tokens.json"
+    facts.write_text(facts.read_text().replace("abc123", "abc124"))
+    assert len({before, more, inputs_mark(pattern, "sets")}) == 3
+    with pytest.raises(FileNotFoundError, match="`sets`"):
+        inputs_mark([f"{tmp_path}/none-*.tar"], "sets")

@@ -56,7 +56,8 @@ def test_nothing_is_said_before_it_is_measured_and_then_by_the_pace_of_this_mach
     assert seen.left() == pytest.approx(90 + 40 * (20 + 30) / (10 + 50))
     said = capsys.readouterr().out
     assert said.splitlines() == [
-        f"3 steps to do; what each of them prints is in {tmp_path / 'logs'}.",
+        f"3 steps to do; what each of them prints is in {tmp_path / 'logs'}. "
+        "How long this takes is measured while the first of them run.",
         "[1/3] scenes: make scenes",
         "[1/3] scenes: done in 20 s; about 8 min left",
         "[2/3] tokenizer: make tokenizer",
@@ -83,6 +84,22 @@ def test_steps_of_one_kind_go_at_one_pace(tmp_path):
         took(tmp_path, name, seconds).write()
     assert Progress(steps, tmp_path, {"train.0", "eval.0"}, 1).left() == pytest.approx(2 * 110)
     assert Progress(steps, tmp_path, {"train.0", "eval.0"}, 2).left() == pytest.approx(110)
+
+
+def test_steps_behind_a_failure_are_not_expected(tmp_path, capsys, monkeypatch):
+    """Of two chains the first one fails at its first step; the other's steps alone are left."""
+
+    def running(one, record, log):
+        if one.name == "a1":
+            raise RuntimeError("it broke")
+        record.seconds = 50.0
+        one.folder.mkdir()
+        return iter(())
+
+    monkeypatch.setattr(chains, "running", running)
+    plan = [Chain(name, "", [step(f"{name}{n}", tmp_path, 1.0, "doctor") for n in (1, 2)]) for name in "ab"]
+    assert run_chains(plan, tmp_path) == {"a": "it broke"}
+    assert "[3/4] b1: done in 50 s; about 50 s left" in capsys.readouterr().out
 
 
 def test_a_plan_in_a_pipe_prints_two_lines_a_step(tmp_path, capsys, monkeypatch):

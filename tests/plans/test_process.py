@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from ddt_lightning.plans import recipes
+from ddt_lightning.plans.step import Record
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -40,7 +39,7 @@ def test_a_stopped_caller_stops_its_command(number, tmp_path):
     (tmp_path / "waiting_child.py").write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
     caller = subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-    until(lambda: (tmp_path / "started").exists() and (tmp_path / "steps" / "s.json").exists())
+    until(lambda: (tmp_path / "started").exists() and Record(tmp_path, "s").seconds > 0)
     caller.send_signal(number)
     caller.communicate()
     if number != signal.SIGKILL:
@@ -56,28 +55,3 @@ def until(happened) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it did not happen")
-
-
-@pytest.mark.parametrize(
-    ("flags", "faster", "expected"),
-    [
-        (
-            {"avx512_bf16"},
-            torch.bfloat16,
-            ["--trainer.precision=bf16-mixed", "--model.optim.orthogonalise_in=bfloat16"],
-        ),
-        ({"avx512_bf16"}, torch.float32, []),
-        ({"avx2"}, torch.bfloat16, []),
-    ],
-)
-def test_bf16_only_where_it_is_measured_to_be_faster(monkeypatch, flags, faster, expected):
-    def product(a, b):
-        time.sleep(0.0005 if a.dtype == faster else 0.003)
-
-    monkeypatch.setattr(torch, "mm", product)
-    monkeypatch.setattr(recipes, "processor_flags", lambda: flags)
-    recipes.bf16_pays.cache_clear()
-    try:
-        assert recipes.mixed_precision() == expected
-    finally:
-        recipes.bf16_pays.cache_clear()
