@@ -1,8 +1,11 @@
 """Evaluation cards: a score with everything one needs to know to compare it.
 
-A card file is `{key: card}`; a card holds `value`, its 95 % `interval`, `n` (images, or answers), the `protocol` in
-words, and what the file's scores share: `seed`, `weights` (hashes of tokenizer and language model), `settings` and
-`versions`. `flat` turns a folder of card files into the flat `metrics.json`.
+A card file is `{key: card}`. A card holds `value`, its 95 % `interval`, `n` (images, edits or answers measured) and the
+`protocol` in words. The scores of a file share `asked` (samples asked for), `seed`, `weights` (hashes of the model and
+of scoring networks given as files), `settings` and `versions`. Only some cards hold `unreadable` (samples of shards
+that could not be read), `scorers` (hashes of scoring networks given as folders) and values beside the score:
+`unchanged`, a baseline, and `tokenizer`, an upper bound. `flat` turns a folder of card files into the flat
+`metrics.json`.
 """
 
 import hashlib
