@@ -4,10 +4,11 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ddt_lightning.cli import main
+from ddt_lightning.cli import load, main, parse
 from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 
@@ -27,6 +28,11 @@ def run_here(step: Step, record: Record, log: Path) -> Iterator[None]:
     record.seconds += 1.0
     record.write()
     return iter(())
+
+
+def read_study(name: str, config: str | Path, *words: str) -> Any:
+    """The study that `ddt study NAME --config CONFIG` runs."""
+    return parse(f"study {name}", load(f"study {name}"), ["--config", str(config), *words])["study"]
 
 
 def token_shards(folder: Path, ids: np.ndarray, *, codes: int, tokenizer: str = "abc123", val: int = 16) -> Path:

@@ -1,63 +1,102 @@
 """`ddt study NAME`: experiments that train their own models, as tables and pictures."""
 
 from pathlib import Path
-from typing import Literal
 
 from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.studies.against import AgainstStudy
+from ddt_lightning.studies.base import conclude, run_study
+from ddt_lightning.studies.classes import ClassStudy
+from ddt_lightning.studies.order import OrderStudy
+from ddt_lightning.studies.scaling import ScalingStudy
+from ddt_lightning.studies.schedule import ScheduleStudy
+from ddt_lightning.studies.text import TextStudy
 
 
-def schedule(
-    *,
-    out: str = "runs/study-schedule",
-    config: str = "stages/study-schedule.yaml",
-    configs: list[str] | None = None,
-    axes: list[str] | str | None = None,
-    grid: Literal["one", "full"] | None = None,
-    only: list[str] | str | None = None,
-    steps: int | None = None,
-    seeds: list[int] | None = None,
-    images: int | None = None,
-    plan: bool = False,
-) -> None:
+def schedule(study: ScheduleStudy, *, out: str = "runs/study-schedule", plan: bool = False) -> None:
     """Train short tokenizer runs over axes of settings and compare them: table, chart and pictures.
 
     The same call goes on where it was stopped; a run that is done with the same settings is not run again.
 
     Args:
+        study: runs and settings.
         out: folder for study.md, findings.json, study.png, pictures.png and the runs.
-        config: the study, a YAML file; any settings of `ddt-fit tokenizer` can be its axes.
-        configs: `ddt-fit` YAML files that every run starts from, instead of the study's.
-        axes: which axes to use; the others stay as the configs have them.
-        grid: one axis at a time from the reference, or the full product of the axes.
-        only: names of variants to run now; the table shows all that are done.
-        steps: optimizer steps of each run.
-        seeds: of each variant; the measured images stay the same.
-        images: how many held-out images to measure on.
-        plan: list the variants and their settings, and run nothing.
+        plan: list the runs, and run nothing.
 
     Raises:
         RuntimeError: runs failed; the others are done and shown.
     """
-    from ddt_lightning.studies import schedule, schedule_figures, schedule_table
-    from ddt_lightning.studies.base import conclude
+    run_study(study, out, plan)
 
-    def listed(words: list[str] | str | None) -> list[str] | None:
-        return [words] if isinstance(words, str) else words
 
-    changed = {"configs": configs, "grid": grid, "steps": steps, "seeds": seeds}
-    study = schedule.Study.read(config, changed, listed(axes), images)
-    variants = schedule.chosen(schedule.plan(study), listed(only))
-    if plan:
-        for variant in variants:
-            print(f"{variant.name}: {', '.join(f'{axis} {name}' for axis, name in variant.choices.items())}")
-        return
-    folder = Path(out)
-    failed = schedule.run_all(study, variants, folder)
-    outcomes = schedule_table.collect(study, folder)
-    if outcomes:
-        schedule_figures.chart(study, outcomes, folder / "study.png")
-        schedule_figures.pictures(study, outcomes, folder)
-    conclude(schedule_table.findings(study, outcomes, failed), folder)
+def order(study: OrderStudy, *, out: str = "runs/study-order", plan: bool = False) -> None:
+    """Train one small language model on ids in several orders: what shuffling tokens costs, by tokenizer.
+
+    Args:
+        study: runs and settings.
+        out: folder for README.md (the protocol), study.md, findings.json, study.png, penalty.png and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    run_study(study, out, plan)
+
+
+def scaling(study: ScalingStudy, *, out: str = "runs/study-scaling", plan: bool = False) -> None:
+    """Train language models of several sizes, score them along their training, and fit a power law to the losses.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, study.png, grid.png and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    run_study(study, out, plan)
+
+
+def text(study: TextStudy, *, out: str = "runs/study-text", plan: bool = False) -> None:
+    """Train the same model on text alone and on the same text with images: what images do to held-out text.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, study.png and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    run_study(study, out, plan)
+
+
+def against(study: AgainstStudy, *, out: str = "runs/study-against", plan: bool = False) -> None:
+    """Train the same language model on the ids of several image tokenizers, and compare what it draws and edits.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, study.png, draw.png, edit.png, the token shards and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+        ValueError: the tokenizers spend different bits on an image.
+    """
+    run_study(study, out, plan)
+
+
+def classes(study: ClassStudy, *, out: str = "runs/study-classes", plan: bool = False) -> None:
+    """Train the same language model on photos of classes through several tokenizers, and compare what it draws.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, classes.png and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    run_study(study, out, plan)
 
 
 def encoder(
@@ -160,7 +199,6 @@ def progressive(
     from ddt_lightning.inputs import positive, read_prompts
     from ddt_lightning.studies import progressive as study
     from ddt_lightning.studies import progressive_figures
-    from ddt_lightning.studies.base import conclude
     from ddt_lightning.studies.side_by_side import open_models, originals
 
     plan = study.Plan(points, shown, seed, batch, lpips, drawing)
@@ -217,7 +255,6 @@ def interpolate(
     from ddt_lightning.inputs import positive
     from ddt_lightning.studies import interpolation as study
     from ddt_lightning.studies import interpolation_figures
-    from ddt_lightning.studies.base import conclude
     from ddt_lightning.studies.side_by_side import open_models, originals
 
     plan = study.Plan(shares or [0.125, 0.25, 0.5, 0.75, 0.875], shown, seed, batch, decoding)

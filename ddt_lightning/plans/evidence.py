@@ -121,8 +121,8 @@ def plan(sizes: Evidence) -> list[Step]:
         command = [CLI, "study", verb, *words, "--out", f"{run}/{name}"]
         return Step(name, about, [command], run / name / result)
 
-    def pairs(option: str, folders: Mapping[str, str]) -> str:
-        return f"--{option}=[{','.join(f'{name}={folder}' for name, folder in folders.items())}]"
+    def pairs(option: str, folders: Mapping[str, str]) -> list[str]:
+        return [f"--{option}", *(f"{name}={folder}" for name, folder in folders.items())]
 
     prompted = study("prompted", "the same of drawings", "progressive", *models, "--prompts", f"{run}/prompted.txt",
                      *drawing)  # fmt: skip
@@ -132,7 +132,7 @@ def plan(sizes: Evidence) -> list[Step]:
         study("progressive", "decode images from their first tokens", "progressive", *models, *images),
         replace(prompted, files={f"{run}/prompted.txt": "".join(f"{prompt}\n" for prompt in prompts)}),
         study("interpolate", "put tokens of one image into another", "interpolate", *models, *images),
-        study("order", "language models of ids in other orders", "order", pairs("sets", tokens),
+        study("order", "language models of ids in other orders", "order", *pairs("sets", tokens),
               f"--text={str(scenes).lower()}"),
     ]  # fmt: skip
     if sizes.classes:
@@ -148,10 +148,10 @@ def plan(sizes: Evidence) -> list[Step]:
             study("scaling", "language models of three sizes", "scaling", "--shards", tokens["ddt"], "--tokenizer",
                   f"{run}/tokenizer", "--renderer", f"{run}/renderer", "--score=true"),
             study("text", "text beside image ids", "text",
-                  pairs("sets", {"ddt": tokens["ddt"], "vqgan": tokens["vqgan"]})),
+                  *pairs("sets", {"ddt": tokens["ddt"], "vqgan": tokens["vqgan"]})),
             study("against", "the same language model on ids of DDT and VQGAN", "against",
-                  pairs("tokenizers", {"ddt": f"{run}/tokenizer", "vqgan": f"{run}/vqgan"}),
-                  pairs("renderers", {"ddt": f"{run}/renderer"}), "--shards", f"{run}/shards"),
+                  *pairs("tokenizers", {"ddt": f"{run}/tokenizer", "vqgan": f"{run}/vqgan"}),
+                  *pairs("renderers", {"ddt": f"{run}/renderer"}), "--shards", f"{run}/shards"),
         ]  # fmt: skip
     every += [Step("evidence", "write report.html", [[CLI, "report", f"{run}"]], run / "report.html")]
     units = dict.fromkeys(("vqgan", "var"), sizes.spatial_steps)

@@ -1,4 +1,4 @@
-"""Image tokenizers against each other through the same language model: encode, pretrain, instruct, draw and edit.
+"""`ddt study against`: image tokenizers through the same language model: encode, pretrain, instruct, draw and edit.
 
 Everything but the ids is the same: image, edit and question shards, text, network, steps, batches, prompts and edits.
 The tokenizers are to have equal bits, K log2(codes), within a tolerance; a tokenizer with more could win by that alone.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from PIL import Image
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import Mean, over_seeds
 from ddt_lightning.model_folder import find_part
-from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.chains import is_done, run_chains
 from ddt_lightning.plans.fingerprint import inputs_mark, weights_mark
 from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
 from ddt_lightning.plans.step import Chain, Step
@@ -27,7 +27,7 @@ from ddt_lightning.report.findings import Findings, Scores, compared
 from ddt_lightning.report.galleries import read_json
 from ddt_lightning.report.panels import draw_bars, panels, save
 from ddt_lightning.shards.write import read_tokens_json
-from ddt_lightning.studies.base import Training
+from ddt_lightning.studies.base import Study, check_renderer
 
 # what is shown of the cards, and as what; a key of PREFIXES stands for all that begin with it
 SHOWN = {
@@ -50,13 +50,26 @@ PLAIN = (
 )
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """The results of a study.
+
+    Args:
+        scores: {score: {tokenizer: {seed: value}}}.
+        bits: {tokenizer: bits of an image}.
+    """
+
+    scores: Scores
+    bits: dict[str, float]
+
+
 @dataclass(frozen=True, kw_only=True)
-class AgainstStudy(Training):
+class AgainstStudy(Study[Comparison]):
     """Tokenizers side by side. `configs`, `settings` and `steps` are of pretraining.
 
     Args:
-        tokenizers: {name: run or folder of a tokenizer}; the first one is what the others are compared with.
-        renderers: {name: run or folder of the renderer of its images}, where it has one; the others decode as they do.
+        tokenizers: name=FOLDER of each, a run or folder; the first one is what the others are compared with.
+        renderers: name=FOLDER of the renderer of those that have one; the others decode as they do.
         orders: {name: order of its ids in the language model}, where it is not `fine_to_coarse`.
         shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
         bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
@@ -66,6 +79,8 @@ class AgainstStudy(Training):
         editing: options of `ddt eval edit`.
         distance: options of `ddt eval distribution` on drawings for held-out captions.
     """
+
+    CONFIG: ClassVar[str] = "stages/study-against.yaml"
 
     tokenizers: dict[str, str]
     shards: str
@@ -82,128 +97,150 @@ class AgainstStudy(Training):
         super().__post_init__()
         if len(self.tokenizers) < 2:
             raise ValueError(f"`tokenizers` ({', '.join(self.tokenizers)}) must name at least two, {{name: folder}}.")
+        for option in ("tokenizers", "renderers"):
+            for name, folder in getattr(self, option).items():
+                if not name or not folder:
+                    raise ValueError(f"`{option}` ({name}) must be given as name=FOLDER.")
         for option, named in (("renderers", self.renderers), ("orders", self.orders)):
             if unknown := sorted(set(named) - set(self.tokenizers)):
                 raise ValueError(f"`{option}` ({unknown[0]}) is none of the tokenizers {', '.join(self.tokenizers)}.")
         if sorted(self.instruct) != ["configs", "settings", "steps"]:
             raise ValueError(f"`instruct` ({', '.join(self.instruct)}) must have configs, settings and steps.")
 
+    def encode_step(self, name: str, out: Path) -> Step:
+        """The step that encodes all shards with one tokenizer."""
+        kinds = [f"{self.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
+        options = {"tokenizer": self.tokenizers[name], "shards": kinds, "order": self.orders.get(name), **self.coding}
+        mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_part('tokenizer', self.tokenizers[name]))}"
+        return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
 
-def encode_step(study: AgainstStudy, name: str, out: Path) -> Step:
-    """The step that encodes all shards with one tokenizer."""
-    kinds = [f"{study.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
-    options = {"tokenizer": study.tokenizers[name], "shards": kinds, "order": study.orders.get(name), **study.coding}
-    mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_part('tokenizer', study.tokenizers[name]))}"
-    return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
+    def chain_of(self, name: str, seed: int, out: Path) -> Chain:
+        """Encoding, pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
 
+        Raises:
+            FileNotFoundError: shards, tokenizer or renderer are missing.
+        """
+        tokens, run = out / "tokens" / name, out / "runs" / name / f"seed-{seed}"
+        ids: Overlay = {"shards": [f"{tokens}/images-train-*.tar"], "val_shards": [f"{tokens}/images-val-*.tar"],
+                        "text_shards": [f"{self.shards}/text-train-*.tar"],
+                        "texts": [f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]}  # fmt: skip
+        base = {"trainer": {"max_steps": self.steps}, "model": {"codebook": self.tokenizers[name]}}
+        overlay = overlaid(base, self.settings, {"data": ids})
+        texts = inputs_mark([f"{self.shards}/text-train-*.tar"], "shards")
+        pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", self.configs, overlay, seed, out, run / "pretrain",
+                            texts)  # fmt: skip
+        chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
+                          "edits": [f"{tokens}/edits-train-*.tar"],
+                          "questions": [f"{tokens}/questions-train-*.tar"]}  # fmt: skip
+        more = {"trainer": {"max_steps": self.instruct["steps"]}}
+        tuned = overlaid(more, self.instruct["settings"], {"data": chats, "init_from": str(run / "pretrain")})
+        instruct = fit_step(f"{name}.{seed}.instruct", "instruct", self.instruct["configs"], tuned, seed, out,
+                            run / "instruct")  # fmt: skip
+        renderer = self.renderers.get(name)
+        loading = {"model": str(run / "instruct"), "tokenizer": self.tokenizers[name], "renderer": renderer}
+        drawn_by = "" if renderer is None else weights_mark(find_part("renderer", renderer))
+        scored = [
+            verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **self.drawing}, run / "eval-t2i", drawn_by),
+            verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **self.editing}, run / "eval-edit"),
+            verb_step(
+                f"{name}.{seed}.distance",
+                "eval distribution",
+                {**loading, "made": "drawings", **self.distance},
+                run / "eval-distance",
+            ),
+        ]
+        about = f"encode, pretrain {self.steps} steps, instruct {self.instruct['steps']}, draw and edit"
+        return Chain(f"{name}, seed {seed}", about, [self.encode_step(name, out), pretrain, instruct, *scored])
 
-def chain_of(study: AgainstStudy, name: str, seed: int, out: Path) -> Chain:
-    """Encoding, pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
+    def encodings(self, out: Path) -> list[Chain]:
+        """Encoding of all shards by each tokenizer."""
+        return [Chain(f"{name}, encode", "images, edits, questions", [self.encode_step(name, out)])
+                for name in self.tokenizers]  # fmt: skip
 
-    Raises:
-        FileNotFoundError: shards, tokenizer or renderer are missing.
-    """
-    tokens, run = out / "tokens" / name, out / "runs" / name / f"seed-{seed}"
-    ids: Overlay = {"shards": [f"{tokens}/images-train-*.tar"], "val_shards": [f"{tokens}/images-val-*.tar"],
-                    "text_shards": [f"{study.shards}/text-train-*.tar"],
-                    "texts": [f"{tokens}/edits-train-*.tar", f"{tokens}/questions-train-*.tar"]}  # fmt: skip
-    base = {"trainer": {"max_steps": study.steps}, "model": {"codebook": study.tokenizers[name]}}
-    overlay = overlaid(base, study.settings, {"data": ids})
-    texts = inputs_mark([f"{study.shards}/text-train-*.tar"], "shards")
-    pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", study.configs, overlay, seed, out, run / "pretrain",
-                        texts)  # fmt: skip
-    chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
-                      "edits": [f"{tokens}/edits-train-*.tar"],
-                      "questions": [f"{tokens}/questions-train-*.tar"]}  # fmt: skip
-    more = {"trainer": {"max_steps": study.instruct["steps"]}}
-    tuned = overlaid(more, study.instruct["settings"], {"data": chats, "init_from": str(run / "pretrain")})
-    instruct = fit_step(f"{name}.{seed}.instruct", "instruct", study.instruct["configs"], tuned, seed, out,
-                        run / "instruct")  # fmt: skip
-    renderer = study.renderers.get(name)
-    loading = {"model": str(run / "instruct"), "tokenizer": study.tokenizers[name], "renderer": renderer}
-    drawn_by = "" if renderer is None else weights_mark(find_part("renderer", renderer))
-    scored = [
-        verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **study.drawing}, run / "eval-t2i", drawn_by),
-        verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **study.editing}, run / "eval-edit"),
-        verb_step(
-            f"{name}.{seed}.distance",
-            "eval distribution",
-            {**loading, "made": "drawings", **study.distance},
-            run / "eval-distance",
-        ),
-    ]
-    about = f"pretrain {study.steps} steps, instruct {study.instruct['steps']}, draw and edit"
-    return Chain(f"{name}, seed {seed}", about, [encode_step(study, name, out), pretrain, instruct, *scored])
+    def plan(self, out: Path) -> list[Chain]:
+        """All trainings, seed by seed."""
+        return [self.chain_of(name, seed, out) for seed in self.seeds for name in self.tokenizers]
 
+    def prepare(self, out: Path) -> None:
+        """Encode all shards, and refuse an unfair comparison before anything is trained.
 
-def encodings(study: AgainstStudy, out: Path) -> list[Chain]:
-    """Encoding of all shards by each tokenizer."""
-    return [Chain(f"{name}, encode", "images, edits, questions", [encode_step(study, name, out)])
-            for name in study.tokenizers]  # fmt: skip
+        Raises:
+            RuntimeError: encoding failed.
+            ValueError: the tokenizers spend different bits on an image, or a renderer is of another tokenizer.
+        """
+        if failed := run_chains(self.encodings(out), out):
+            raise RuntimeError(f"encoding failed ({'; '.join(failed.values())}); see {out}/logs.")
+        every = self.bits_of(out)
+        first = next(iter(every.values()))
+        for name, bits in every.items():
+            if abs(bits - first) > self.bits_tolerance * first:
+                raise ValueError(
+                    f"`tokenizers.{name}` spends {bits:.0f} bits on an image, the first one {first:.0f}: compare those "
+                    f"of equal K log2(codes), or raise `bits_tolerance` ({self.bits_tolerance})."
+                )
+        for name, renderer in self.renderers.items():
+            check_renderer(renderer, read_tokens_json(out / "tokens" / name)["tokenizer"])
 
+    def bits_of(self, out: Path) -> dict[str, float]:
+        """{tokenizer: bits of an image} of the encoded shards."""
+        facts = {name: read_tokens_json(out / "tokens" / name) for name in self.tokenizers}
+        return {name: one["K"] * math.log2(one["codebook_size"]) for name, one in facts.items()}
 
-def plan(study: AgainstStudy, out: Path) -> list[Chain]:
-    """All trainings, seed by seed."""
-    return [chain_of(study, name, seed, out) for seed in study.seeds for name in study.tokenizers]
+    def collect(self, out: Path) -> Comparison:
+        """The scores of the finished runs: drawing by tag, edits by kind, distance of drawings."""
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for name in self.tokenizers:
+            for seed in self.seeds:
+                run = self.chain_of(name, seed, out)
+                for step in run.steps[3:] if is_done(out, run) else []:
+                    for key, card in read_cards(step.folder).items():
+                        start = key if key in SHOWN else next((one for one in PREFIXES if key.startswith(one)), None)
+                        if start is not None:
+                            label = SHOWN[start] + key.removeprefix(start).replace("_", " ")
+                            found.setdefault(label, {}).setdefault(name, {})[seed] = float(card["value"])
+        ordered = sorted(found.items(), key=lambda one: GROUPS.index(one[0].split(":")[0]))
+        return Comparison(dict(ordered), self.bits_of(out))
 
+    def draw(self, found: Comparison, out: Path) -> None:
+        """`study.png`, and `draw.png` and `edit.png`: the same prompts and edits, a column for each tokenizer."""
+        figure, grid = panels(self.title, 1, 1, width=max(8.0, 0.75 * len(found.scores)), height=3.8)
+        bars: dict[str, dict[str, Mean]] = {
+            key.replace(": ", "\n"): {name: over_seeds(list(by_seed.values())) for name, by_seed in one.items()}
+            for key, one in found.scores.items()
+            if key.startswith(SHARES)
+        }
+        draw_bars(grid[0, 0], bars, "share that is right", "")
+        grid[0, 0].tick_params(axis="x", labelsize=7)
+        save(figure, out / "study.png")
+        pictures = {"draw.png": ("eval-t2i", "t2i", "prompt"), "edit.png": ("eval-edit", "edit", "instruction")}
+        for file, (part, index, text) in pictures.items():
+            folders = {name: out / "runs" / name / f"seed-{self.seeds[0]}" / part for name in self.tokenizers}
+            listed = {name: read_json(folder / "samples" / f"{index}.json") for name, folder in folders.items()}
+            listed = {name: items for name, items in listed.items() if items}
+            if listed:
+                rows, titles = same(listed, folders, text)
+                sheet(rows, titles=titles).save(out / file)
 
-def check_bits(study: AgainstStudy, out: Path) -> dict[str, float]:
-    """{tokenizer: bits of an image} of the encoded shards.
-
-    Raises:
-        ValueError: they differ by more than the tolerance.
-    """
-    found = {}
-    for name in study.tokenizers:
-        fields = read_tokens_json(out / "tokens" / name)
-        found[name] = fields["K"] * math.log2(fields["codebook_size"])
-    first = next(iter(found.values()))
-    for name, bits in found.items():
-        if abs(bits - first) > study.bits_tolerance * first:
-            raise ValueError(
-                f"`tokenizers.{name}` spends {bits:.0f} bits on an image, the first one {first:.0f}: compare those of "
-                f"equal K log2(codes), or raise `bits_tolerance` ({study.bits_tolerance})."
-            )
-    return found
-
-
-def collect(study: AgainstStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """{score: {tokenizer: {seed: value}}} of the finished runs: drawing by tag, edits by kind, distance of drawings."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for name in study.tokenizers:
-        for seed in study.seeds:
-            run = chain_of(study, name, seed, out)
-            if not is_done(out, run):
-                continue
-            for step in run.steps[3:]:
-                for key, card in read_cards(step.folder).items():
-                    start = key if key in SHOWN else next((one for one in PREFIXES if key.startswith(one)), None)
-                    if start is not None:
-                        label = SHOWN[start] + key.removeprefix(start).replace("_", " ")
-                        scores = found.setdefault(label, {}).setdefault(name, {})
-                        scores[seed] = float(card["value"])
-    return dict(sorted(found.items(), key=lambda one: GROUPS.index(one[0].split(":")[0])))
-
-
-def draw(study: AgainstStudy, scores: Scores, out: Path) -> None:
-    """`study.png`, and `draw.png` and `edit.png`: the same prompts and edits, a column for each tokenizer."""
-    figure, grid = panels(study.title, 1, 1, width=max(8.0, 0.75 * len(scores)), height=3.8)
-    bars: dict[str, dict[str, Mean]] = {
-        key.replace(": ", "\n"): {name: over_seeds(list(by_seed.values())) for name, by_seed in one.items()}
-        for key, one in scores.items()
-        if key.startswith(SHARES)
-    }
-    draw_bars(grid[0, 0], bars, "share that is right", "")
-    grid[0, 0].tick_params(axis="x", labelsize=7)
-    save(figure, out / "study.png")
-    pictures = {"draw.png": ("eval-t2i", "t2i", "prompt"), "edit.png": ("eval-edit", "edit", "instruction")}
-    for file, (part, index, text) in pictures.items():
-        folders = {name: out / "runs" / name / f"seed-{study.seeds[0]}" / part for name in study.tokenizers}
-        listed = {name: read_json(folder / "samples" / f"{index}.json") for name, folder in folders.items()}
-        listed = {name: items for name, items in listed.items() if items}
-        if listed:
-            rows, titles = same(listed, folders, text)
-            sheet(rows, titles=titles).save(out / file)
+    def findings(self, found: Comparison, failed: dict[str, str]) -> Findings:
+        """The side-by-side table."""
+        spent = ", ".join(f"{name} {value:.0f}" for name, value in found.bits.items())
+        drawn_by = f" Drawn in one step by a renderer: {', '.join(self.renderers)}." if self.renderers else ""
+        seeds = {len(by_seed) for one in found.scores.values() for by_seed in one.values()}
+        explained = (
+            f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Sampling by the tags of "
+            "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
+            "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
+            "reconstructions of true scenes score. Less is better: what edits are off by (L1 in 0..1), and the "
+            f"distance of drawings for held-out captions from their scenes.{drawn_by} Seeds: "
+            f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means and differences are over them, intervals where "
+            "there are three or more; of two both values are shown."
+        )
+        pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
+                    "draw.png": "The same prompts drawn through each tokenizer.",
+                    "edit.png": "The same edits made through each tokenizer."}  # fmt: skip
+        numbers = {"scores": found.scores, "bits": found.bits}
+        table = compared(list(self.tokenizers), found.scores)
+        return Findings("against", self.title, PLAIN, explained, [table], pictures, numbers, failed)
 
 
 def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tuple[list[Row], list[str]]:
@@ -227,26 +264,3 @@ def same(listed: dict[str, Any], folders: Mapping[str, Path], text: str) -> tupl
         images = [np.asarray(Image.open(file).convert("RGB")) for _, file in cells]
         rows.append(Row(item[text], images, str(kind).replace("_", " ")))
     return rows, titles
-
-
-def findings(study: AgainstStudy, scores: Scores, bits: Mapping[str, float], failed: dict[str, str]) -> Findings:
-    """The side-by-side table."""
-    spent = ", ".join(f"{name} {value:.0f}" for name, value in bits.items())
-    drawn_by = f" Drawn in one step by a renderer: {', '.join(study.renderers)}." if study.renderers else ""
-    seeds = {len(by_seed) for one in scores.values() for by_seed in one.values()}
-    explained = (
-        f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Sampling by the tags of "
-        "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
-        "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
-        "reconstructions of true scenes score. Less is better: what edits are off by (L1 in 0..1), and the distance "
-        f"of drawings for held-out captions from their scenes.{drawn_by} Seeds: "
-        f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means, intervals and differences are over them, and one "
-        "seed has no interval."
-    )
-    pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
-                "draw.png": "The same prompts drawn through each tokenizer.",
-                "edit.png": "The same edits made through each tokenizer."}  # fmt: skip
-    numbers = {"scores": scores, "bits": dict(bits)}
-    return Findings(
-        "against", study.title, PLAIN, explained, [compared(list(study.tokenizers), scores)], pictures, numbers, failed
-    )

@@ -1,30 +1,37 @@
-"""What every study shares: its settings from YAML, its runs, and how it ends."""
+"""The base of all studies that train: their settings, and one driver from the plan of runs to the findings."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+import csv
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, ClassVar, Generic, TypeVar
 
+from ddt_lightning.model_folder import find_part
+from ddt_lightning.plans.chains import check, is_done, run_chains
 from ddt_lightning.plans.recipes import Overlay
-from ddt_lightning.settings import read_yaml
+from ddt_lightning.plans.step import Chain
+from ddt_lightning.report.findings import Findings, write_findings
+from ddt_lightning.shards.write import common_fields
 
-if TYPE_CHECKING:
-    from ddt_lightning.plans.step import Chain
-    from ddt_lightning.report.findings import Findings
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """What every study of language models says about its runs.
+class Study(ABC, Generic[Found]):
+    """Runs that differ in what is studied and in nothing else. `Found` is what `collect` reads from the finished ones.
 
     Args:
-        title: what tables and pictures are headed with.
-        configs: YAML files of `ddt-fit pretrain` that every run starts from, merged in order; also the process layout.
+        title: heading of tables and pictures.
+        configs: YAML files of `ddt-fit` that every run starts from, merged in order; also the process layout.
         settings: overlay of every run.
         steps: optimizer steps of every run.
         seeds: of every run: fresh weights, order of the data.
         jobs: runs at a time; as many as there are cores where a run is one process of one thread.
     """
+
+    CONFIG: ClassVar[str]
+    """YAML file with the default of every field."""
 
     title: str
     configs: list[str]
@@ -34,76 +41,125 @@ class Training:
     jobs: int = 1
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise ValueError(f"`jobs` ({self.jobs}) must be at least 1.")
-        if self.steps < 1:
-            raise ValueError(f"`steps` ({self.steps}) must be at least 1.")
+        for name in ("title", "configs"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` is empty: name it in the study's YAML file, or as --{name}.")
+        for name in ("steps", "jobs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` ({getattr(self, name)}) must be at least 1.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` ({self.seeds}) must name each seed once, and at least one.")
 
-    @classmethod
-    def read(cls, path: str, changed: dict[str, Any]) -> Self:
-        """A study from a YAML file.
+    @abstractmethod
+    def plan(self, out: Path) -> list[Chain]:
+        """All runs, seed by seed, so that a stopped study has whole comparisons; writes nothing.
 
         Args:
-            path: the file.
-            changed: fields to replace; those that are None stay.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it does not describe a study of this kind.
+            out: the study's folder.
         """
-        values = read_yaml([path])
-        known = {one.name for one in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"{path} has no option {unknown[0]!r}; this study has {', '.join(sorted(known))}.")
-        values |= {name: value for name, value in changed.items() if value is not None}
-        if missing := [name for name in ("title", "configs") if not values.get(name)]:
-            raise ValueError(f"{path} lacks `{missing[0]}`.")
-        return cls(**values)
+
+    def prepare(self, out: Path) -> None:
+        """Do what has to be done before the first run."""
+
+    @abstractmethod
+    def collect(self, out: Path) -> Found:
+        """Read the results of the finished runs."""
+
+    @abstractmethod
+    def draw(self, found: Found, out: Path) -> None:
+        """Draw the pictures of the findings; called where at least one run is finished."""
+
+    @abstractmethod
+    def findings(self, found: Found, failed: dict[str, str]) -> Findings:
+        """The outcome, from the results and what went wrong, by run."""
 
 
-def listed(runs: Sequence["Chain"], plan: bool) -> bool:
-    """Whether only the plan was asked for; it is printed then."""
-    for run in runs if plan else []:
-        print(f"{run.name}: {run.about}")
-    return plan
+def run_study(study: Study[Any], out: str, plan: bool) -> None:
+    """Run what is not done of a study, and show the results.
 
-
-def check_all(runs: Sequence["Chain"], out: Path) -> None:
-    """Read the settings of everything that waits.
+    Args:
+        study: the study.
+        out: folder of everything written.
+        plan: only list the runs.
 
     Raises:
-        ValueError: settings make no run.
+        ValueError: the settings of a run make none; nothing has been run then.
+        RuntimeError: runs failed; the others are done and shown.
     """
-    from ddt_lightning.plans import chains
-
+    folder = Path(out)
+    runs = study.plan(folder)
+    if plan:
+        print("\n".join(f"{run.name}: {run.about}" for run in runs))
+        return
     for run in runs:
-        if not chains.is_done(out, run):
+        if not is_done(folder, run):
             for step in run.steps:
-                chains.check(step, run.name)
+                check(step, run.name)
+    study.prepare(folder)
+    failed = run_chains(runs, folder, study.jobs)
+    found = study.collect(folder)
+    if any(is_done(folder, run) for run in runs):
+        study.draw(found, folder)
+    conclude(study.findings(found, failed), folder)
 
 
-def run_checked(runs: Sequence["Chain"], out: Path, jobs: int = 1) -> dict[str, str]:
-    """Read the settings of everything that waits, then run it, some at a time; what failed, by run.
-
-    Raises:
-        ValueError: settings make no run; nothing has been run then.
-    """
-    from ddt_lightning.plans import chains
-
-    check_all(runs, out)
-    return chains.run_chains(runs, out, jobs)
-
-
-def conclude(found: "Findings", out: Path) -> None:
+def conclude(found: Findings, out: Path) -> None:
     """Write and print what was found.
 
     Raises:
         RuntimeError: runs failed.
     """
-    from ddt_lightning.report.findings import write_findings
-
     print(f"\n{write_findings(found, out)}\nEverything is in {out}; `ddt report {out}` makes a page of it.")
     if found.failed:
         raise RuntimeError(f"{len(found.failed)} runs failed ({', '.join(found.failed)}); see {out}/logs.")
+
+
+def validations(run: Path, column: str) -> dict[int, float]:
+    """{step: value} of a column of a run's metrics.csv that its validations write."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return {round(float(row["step"])): float(row[column]) for row in csv.DictReader(file) if row.get(column)}
+
+
+def token_sets(folders: dict[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Token shards for training and held out, as {name: {shards, val_shards}}.
+
+    Args:
+        folders: {name: folder} with `train/` and `val/`, or with `images-train-*.tar` and `images-val-*.tar`.
+    """
+    found = {}
+    for name, folder in folders.items():
+        pattern = "{}/*.tar" if (Path(folder) / "train").is_dir() else "images-{}-*.tar"
+        found[name] = {option: [f"{folder}/{pattern.format(part)}"]
+                       for option, part in (("shards", "train"), ("val_shards", "val"))}  # fmt: skip
+    return found
+
+
+def token_facts(shards: list[str], option: str) -> dict[str, Any]:
+    """The `tokens.json` of token shards: K, codebook_size, tokenizer and more.
+
+    Raises:
+        FileNotFoundError: the shards, which `option` names, do not exist.
+    """
+    from ddt_lightning.shards.read import expand  # which imports torch
+
+    facts, _ = common_fields(expand(list(shards), option), option)
+    return facts
+
+
+def check_renderer(renderer: str, tokenizer: str) -> None:
+    """Refuse a renderer that was trained for other ids.
+
+    Args:
+        renderer: its run or folder.
+        tokenizer: fingerprint of the tokenizer that made the ids.
+
+    Raises:
+        ValueError: the renderer is another tokenizer's.
+    """
+    config = find_part("renderer", renderer) / "config.json"
+    made_for = json.loads(config.read_text(encoding="utf-8"))["tokenizer"]
+    if made_for != tokenizer:
+        raise ValueError(
+            f"`renderer` ({renderer}) renders the ids of tokenizer {made_for}, and these are of {tokenizer}: name the "
+            "renderer of this tokenizer, or none."
+        )

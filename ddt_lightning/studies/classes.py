@@ -1,4 +1,4 @@
-"""Sampling by class through several tokenizers: the same language model on the ids of each, and what it then draws.
+"""`ddt study classes`: sampling by class through several tokenizers. The same language model on the ids of each.
 
 Everything but the ids is the same: photos, names of classes, network, steps, batches. Scored are drawings for the
 classes of held-out photos, by their distance from these photos; and a grid shows the first drawings of each class,
@@ -8,7 +8,7 @@ not chosen. Source: DDT-LLaMA's project page, class-conditional generation besid
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,7 @@ from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
 from ddt_lightning.plans.step import Chain
 from ddt_lightning.report.contact_sheet import Row, sheet
 from ddt_lightning.report.findings import Findings, Scores, compared
-from ddt_lightning.studies.base import Training
-from ddt_lightning.studies.order import from_pairs
+from ddt_lightning.studies.base import Study, token_sets
 
 PLAIN = (
     "The same language model learns to draw classes of photos, written down by different image tokenizers; less "
@@ -30,7 +29,7 @@ PLAIN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassStudy(Training):
+class ClassStudy(Study[Scores]):
     """Tokenizers side by side.
 
     Args:
@@ -44,6 +43,8 @@ class ClassStudy(Training):
         shown: drawings of each class in the grid.
         drawing: how to draw: options of `ddt generate`, such as temperature and guidance.
     """
+
+    CONFIG: ClassVar[str] = "stages/study-classes.yaml"
 
     tokenizers: dict[str, dict[str, str]]
     classes: str
@@ -62,75 +63,70 @@ class ClassStudy(Training):
             if set(parts) - {"renderer"} != {"tokenizer", "tokens"}:
                 raise ValueError(f"`tokenizers.{name}` must be {{tokenizer, tokens}}, and renderer if it has one.")
 
+    def chain_of(self, name: str, seed: int, out: Path) -> Chain:
+        """Training, drawing for the distance, and drawing of each class."""
+        parts, run = self.tokenizers[name], out / "runs" / name / f"seed-{seed}"
+        shards = token_sets({name: parts["tokens"]})[name]
+        start: Overlay = {"trainer": {"max_steps": self.steps}, "model": {"codebook": parts["tokenizer"]}}
+        overlay = overlaid(start, self.settings, {"data": shards})
+        marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]
+        inputs = " ".join([*marks, inputs_mark(self.reference, "reference")])
+        train = fit_step(f"{name}.{seed}.train", "pretrain", self.configs, overlay, seed, out, run / "pretrain", inputs)
+        options = {"model": str(run / "pretrain"), "tokenizer": parts["tokenizer"], "renderer": parts.get("renderer"),
+                   "chat": False, **self.drawing}  # fmt: skip
+        measured = {"made": "drawings", "reference": self.reference, "images": self.images, "encoder": self.encoder,
+                    "inception": self.inception}  # fmt: skip
+        distance = verb_step(f"{name}.{seed}.distance", "eval distribution", {**options, **measured},
+                             run / "eval-distance")  # fmt: skip
+        grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": self.shown}, run / "pictures")
+        (command,) = grid.commands
+        grid = replace(grid, commands=[[*command[:2], self.classes, *command[2:]]])
+        return Chain(f"{name}, seed {seed}", f"pretrain {self.steps} steps, draw", [train, distance, grid])
 
-def chain_of(study: ClassStudy, name: str, seed: int, out: Path) -> Chain:
-    """Training, drawing for the distance, and drawing of each class."""
-    parts, run = study.tokenizers[name], out / "runs" / name / f"seed-{seed}"
-    shards = from_pairs([f"{name}={parts['tokens']}"])[name]
-    start: Overlay = {"trainer": {"max_steps": study.steps}, "model": {"codebook": parts["tokenizer"]}}
-    overlay = overlaid(start, study.settings, {"data": shards})
-    marks = [inputs_mark(shards[option], f"tokenizers.{name}.tokens") for option in ("shards", "val_shards")]
-    inputs = " ".join([*marks, inputs_mark(study.reference, "reference")])
-    train = fit_step(f"{name}.{seed}.train", "pretrain", study.configs, overlay, seed, out, run / "pretrain", inputs)
-    options = {"model": str(run / "pretrain"), "tokenizer": parts["tokenizer"], "renderer": parts.get("renderer"),
-               "chat": False, **study.drawing}  # fmt: skip
-    measured = {"made": "drawings", "reference": study.reference, "images": study.images, "encoder": study.encoder,
-                "inception": study.inception}  # fmt: skip
-    distance = verb_step(f"{name}.{seed}.distance", "eval distribution", {**options, **measured},
-                         run / "eval-distance")  # fmt: skip
-    grid = verb_step(f"{name}.{seed}.draw", "generate", {**options, "images": study.shown}, run / "pictures")
-    (command,) = grid.commands
-    grid = replace(grid, commands=[[*command[:2], study.classes, *command[2:]]])
-    return Chain(f"{name}, seed {seed}", f"pretrain {study.steps} steps, draw", [train, distance, grid])
+    def plan(self, out: Path) -> list[Chain]:
+        """All runs, seed by seed."""
+        return [self.chain_of(name, seed, out) for seed in self.seeds for name in self.tokenizers]
 
+    def collect(self, out: Path) -> Scores:
+        """{score: {tokenizer: {seed: value}}} of the finished runs."""
+        found: dict[str, dict[str, dict[int, float]]] = {}
+        for name in self.tokenizers:
+            for seed in self.seeds:
+                run = self.chain_of(name, seed, out)
+                if is_done(out, run):
+                    for key, card in read_cards(run.steps[1].folder).items():
+                        if key.startswith("t2i/"):
+                            part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
+                            found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
+        return found
 
-def plan(study: ClassStudy, out: Path) -> list[Chain]:
-    """All runs, seed by seed."""
-    return [chain_of(study, name, seed, out) for seed in study.seeds for name in study.tokenizers]
-
-
-def collect(study: ClassStudy, out: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """{score: {tokenizer: {seed: value}}} of the finished runs."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for name in study.tokenizers:
-        for seed in study.seeds:
-            run = chain_of(study, name, seed, out)
+    def draw(self, found: Scores, out: Path) -> None:
+        """`classes.png`: the first drawings of each class by each tokenizer, of the first seed."""
+        rows: dict[str, list[np.ndarray]] = {}
+        titles = []
+        for name in self.tokenizers:
+            run = self.chain_of(name, self.seeds[0], out)
             if is_done(out, run):
-                for key, card in read_cards(run.steps[1].folder).items():
-                    if key.startswith("t2i/"):
-                        part = key.removeprefix("t2i/").replace("halves/", "two halves of the photos: ")
-                        found.setdefault(part, {}).setdefault(name, {})[seed] = float(card["value"])
-    return found
+                folder = run.steps[-1].folder
+                for line in (folder / "results.jsonl").read_text().splitlines():
+                    drawn = json.loads(line)
+                    image = np.asarray(Image.open(folder / drawn["file"]).convert("RGB"))
+                    rows.setdefault(drawn["prompt"], []).append(image)
+                titles += [name, *[""] * (self.shown - 1)]
+        if rows:
+            sheet([Row(name, images) for name, images in rows.items()], titles=titles, label_width=110).save(
+                out / "classes.png"
+            )
 
-
-def draw(study: ClassStudy, out: Path) -> None:
-    """`classes.png`: the first drawings of each class by each tokenizer, of the first seed."""
-    rows: dict[str, list[np.ndarray]] = {}
-    titles = []
-    for name in study.tokenizers:
-        run = chain_of(study, name, study.seeds[0], out)
-        if is_done(out, run):
-            folder = run.steps[-1].folder
-            for line in (folder / "results.jsonl").read_text().splitlines():
-                drawn = json.loads(line)
-                image = np.asarray(Image.open(folder / drawn["file"]).convert("RGB"))
-                rows.setdefault(drawn["prompt"], []).append(image)
-            titles += [name, *[""] * (study.shown - 1)]
-    if rows:
-        sheet([Row(name, images) for name, images in rows.items()], titles=titles, label_width=110).save(
-            out / "classes.png"
+    def findings(self, found: Scores, failed: dict[str, str]) -> Findings:
+        """The side-by-side table."""
+        explained = (
+            f"{self.steps} steps of one language model for each; {self.images} drawings for the classes of as many "
+            "held-out photos, which are the reference. FD is the Frechet distance of a small encoder, named after its "
+            "file and never comparable to FID; KD its kernel distance; less is better, and two halves of the photos "
+            "say what the number of pictures alone makes of it. Precision: drawings that look like photos; recall: "
+            "photos that look like drawings. Intervals are over seeds, of three or more; of two both values are shown."
         )
-
-
-def findings(study: ClassStudy, scores: Scores, failed: dict[str, str]) -> Findings:
-    """The side-by-side table."""
-    explained = (
-        f"{study.steps} steps of one language model for each; {study.images} drawings for the classes of as many "
-        "held-out photos, which are the reference. FD is the Frechet distance of a small encoder, named after its file "
-        "and never comparable to FID; KD its kernel distance; less is better, and two halves of the photos say what "
-        "the number of pictures alone makes of it. Precision: drawings that look like photos; recall: photos that look "
-        "like drawings. Intervals are over seeds; one seed has none."
-    )
-    pictures = {"classes.png": "The first drawings of each class through each tokenizer, not chosen."}
-    table = compared(list(study.tokenizers), scores)
-    return Findings("classes", study.title, PLAIN, explained, [table], pictures, {"scores": scores}, failed)
+        pictures = {"classes.png": "The first drawings of each class through each tokenizer, not chosen."}
+        table = compared(list(self.tokenizers), found)
+        return Findings("classes", self.title, PLAIN, explained, [table], pictures, {"scores": found}, failed)

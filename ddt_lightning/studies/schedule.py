@@ -1,4 +1,4 @@
-"""An ablation: short tokenizer runs over axes of settings, all measured on the same held-out images.
+"""`ddt study schedule`: short tokenizer runs over axes of settings, all measured on the same held-out images.
 
 In: a study, read from YAML: the `ddt-fit` configuration that every run starts from, and axes, each a mapping from the
 name of a variant to an overlay of that configuration; the first variant of every axis is the reference. Out, in one
@@ -8,109 +8,25 @@ a killed one goes on.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal
 
-import yaml
+from ddt_lightning.plans.chains import is_done
+from ddt_lightning.plans.recipes import Overlay, fit_step, overlaid, verb_step
+from ddt_lightning.plans.step import Chain
+from ddt_lightning.report.findings import Findings, Table
+from ddt_lightning.settings import read_yaml
+from ddt_lightning.studies.base import Study
+from ddt_lightning.studies.schedule_table import REFERENCE, Outcome, outcome, rows
 
-from ddt_lightning.plans import chains
-from ddt_lightning.plans.chains import check, is_done
-from ddt_lightning.plans.fingerprint import CLI
-from ddt_lightning.plans.recipes import Overlay, overlaid
-from ddt_lightning.plans.step import Chain, Step
-from ddt_lightning.settings import merge, read_yaml
-
-REFERENCE = "reference"
+PLAIN = (
+    "Short runs of the tokenizer that differ in a few settings, measured on the same images: they show with which "
+    "settings the decoder rebuilds images best from as many tokens."
+)
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is compared, and how.
-
-    Args:
-        title: what the table and the pictures are headed with.
-        configs: YAML files of `ddt-fit tokenizer` that every run starts from, merged in order; also the process layout.
-        axes: {axis: {variant: overlay}}; the first variant of each axis is the reference. No two axes set one option.
-        settings: overlay of every run, below the variants.
-        steps: optimizer steps of every run.
-        seeds: of every variant; the images that are measured stay the same.
-        grid: one axis at a time from the reference, or the full product of the axes.
-        evaluation: options of `ddt eval reconstruction`.
-    """
-
-    title: str
-    configs: list[str]
-    axes: dict[str, dict[str, Overlay]]
-    settings: Overlay = field(default_factory=dict)
-    steps: int = 600
-    seeds: list[int] = field(default_factory=lambda: [0])
-    grid: Literal["one", "full"] = "one"
-    evaluation: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"`steps` ({self.steps}) must be at least 1.")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"`seeds` ({self.seeds}) must name each seed once, and at least one.")
-        if self.grid not in ("one", "full"):
-            raise ValueError(f"`grid` ({self.grid}) must be one or full.")
-        owner: dict[str, str] = {}
-        for axis, variants in self.axes.items():
-            if not variants:
-                raise ValueError(f"`axes.{axis}` has no variant; the first is the reference.")
-            for name in (axis, *variants):
-                if not NAME.fullmatch(name):
-                    raise ValueError(
-                        f"`axes.{axis}`: {name!r} is part of a file name; use letters, digits, _, . and -."
-                    )
-            for option in {option for overlay in variants.values() for option in options_of(overlay)}:
-                for other, set_by in owner.items():
-                    nested = f"{option}.".startswith(f"{other}.") or f"{other}.".startswith(f"{option}.")
-                    if set_by != axis and nested:
-                        raise ValueError(
-                            f"`axes.{axis}` and `axes.{set_by}` both set {option}: it can only follow one."
-                        )
-                owner[option] = axis
-
-    @classmethod
-    def read(cls, path: str, changed: dict[str, Any], axes: list[str] | None = None, images: int | None = None) -> Self:
-        """A study from a YAML file.
-
-        Args:
-            path: the file.
-            changed: fields to replace; those that are None stay.
-            axes: which axes to keep; None for all.
-            images: how many images to measure on, instead of the file's.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it does not describe a study.
-        """
-        values = read_yaml([path])
-        known = {one.name for one in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"{path} has no option {unknown[0]!r}; a study has {', '.join(sorted(known))}.")
-        if missing := [name for name in ("title", "configs", "axes") if not values.get(name)]:
-            raise ValueError(f"{path} lacks `{missing[0]}`.")
-        found = values["axes"]
-        if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-            raise ValueError(f"{path}: `axes` is a mapping from axes to mappings from variants to overlays.")
-        if absent := [axis for axis in axes or [] if axis not in found]:
-            raise ValueError(f"`--axes` ({absent[0]}) is none of {', '.join(found)}.")
-        kept = {
-            str(axis): {str(name): overlay or {} for name, overlay in variants.items()}
-            for axis, variants in found.items()
-            if axes is None or axis in axes
-        }
-        replaced = {name: value for name, value in changed.items() if value is not None}
-        if images is not None:
-            replaced["evaluation"] = {**values.get("evaluation", {}), "images": images}
-        return cls(**{**values, "axes": kept, **replaced})
 
 
 @dataclass(frozen=True)
@@ -137,98 +53,140 @@ def options_of(overlay: Overlay, before: str = "") -> Iterator[str]:
             yield f"{before}{key}"
 
 
-def plan(study: Study) -> list[Variant]:
-    """All combinations of a study, the reference first."""
-    first = {axis: next(iter(variants)) for axis, variants in study.axes.items()}
-    if study.grid == "full":
-        products = itertools.product(*study.axes.values())
-        combinations = [dict(zip(study.axes, names, strict=True)) for names in products]
-    else:
-        others = [{**first, axis: name} for axis, names in study.axes.items() for name in list(names)[1:]]
-        combinations = [first, *others]
-    found = []
-    for choices in combinations:
-        differs = [f"{axis}-{name}" for axis, name in choices.items() if name != first[axis]]
-        steps: Overlay = {"trainer": {"max_steps": study.steps}}
-        overlay = overlaid(steps, study.settings, *(study.axes[axis][name] for axis, name in choices.items()))
-        found.append(Variant("+".join(differs) or REFERENCE, choices, overlay))
-    return found
-
-
-def chosen(variants: list[Variant], only: list[str] | None) -> list[Variant]:
-    """The variants to run now.
-
-    Raises:
-        ValueError: a name is not in the plan.
-    """
-    names = [variant.name for variant in variants]
-    if unknown := [name for name in only or [] if name not in names]:
-        raise ValueError(f"`--only` ({unknown[0]}) is none of {', '.join(names)}.")
-    return [variant for variant in variants if only is None or variant.name in only]
-
-
-def training(study: Study, variant: Variant, seed: int, out: Path) -> Step:
-    """The step that trains one run."""
-    file = str(out / "variants" / f"{variant.name}.yaml")
-    words = [word for config in (*study.configs, file) for word in ("--config", config)]
-    folder = out / "runs" / variant.name / f"seed-{seed}"
-    command = [CLI, "fit", "tokenizer", *words, "--run_dir", str(folder), "--seed_everything", str(seed)]
-    files = {file: yaml.safe_dump(variant.overlay, sort_keys=False)}
-    return Step(f"{variant.name}.{seed}.train", f"train {study.steps} steps", [command], folder, files)
-
-
-def measuring(study: Study, variant: Variant, seed: int, out: Path) -> Step:
-    """The step that measures a trained run."""
-    from ddt_lightning.tokens.tokenizer import TokenizerConfig
-
-    folder = out / "runs" / variant.name / f"seed-{seed}"
-    words = ["eval", "reconstruction", "--model", str(folder), "--out", str(folder / "eval")]
-    settings = read_yaml(study.configs)
-    merge(settings, variant.overlay)
-    total = settings.get("model", {}).get("tokenizer", {}).get("tokens", TokenizerConfig.tokens)
-    options = {"tokens": sorted({total * part // 4 for part in range(4)}), **study.evaluation}
-    for name, value in options.items():
-        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-    command = [CLI, *words]
-    return Step(f"{variant.name}.{seed}.eval", "measure", [command], folder / "eval")
-
-
-def chain_of(study: Study, variant: Variant, seed: int, out: Path) -> Chain:
-    """Training and measuring of a run."""
-    steps = [training(study, variant, seed, out), measuring(study, variant, seed, out)]
-    return Chain(f"{variant.name}, seed {seed}", f"{study.steps} steps", steps)
-
-
-def check_variant(study: Study, variant: Variant, out: Path) -> None:
-    """Read a variant's settings as its run will, without running it.
-
-    Raises:
-        ValueError: naming the variant, where they make no run.
-    """
-    for step in (training(study, variant, study.seeds[0], out), measuring(study, variant, study.seeds[0], out)):
-        check(step, f"variant {variant.name}")
-
-
-def run_all(study: Study, variants: list[Variant], out: Path) -> dict[str, str]:
-    """Run what is not done; a run that fails does not stop the others.
+@dataclass(frozen=True, kw_only=True)
+class ScheduleStudy(Study[list[Outcome]]):
+    """Short tokenizer runs over axes of settings. `configs` are those of `ddt-fit tokenizer`.
 
     Args:
-        study: the study.
-        variants: those to run.
-        out: folder of everything written.
-
-    Returns:
-        What went wrong, by variant and seed.
-
-    Raises:
-        ValueError: the settings of a variant make no run; nothing has been run then.
+        axes: {axis: {variant: overlay}}; the first variant of each axis is the reference. No two axes set one option.
+        vary: names of the axes to vary; the others stay as the configs have them. Null varies all.
+        grid: one axis at a time from the reference, or the full product of the axes.
+        only: names of variants to run now; the table shows all that are done.
+        evaluation: options of `ddt eval reconstruction`.
+        images: held-out images to measure on, in place of those of `evaluation`.
     """
-    runs, waiting = [], {}
-    for seed in study.seeds:
-        for variant in variants:
-            runs.append(chain_of(study, variant, seed, out))
-            if not is_done(out, runs[-1]):
-                waiting[variant.name] = variant
-    for variant in waiting.values():
-        check_variant(study, variant, out)
-    return chains.run_chains(runs, out)
+
+    CONFIG: ClassVar[str] = "stages/study-schedule.yaml"
+
+    axes: dict[str, dict[str, Overlay | None]]
+    vary: list[str] | None = None
+    grid: Literal["one", "full"] = "one"
+    only: list[str] | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    images: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.axes:
+            raise ValueError("`axes` is empty: name one at least, {axis: {variant: overlay}}.")
+        if absent := [axis for axis in self.vary or [] if axis not in self.axes]:
+            raise ValueError(f"`vary` ({absent[0]}) is none of {', '.join(self.axes)}.")
+        owner: dict[str, str] = {}
+        for axis, variants in self.axes.items():
+            if not variants:
+                raise ValueError(f"`axes.{axis}` has no variant; the first is the reference.")
+            for name in (axis, *variants):
+                if not NAME.fullmatch(str(name)):  # YAML reads 32 as a number
+                    raise ValueError(
+                        f"`axes.{axis}`: {name!r} is part of a file name; use letters, digits, _, . and -."
+                    )
+            for option in {option for overlay in variants.values() for option in options_of(overlay or {})}:
+                for other, set_by in owner.items():
+                    nested = f"{option}.".startswith(f"{other}.") or f"{other}.".startswith(f"{option}.")
+                    if set_by != axis and nested:
+                        raise ValueError(
+                            f"`axes.{axis}` and `axes.{set_by}` both set {option}: it can only follow one."
+                        )
+                owner[option] = axis
+
+    @property
+    def varied(self) -> dict[str, dict[str, Overlay]]:
+        """The axes that are varied, as {axis: {variant: overlay}}."""
+        return {axis: {str(name): overlay or {} for name, overlay in variants.items()}
+                for axis, variants in self.axes.items() if self.vary is None or axis in self.vary}  # fmt: skip
+
+    def variants(self) -> list[Variant]:
+        """All combinations of the varied axes, the reference first."""
+        axes = self.varied
+        first = {axis: next(iter(variants)) for axis, variants in axes.items()}
+        if self.grid == "full":
+            products = itertools.product(*axes.values())
+            combinations = [dict(zip(axes, names, strict=True)) for names in products]
+        else:
+            others = [{**first, axis: name} for axis, names in axes.items() for name in list(names)[1:]]
+            combinations = [first, *others]
+        found = []
+        for choices in combinations:
+            differs = [f"{axis}-{name}" for axis, name in choices.items() if name != first[axis]]
+            steps: Overlay = {"trainer": {"max_steps": self.steps}}
+            overlay = overlaid(steps, self.settings, *(axes[axis][name] for axis, name in choices.items()))
+            found.append(Variant("+".join(differs) or REFERENCE, choices, overlay))
+        return found
+
+    def chain_of(self, variant: Variant, seed: int, out: Path) -> Chain:
+        """Training and measuring of one run."""
+        from ddt_lightning.tokens.tokenizer import TokenizerConfig
+
+        name, folder = f"{variant.name}.{seed}", out / "runs" / variant.name / f"seed-{seed}"
+        train = fit_step(f"{name}.train", "tokenizer", self.configs, variant.overlay, seed, out, folder)
+        settings = overlaid(read_yaml(self.configs), variant.overlay)
+        total = settings.get("model", {}).get("tokenizer", {}).get("tokens", TokenizerConfig.tokens)
+        options = {"model": str(folder), "tokens": sorted({total * part // 4 for part in range(4)}), **self.evaluation}
+        options |= {} if self.images is None else {"images": self.images}
+        choices = ", ".join(f"{axis} {choice}" for axis, choice in variant.choices.items())
+        measure = verb_step(f"{name}.eval", "eval reconstruction", options, folder / "eval")
+        return Chain(f"{variant.name}, seed {seed}", f"{self.steps} steps, {choices}", [train, measure])
+
+    def plan(self, out: Path) -> list[Chain]:
+        """The runs of the variants in `only`, seed by seed.
+
+        Raises:
+            ValueError: there is no such variant.
+        """
+        variants = self.variants()
+        names = [variant.name for variant in variants]
+        if unknown := [name for name in self.only or [] if name not in names]:
+            raise ValueError(f"`only` ({unknown[0]}) is none of {', '.join(names)}.")
+        chosen = [variant for variant in variants if self.only is None or variant.name in self.only]
+        return [self.chain_of(variant, seed, out) for seed in self.seeds for variant in chosen]
+
+    def collect(self, out: Path) -> list[Outcome]:
+        """The finished variants, in the order of the plan."""
+        found = []
+        for variant in self.variants():
+            runs = {seed: self.chain_of(variant, seed, out) for seed in self.seeds}
+            runs = {seed: run for seed, run in runs.items() if is_done(out, run)}
+            if runs:
+                found.append(outcome(variant.name, variant.choices, runs, out))
+        return found
+
+    def draw(self, found: list[Outcome], out: Path) -> None:
+        """`study.png` and `pictures.png`."""
+        from ddt_lightning.studies import schedule_figures
+
+        if found:
+            schedule_figures.chart(self.title, found, out / "study.png")
+            schedule_figures.pictures(found, out)
+
+    def findings(self, found: list[Outcome], failed: dict[str, str]) -> Findings:
+        """One table, and the records of all variants."""
+        images = self.images or self.evaluation.get("images", 256)
+        source = ", ".join(self.evaluation.get("shards", [])) or "held-out scenes"
+        seeds = {len(one.seeds) for one in found}
+        over = (
+            "Intervals are over these images: another seed of the training may differ by more."
+            if seeds <= {1}
+            else f"Means over {' or '.join(map(str, sorted(seeds)))} seeds; of two, both values are shown."
+        )
+        explained = (
+            f"{self.steps} steps each; PSNR in dB and SSIM of {images} images ({source}), the same for all. {over} "
+            "Error: of the x0 seen in one step from x_t at low, mid and high noise, with the tokens visible there. "
+            "Codes: share in use."
+        )
+        pictures = {
+            "study.png": "PSNR of each variant, and by the number of first tokens that the decoder is given.",
+            "pictures.png": "The same held-out images, reconstructed by each variant.",
+        }
+        table = Table(*rows(list(self.varied), found), names=len(self.varied))
+        numbers = {"outcomes": [asdict(one) for one in found]}
+        return Findings("schedule", self.title, PLAIN, explained, [table], pictures, numbers, failed)

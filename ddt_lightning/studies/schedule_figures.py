@@ -14,21 +14,13 @@ from PIL import Image
 from ddt_lightning.report.contact_sheet import Row, sheet
 from ddt_lightning.report.galleries import read_json
 from ddt_lightning.report.style import COLOURS, DARK, GREY, tidy
-from ddt_lightning.studies.schedule import REFERENCE, Study
-from ddt_lightning.studies.schedule_table import Outcome
+from ddt_lightning.studies.schedule_table import REFERENCE, Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MANY = len(COLOURS) + 1
 PREFIX = "tokenizer/psnr@"
-
-
-def label(study: Study, one: Outcome) -> str:
-    """A variant in words: what differs from the reference."""
-    first = {axis: next(iter(variants)) for axis, variants in study.axes.items()}
-    differs = [f"{axis}: {name}" for axis, name in one.choices.items() if name != first[axis]]
-    return ", ".join(differs) or f"reference ({', '.join(first.values())})"
 
 
 def colours(outcomes: Sequence[Outcome]) -> dict[str, str]:
@@ -48,15 +40,15 @@ def prefix(one: Outcome) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-def chart(study: Study, outcomes: Sequence[Outcome], path: Path) -> None:
+def chart(title: str, outcomes: Sequence[Outcome], path: Path) -> None:
     """PSNR of each variant as a bar, and PSNR against the number of first tokens as a line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, max(4.2, 0.42 * len(outcomes) + 1.6)), layout="constrained", facecolor="white")
     bars, lines = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    figure.suptitle(study.title, x=0.012, ha="left", fontsize=14, color=DARK)
-    draw_bars(bars, study, outcomes)
-    draw_lines(lines, study, outcomes)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=14, color=DARK)
+    draw_bars(bars, outcomes)
+    draw_lines(lines, outcomes)
     tidy(bars, "x")
     tidy(lines)
     for text in bars.get_yticklabels():
@@ -64,7 +56,7 @@ def chart(study: Study, outcomes: Sequence[Outcome], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def draw_bars(axes: "Axes", study: Study, outcomes: Sequence[Outcome]) -> None:
+def draw_bars(axes: "Axes", outcomes: Sequence[Outcome]) -> None:
     """PSNR with its interval; the light part of a bar is what decoding without tokens gives."""
     from matplotlib.patheffects import withStroke
 
@@ -81,20 +73,20 @@ def draw_bars(axes: "Axes", study: Study, outcomes: Sequence[Outcome]) -> None:
         if interval:
             axes.plot([low, high], [place, place], color=DARK, linewidth=1.2, path_effects=halo)
         axes.annotate(f"{value:.2f}", (high, place), (5, 0), textcoords="offset points", va="center", color=DARK)
-    axes.set_yticks(range(len(outcomes)), [label(study, one) for one in outcomes])
+    axes.set_yticks(range(len(outcomes)), [one.label() for one in outcomes])
     axes.set_ylim(max(len(outcomes), 5) - 0.4, -0.6)
     axes.set_xlim(start, highest + 0.12 * (highest - start))
     over = "seeds" if max(len(one.seeds) for one in outcomes) > 1 else "images"
     axes.set_xlabel(f"PSNR in dB, 95 % over {over}; light: decoded without tokens")
 
 
-def draw_lines(axes: "Axes", study: Study, outcomes: Sequence[Outcome]) -> None:
+def draw_lines(axes: "Axes", outcomes: Sequence[Outcome]) -> None:
     """PSNR by the number of first tokens."""
     colour = colours(outcomes)
     for one in outcomes:
         counts, first = prefix(one), one.name == REFERENCE
         axes.plot(
-            list(counts), list(counts.values()), label=label(study, one), color=colour[one.name],
+            list(counts), list(counts.values()), label=one.label(), color=colour[one.name],
             marker="o", markersize=3.5, linewidth=2.4 if first else 1.4, zorder=3 if first else 2,
         )  # fmt: skip
     axes.set_xticks(sorted({count for one in outcomes for count in prefix(one)}))
@@ -104,7 +96,7 @@ def draw_lines(axes: "Axes", study: Study, outcomes: Sequence[Outcome]) -> None:
         axes.legend(frameon=False, fontsize=8.5, loc="best")
 
 
-def pictures(study: Study, outcomes: Sequence[Outcome], out: Path) -> None:
+def pictures(outcomes: Sequence[Outcome], out: Path) -> None:
     """The same held-out images, a row for each variant, below their originals."""
     found: list[Row] = []
     for one in outcomes:
@@ -115,5 +107,5 @@ def pictures(study: Study, outcomes: Sequence[Outcome], out: Path) -> None:
             found.append(Row("original", originals))
         whole = [item["by_tokens"][max(item["by_tokens"], key=int)] for item in index]
         images = [np.asarray(Image.open(folder / file).convert("RGB")) for file in whole]
-        found.append(Row(label(study, one), images, f"{one.value('tokenizer/psnr'):.2f} dB"))
+        found.append(Row(one.label(), images, f"{one.value('tokenizer/psnr'):.2f} dB"))
     sheet(found, label_width=200).save(out / "pictures.png")

@@ -12,9 +12,9 @@ from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.spatial.var import VarConfig
 from ddt_lightning.spatial.vqgan import VqganConfig
-from ddt_lightning.studies.classes import ClassStudy
-from ddt_lightning.studies.order import from_pairs
+from ddt_lightning.studies.base import token_sets
 from tests.command_lines import parse_plan, parsed
+from tests.inprocess import read_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +74,7 @@ def test_every_command_line_parses_and_bits_are_equal(name, monkeypatch, tmp_pat
 def test_the_study_of_classes_is_on_what_the_plan_makes(monkeypatch, tmp_path):
     run = parsed("run photos")["sizes"]
     folder = Path(run.run)
-    study = ClassStudy.read("stages/study-classes.yaml", {})
+    study = read_study("classes", "stages/study-classes.yaml")
     made = {step.name: step.folder for step in evidence.plan(replace(sizes_of("cifar10"), prompts=["a cat"]))}
     assert made["order"] == folder / "order" / "findings.json"  # the runs beside it stay
     assert study.tokenizers["vqgan"] == {"tokenizer": str(made["vqgan"]), "tokens": str(made["vqgan"] / "tokens")}
@@ -107,6 +107,6 @@ def test_a_step_that_this_run_has_not_is_refused(tmp_path):
 
 def test_sets_of_both_layouts(tmp_path):
     (tmp_path / "split" / "train").mkdir(parents=True)
-    found = from_pairs([f"a={tmp_path}/split", f"b={tmp_path}/flat"])
+    found = token_sets({"a": f"{tmp_path}/split", "b": f"{tmp_path}/flat"})
     assert found["a"] == {"shards": [f"{tmp_path}/split/train/*.tar"], "val_shards": [f"{tmp_path}/split/val/*.tar"]}
     assert found["b"]["val_shards"] == [f"{tmp_path}/flat/images-val-*.tar"]

@@ -14,8 +14,7 @@ from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
 from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.studies import against as study_of
-from ddt_lightning.studies.against import AgainstStudy, check_bits, collect, encodings, plan
-from tests.inprocess import TINY_LM, run_here
+from tests.inprocess import TINY_LM, read_study, run_here
 from tests.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +87,7 @@ def test_runs_differ_in_their_ids_alone(done):
 
 def test_the_table_is_side_by_side(done):
     out = done / "out"
-    scores = collect(AgainstStudy.read(str(done / "study.yaml"), {}), out)
+    scores = read_study("against", done / "study.yaml").collect(out).scores
     assert {key.removeprefix("drawing: ") for key in scores if key.startswith("drawing")} == TAGS | {
         "overall",
         "colour and layout",
@@ -115,25 +114,25 @@ def test_the_table_is_side_by_side(done):
 def test_a_finished_study_runs_nothing_and_another_tokenizer_encodes_again(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
-    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    study = read_study("against", done / "study.yaml")
     out = done / "out"
-    assert chains.run_chains([*encodings(study, out), *plan(study, out)], out) == {} and started == []
+    assert chains.run_chains(study.plan(out), out) == {} and started == []
     swapped = replace(study, tokenizers={"a": study.tokenizers["b"], "b": study.tokenizers["b"]})
-    changed = [chains.is_done(out, run) for run in (*encodings(swapped, out), *plan(swapped, out))]
+    changed = [chains.is_done(out, run) for run in (*swapped.encodings(out), *swapped.plan(out))]
     assert changed == [False, True, False, True]
 
 
 def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
-    study, out = AgainstStudy.read(str(done / "study.yaml"), {}), done / "out"
+    study, out = read_study("against", done / "study.yaml"), done / "out"
     weights = tmp_path / "renderer" / "release" / "renderer" / "model.safetensors"
     with pytest.raises(FileNotFoundError, match="--renderer"):
-        plan(replace(study, renderers={"a": f"{tmp_path}/renderer"}), out)
+        replace(study, renderers={"a": f"{tmp_path}/renderer"}).plan(out)
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"1")
     (weights.parent / "config.json").write_text("{}")
     marks = []
     for named in ({}, {"a": f"{tmp_path}/renderer"}, {"a": f"{tmp_path}/renderer"}):
-        runs = plan(replace(study, renderers=named), out)
+        runs = replace(study, renderers=named).plan(out)
         marks.append([mark for run in runs for mark in fingerprints(run)])
         words = [step.commands[0] for run in runs for step in run.steps]
         assert ["--renderer" in words[n] for n in range(12)] == [bool(named) and 3 <= n < 6 for n in range(12)]
@@ -143,14 +142,15 @@ def test_a_renderer_draws_and_trains_nothing_again(done, tmp_path):
 
 
 def test_unequal_bits_are_refused(done):
-    study = AgainstStudy.read(str(done / "study.yaml"), {})
+    study = read_study("against", done / "study.yaml")
     facts = done / "out" / "tokens" / "b" / "tokens.json"
     before = facts.read_text()
     facts.write_text(before.replace('"codebook_size": 24', '"codebook_size": 96'))
     try:
         with pytest.raises(ValueError, match=r"`tokenizers\.b` spends 40 bits on an image, the first one 28"):
-            check_bits(study, done / "out")
-        assert check_bits(replace(study, bits_tolerance=0.5), done / "out")["b"] > 39
+            study.prepare(done / "out")
+        replace(study, bits_tolerance=0.5).prepare(done / "out")
+        assert study.bits_of(done / "out")["b"] > 39
     finally:
         facts.write_text(before)
 
@@ -166,16 +166,16 @@ def test_report_and_errors(done, tmp_path, capsys):
         ({"instruct": {"steps": 2}}, "`instruct`"),
     ):
         with pytest.raises(ValueError, match=message):
-            AgainstStudy.read(write(tmp_path, **changed), {})
-    study = AgainstStudy.read(write(tmp_path, shards=f"{done}/shards"), {})
+            read_study("against", write(tmp_path, **changed))
+    study = read_study("against", write(tmp_path, shards=f"{done}/shards"))
     with pytest.raises(FileNotFoundError, match="tokenizer"):
-        encodings(study, tmp_path / "out")
+        study.encodings(tmp_path / "out")
 
 
 def test_the_shipped_study_is_made_of_runs(done, tmp_path):
-    study = AgainstStudy.read("stages/study-against.yaml", {"shards": f"{done}/shards"})
+    study = read_study("against", "stages/study-against.yaml", "--shards", f"{done}/shards")
     assert set(study.renderers) < set(study.tokenizers)
     study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
-    for run in (*encodings(study, tmp_path), *plan(study, tmp_path)):
+    for run in study.plan(tmp_path):
         for step in run.steps:
             chains.check(step, run.name)

@@ -15,9 +15,8 @@ from ddt_lightning.cli import main
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
 from ddt_lightning.shards.write import write_shards
-from ddt_lightning.studies.classes import ClassStudy, collect, plan
 from tests.command_lines import parse_plan
-from tests.inprocess import TINY_LM, run_here
+from tests.inprocess import TINY_LM, read_study, run_here
 from tests.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +78,7 @@ def done(tmp_path_factory) -> Path:
 
 def test_tokenizers_side_by_side(done):
     out = done / "out"
-    scores = collect(ClassStudy.read(str(done / "study.yaml"), {}), out)
+    scores = read_study("classes", done / "study.yaml").collect(out)
     (distance,) = (key for key in scores if key.startswith("FD"))
     assert not any(key.startswith("decode/") for key in scores)  # settings are no scores
     for name in "ab":
@@ -104,26 +103,25 @@ def test_tokenizers_side_by_side(done):
 def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
-    study, out = ClassStudy.read(str(done / "study.yaml"), {}), done / "out"
-    assert chains.run_chains(plan(study, out), out) == {} and started == []
+    study, out = read_study("classes", done / "study.yaml"), done / "out"
+    assert chains.run_chains(study.plan(out), out) == {} and started == []
     main(["report", str(out)])
     text = (out / "report.html").read_text()
     assert "<h3>small</h3>" in text and "data:image/png" in text
 
 
 def test_what_a_study_must_say(done):
-    read = ClassStudy.read
     with pytest.raises(ValueError, match="`tokenizers` is empty"):
-        read(write(done, tokenizers={}), {})
+        read_study("classes", write(done, tokenizers={}))
     with pytest.raises(ValueError, match=r"`tokenizers\.a` must be \{tokenizer, tokens\}"):
-        read(write(done, tokenizers={"a": {"tokens": "x"}}), {})
+        read_study("classes", write(done, tokenizers={"a": {"tokens": "x"}}))
     write(done)
 
 
 def test_the_shipped_study_is_made_of_runs(tmp_path, monkeypatch, ddt_data):
     """Its commands parse, on shards of the names that `make photos` and `make evidence` give them."""
     monkeypatch.setenv("DDT_DATA", str(ddt_data))
-    shipped = ClassStudy.read("stages/study-classes.yaml", {})
+    shipped = read_study("classes", "stages/study-classes.yaml")
     there = {}
     for name, parts in shipped.tokenizers.items():
         there[name] = {**parts, "tokens": f"{tmp_path}/{parts['tokens']}"}
@@ -131,7 +129,7 @@ def test_the_shipped_study_is_made_of_runs(tmp_path, monkeypatch, ddt_data):
             folder = tmp_path / parts["tokens"] / part
             folder.mkdir(parents=True)
             (folder / f"cifar10-{part}-000000.tar").write_bytes(b"")
-    runs = plan(replace(shipped, tokenizers=there), tmp_path / "out")
+    runs = replace(shipped, tokenizers=there).plan(tmp_path / "out")
     assert [run.name for run in runs] == ["ddt, seed 0", "vqgan, seed 0"]
     steps = [step for run in runs for step in run.steps]
     configs = parse_plan([step for step in steps if step.name.endswith("train")], monkeypatch)

@@ -17,8 +17,9 @@ from ddt_lightning.plans import chains
 from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.studies import order as study_of
-from ddt_lightning.studies.order import OrderStudy, chain_of, collect, penalties, plan
-from tests.inprocess import TINY_LM, run_here, token_shards
+from ddt_lightning.studies.base import token_sets
+from ddt_lightning.studies.order import penalties
+from tests.inprocess import TINY_LM, read_study, run_here, token_shards
 
 ROOT = Path(__file__).parents[2]
 CODES, LENGTH = 12, 6
@@ -39,7 +40,7 @@ def write(folder: Path, **changed) -> str:
         "orders": ["natural", "stride-1", "random"],
         "samples": 16,
         "settings": {"trainer": {"limit_val_batches": 1.0}, "data": data},
-        "sets": study_of.from_pairs([f"ids={folder}/ids"]),
+        "sets": token_sets({"ids": f"{folder}/ids"}),
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(study | changed, sort_keys=False))
     return str(folder / "study.yaml")
@@ -70,7 +71,7 @@ def test_what_is_shown_is_what_ddt_eval_says(done):
     out = done / "out"
     content = json.loads((out / "findings.json").read_text())
     assert content["kind"] == "order" and not content["failed"]
-    scores = collect(OrderStudy.read(str(done / "study.yaml"), {}), out)
+    scores = read_study("order", done / "study.yaml").collect(out)
     assert set(scores) == {"ids", "words"} and scores["words"].length == 5
     assert scores["ids"].bits == pytest.approx(LENGTH * math.log2(CODES))
     for name, one in scores.items():
@@ -108,19 +109,19 @@ def test_orders_of_one_seed_start_alike_and_see_the_same_samples(done):
 def test_a_finished_study_runs_nothing_and_new_shards_run_again(done, capsys, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
-    study = OrderStudy.read(str(done / "study.yaml"), {})
-    runs = plan(study, done / "out")
+    study = read_study("order", done / "study.yaml")
+    runs = study.plan(done / "out")
     assert len(runs) == 2 * 2 * 3 and chains.run_chains(runs, done / "out") == {} and started == []
     assert "25 of 25 steps are done already" in capsys.readouterr().out
-    marks = fingerprints(chain_of(study, "ids", "natural", 0, done / "out"))
+    marks = fingerprints(study.chain_of("ids", "natural", 0, done / "out"))
     facts = done / "ids" / "tokens.json"
     before = facts.read_text()
     facts.write_text(before.replace("abc123", "abc124"))
-    changed = fingerprints(chain_of(study, "ids", "natural", 0, done / "out"))
+    changed = fingerprints(study.chain_of("ids", "natural", 0, done / "out"))
     facts.write_text(before)
     assert not set(marks) & set(changed)
     longer = replace(study, steps=5)
-    assert collect(longer, done / "out") == {} and collect(study, done / "out")
+    assert longer.collect(done / "out") == {} and study.collect(done / "out")
 
 
 def test_report_has_a_sentence_for_newcomers(done, capsys):
@@ -135,13 +136,15 @@ def test_options(done, capsys, tmp_path):
         [
             *call,
             "--sets",
-            f"[mine={done}/ids,other={done}/ids]",
+            f"mine={done}/ids",
+            f"other={done}/ids",
             "--orders",
-            "[natural,reversed]",
+            "natural",
+            "reversed",
             "--text",
             "false",
             "--seeds",
-            "[3]",
+            "3",
         ]
     )
     runs = [f"{name}, {order}, seed 3: 4 steps" for name in ("mine", "other") for order in ("natural", "reversed")]
@@ -149,24 +152,26 @@ def test_options(done, capsys, tmp_path):
     assert not (tmp_path / "o" / "runs").exists()
     for changed, message in (
         ({"sets": {}}, "`sets` is empty"),
-        ({"sets": {"a": {"shards": []}}}, "`sets.a` must be"),
+        ({"sets": {"a": {"shards": []}}}, r"`sets\.a` .* must be"),
         ({"orders": ["reversed"]}, "natural among them"),
         ({"orders": ["natural", "sideways"]}, "`permute`"),
         ({"steps": 0}, "`steps`"),
         ({"seeds": [1, 1]}, "each seed once"),
-        ({"step": 1}, "no option 'step'"),
-        ({"title": ""}, "lacks `title`"),
+        ({"title": ""}, "`title` is empty"),
+        ({"jobs": 0}, "`jobs`"),
     ):
         with pytest.raises(ValueError, match=message):
-            OrderStudy.read(write(done / "ids", **changed), {})
-    with pytest.raises(ValueError, match="name=FOLDER"):
-        study_of.from_pairs(["tokens"])
+            read_study("order", write(done / "ids", **changed))
+    for changed in ({"step": 1}, {"steps": "many"}):  # no field, and no value of one
+        with pytest.raises(SystemExit) as stop:
+            read_study("order", write(done / "ids", **changed))
+        assert stop.value.code == 2 and next(iter(changed)) in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"`sets\.tokens`"):
+        read_study("order", done / "study.yaml", "--sets", "tokens")
 
 
 def test_settings_that_make_no_run_stop_before_anything_runs(done, tmp_path, capsys):
-    config = write(
-        tmp_path, sets=OrderStudy.read(str(done / "study.yaml"), {}).sets, settings={"model": {"z_weight": -1}}
-    )
+    config = write(tmp_path, sets=read_study("order", done / "study.yaml").sets, settings={"model": {"z_weight": -1}})
     with pytest.raises(SystemExit):
         main(["study", "order", "--config", config, "--out", str(tmp_path / "out")])
     assert "ids, natural, seed 0: `model.z_weight` (-1" in capsys.readouterr().err
@@ -174,11 +179,11 @@ def test_settings_that_make_no_run_stop_before_anything_runs(done, tmp_path, cap
 
 
 def test_the_shipped_study_is_made_of_runs(done, tmp_path):
-    study = OrderStudy.read("stages/study-order.yaml", {})
+    study = read_study("order", "stages/study-order.yaml")
     assert study.orders == ["natural", "reversed", "stride-1", "stride-2", "random"] and len(study.seeds) >= 3
-    sets = OrderStudy.read(str(done / "study.yaml"), {}).sets
+    sets = read_study("order", done / "study.yaml").sets
     study = replace(study, sets=sets)
-    for run in plan(study, tmp_path)[:3]:
+    for run in study.plan(tmp_path)[:3]:
         for step in run.steps:
             chains.check(step, run.name)
 
@@ -196,7 +201,7 @@ def test_a_chain_costs_more_when_shuffled(tmp_path, monkeypatch):
         chain.append((3 * chain[-1] + 1 + (rng.random(3000) < 0.2) * rng.integers(1, codes, 3000)) % codes)
     token_shards(tmp_path / "chain", np.stack(chain, 1), codes=codes, val=500)
     token_shards(tmp_path / "noise", rng.integers(0, codes, (3000, length)), codes=codes, val=500)
-    sets = study_of.from_pairs([f"{name}={tmp_path}/{name}" for name in ("chain", "noise")])
+    sets = {name: f"{tmp_path}/{name}" for name in ("chain", "noise")}
     optim = {"lr": 3e-3, "warmup_steps": 20, "total_steps": 300}
     settings = {"trainer": {"val_check_interval": 150}, "model": {"optim": optim},
                 "data": {"batch_size": 64, "text_vocab_size": 300},
@@ -206,7 +211,7 @@ def test_a_chain_costs_more_when_shuffled(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(chains, "running", run_here)
     main(["study", "order", "--config", config, "--out", str(tmp_path / "out")])
-    scores = collect(OrderStudy.read(config, {}), tmp_path / "out")
+    scores = read_study("order", config).collect(tmp_path / "out")
     step = -0.8 * math.log(0.8) - 0.2 * math.log(0.2 / (codes - 1))
     entropy = math.log(codes) + (length - 1) * step
     natural, shuffled = (scores["chain"].final[order][0] for order in ("natural", "random"))

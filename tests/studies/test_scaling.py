@@ -18,8 +18,8 @@ from ddt_lightning.plans import chains
 from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.studies import scaling as study_of
 from ddt_lightning.studies import scaling_figures
-from ddt_lightning.studies.scaling import Point, ScalingStudy, collect, law, plan
-from tests.inprocess import TINY_LM, run_here, token_shards
+from ddt_lightning.studies.scaling import Point, law
+from tests.inprocess import TINY_LM, read_study, run_here, token_shards
 from tests.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ def done(tmp_path_factory) -> Path:
 
 def test_each_point_is_its_own_checkpoint(done):
     out = done / "out"
-    points = collect(ScalingStudy.read(str(done / "study.yaml"), {}), out)
+    points = read_study("scaling", done / "study.yaml").collect(out)
     assert [(one.size, one.percent) for one in points] == [(s, p) for s in ("small", "large") for p in (50, 100)]
     for one in points:
         folder = out / "runs" / one.size / "seed-0"
@@ -92,16 +92,21 @@ def test_each_point_is_its_own_checkpoint(done):
 def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
-    study = ScalingStudy.read(str(done / "study.yaml"), {})
-    assert chains.run_chains(plan(study, done / "out"), done / "out") == {} and started == []
+    study = read_study("scaling", done / "study.yaml")
+    assert chains.run_chains(study.plan(done / "out"), done / "out") == {} and started == []
 
 
 def test_drawings_alone_depend_on_the_renderer(done, tmp_path):
-    study, out = ScalingStudy.read(str(done / "study.yaml"), {}), done / "out"
+    study, out = read_study("scaling", done / "study.yaml"), done / "out"
     weights = tmp_path / "renderer" / "model.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"1")
-    plain, drawn = (plan(replace(study, renderer=one), out) for one in (None, f"{tmp_path}/renderer"))
+    config = weights.with_name("config.json")
+    config.write_text('{"tokenizer": "another"}')
+    with pytest.raises(ValueError, match="renders the ids of tokenizer another"):
+        replace(study, renderer=f"{tmp_path}/renderer").plan(out)
+    config.write_text(json.dumps({"tokenizer": tiny_tokenizer().fingerprint()}))
+    plain, drawn = (replace(study, renderer=one).plan(out) for one in (None, f"{tmp_path}/renderer"))
     for run, other in zip(plain, drawn, strict=True):
         steps = zip(run.steps, fingerprints(run), other.steps, fingerprints(other), strict=True)
         for step, mark, again, new in steps:
@@ -131,28 +136,28 @@ def test_errors_name_what_is_wrong(done, tmp_path):
         ({"tokenizer": None, "renderer": "runs/renderer"}, "`renderer`"),
     ):
         with pytest.raises(ValueError, match=message):
-            ScalingStudy.read(write(tmp_path, **changed), {})
-    study = ScalingStudy.read(write(tmp_path, settings={}), {})
+            read_study("scaling", write(tmp_path, **changed))
+    study = read_study("scaling", write(tmp_path, settings={}))
     with pytest.raises(ValueError, match=r"settings\.data\.shards"):
-        plan(study, tmp_path)
+        study.plan(tmp_path)
 
 
 def test_the_shipped_study_is_made_of_runs(done, tmp_path):
-    study = ScalingStudy.read("stages/study-scaling.yaml", {})
+    study = read_study("scaling", "stages/study-scaling.yaml")
     assert study.percents == [50, 75, 100] and len(study.sizes) == 3
-    ours = ScalingStudy.read(str(done / "study.yaml"), {})
+    ours = read_study("scaling", done / "study.yaml")
     data = {**study.settings["data"], **{name: ours.settings["data"][name] for name in ("shards", "val_shards")}}
     study = replace(study, tokenizer=ours.tokenizer, renderer=None, settings={**study.settings, "data": data})
-    for run in plan(study, tmp_path)[:3]:
+    for run in study.plan(tmp_path)[:3]:
         for step in run.steps:
             chains.check(step, run.name)
 
 
 def test_scores_of_seeds_stand_beside_the_losses(done, tmp_path):
-    study = ScalingStudy.read(str(done / "study.yaml"), {})
+    study = read_study("scaling", done / "study.yaml")
     points = [Point("small", seed, 100, 160_192, 2_211_840, 2.0, 2.5, *scores)
               for seed, scores in enumerate(((0.1, 0.6), (0.3, 0.8)))]  # fmt: skip
-    table = study_of.findings(study, points, {}).tables[0]
+    table = study.findings(points, {}).tables[0]
     (row,) = table.rows
     shown = dict(zip(table.head, row, strict=False))
     assert shown["colour and layout"] == "0.700" and shown["shapes-GenEval"] == "0.200"

@@ -23,12 +23,12 @@ from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
 from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.report.findings import read_findings
-from ddt_lightning.studies import schedule
-from ddt_lightning.studies.schedule import Study, chain_of, check_variant, plan
-from ddt_lightning.studies.schedule_table import Outcome, collect, over_seeds
+from ddt_lightning.studies.base import run_study
+from ddt_lightning.studies.schedule import ScheduleStudy
+from ddt_lightning.studies.schedule_table import Outcome, card_over_seeds
 from ddt_lightning.training.checkpoint import resume_step
 from ddt_lightning.training.run import StageCLI
-from tests.inprocess import run_here
+from tests.inprocess import read_study, run_here
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "stages").glob("study-*.yaml")
@@ -62,17 +62,17 @@ def write(folder: Path, **changed) -> str:
     return str(folder / "study.yaml")
 
 
-def read(folder: Path, axes=None, **changed) -> Study:
-    return Study.read(write(folder), changed, axes)
+def read(folder: Path, **changed) -> ScheduleStudy:
+    return replace(read_study("schedule", write(folder)), **changed)
 
 
 # ---------------------------------------------------------------------------------------------------------- the plan
 
 
 def test_grids(tmp_path):
-    one = plan(read(tmp_path))
+    one = read(tmp_path).variants()
     assert [variant.name for variant in one] == ["reference", "schedule-staged", "codes-32", "lr-high"]
-    full = plan(read(tmp_path, grid="full"))
+    full = read(tmp_path, grid="full").variants()
     assert len(full) == len({variant.name for variant in full}) == 8
     choices = [tuple(variant.choices.values()) for variant in full]
     assert set(choices) == {(a, b, c) for a in ("uniform", "staged") for b in ("16", "32") for c in ("low", "high")}
@@ -81,16 +81,16 @@ def test_grids(tmp_path):
     both = same["schedule-staged+lr-high"]
     assert both["model"]["tokenizer"]["schedule"]["tokens_per_stage"] == [6, 2]
     assert both["model"]["optim"] == {"lr": 1e-2, "name": "adamw"} and both["trainer"]["max_steps"] == 4
-    assert [variant.name for variant in plan(read(tmp_path, axes=["lr"]))] == ["reference", "lr-high"]
-    chosen = schedule.chosen(one, ["lr-high", "reference"])
-    assert [variant.name for variant in chosen] == ["reference", "lr-high"]
+    assert [variant.name for variant in read(tmp_path, vary=["lr"]).variants()] == ["reference", "lr-high"]
+    chosen = read(tmp_path, only=["lr-high", "reference"]).plan(tmp_path)
+    assert [run.name for run in chosen] == ["reference, seed 0", "lr-high, seed 0"]
 
 
 def test_fingerprints_follow_what_a_run_depends_on(tmp_path):
     study = read(tmp_path)
 
-    def marks(study: Study, number: int = 0, seed: int = 0) -> list[str]:
-        return fingerprints(chain_of(study, plan(study)[number], seed, tmp_path))
+    def marks(study: ScheduleStudy, number: int = 0, seed: int = 0) -> list[str]:
+        return fingerprints(study.chain_of(study.variants()[number], seed, tmp_path))
 
     first = marks(study)
     assert marks(study) == first
@@ -104,45 +104,46 @@ def test_fingerprints_follow_what_a_run_depends_on(tmp_path):
 
 def test_errors_name_what_is_wrong(tmp_path):
     for changed, message in (
-        ({"step": 3}, "no option 'step'"),
-        ({"axes": {}}, "lacks `axes`"),
-        ({"axes": {"a": 3}}, "`axes` is a mapping"),
+        ({"axes": {}}, "`axes` is empty"),
+        ({"vary": ["none"]}, "`vary`"),
         ({"axes": {"a": {}}}, "`axes.a` has no variant"),
         ({"axes": {"a": {"x/y": {}}}}, "'x/y' is part of a file name"),
         ({"axes": {"a": {"x": {"p": {"q": 1}}}, "b": {"y": {"p": 1}}}}, "both set p"),
         ({"axes": {"a": {"x": {"p": 1}}, "b": {"y": {"p": {"q": 1}}}}}, "both set p.q"),
         ({"steps": 0}, r"`steps` \(0\)"),
         ({"seeds": [1, 1]}, "each seed once"),
-        ({"grid": "half"}, "one or full"),
     ):
         with pytest.raises(ValueError, match=message):
-            Study.read(write(tmp_path, **changed), {})
-    with pytest.raises(ValueError, match="`--axes`"):
-        read(tmp_path, axes=["none"])
-    with pytest.raises(ValueError, match="`--only`"):
-        schedule.chosen(plan(read(tmp_path)), ["none"])
+            read_study("schedule", write(tmp_path, **changed))
+    with pytest.raises(ValueError, match="`only`"):
+        read(tmp_path, only=["none"]).plan(tmp_path)
+    for changed in ({"step": 3}, {"axes": {"a": 3}}, {"grid": "half"}):
+        with pytest.raises(SystemExit) as stop:
+            read_study("schedule", write(tmp_path, **changed))
+        assert stop.value.code == 2
 
 
 def test_settings_that_make_no_run_stop_before_anything_runs(tmp_path, capsys):
     for overlay, message in (
-        ({"model": {"tokenizer": {"tokens": 0}}}, "variant a-bad: (?s:.*)`tokenizer.tokens` .0."),
-        ({"model": {"tokenzier": {}, "optim": {"lrate": 1}}}, "variant a-bad is not a configuration"),
+        ({"model": {"tokenizer": {"tokens": 0}}}, "a-bad, seed 0: (?s:.*)`tokenizer.tokens` .0."),
+        ({"model": {"tokenzier": {}, "optim": {"lrate": 1}}}, "a-bad, seed 0 is not a configuration"),
     ):
         axes = {"a": {"good": {}, "bad": overlay}}
-        study = Study.read(write(tmp_path, axes=axes), {})
+        study = read_study("schedule", write(tmp_path, axes=axes))
         with pytest.raises(ValueError, match=message):
-            schedule.run_all(study, plan(study), tmp_path / "out")
+            run_study(study, str(tmp_path / "out"), plan=False)
         assert not (tmp_path / "out" / "runs").exists()
 
 
 @pytest.mark.parametrize("path", STUDIES)
 def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
-    study = Study.read(path, {"grid": "full"})
+    study = read_study("schedule", path, "--grid", "full")
     wanted = {"schedule": 4, "times": 4, "objective": 4, "start": 2} if path == "stages/study-schedule.yaml" else {}
     assert not wanted or {axis: len(variants) for axis, variants in study.axes.items()} == wanted
     one = replace(study, grid="one")
-    for variant in plan(one):
-        check_variant(one, variant, tmp_path)
+    for run in one.plan(tmp_path):
+        for step in run.steps:
+            chains.check(step, run.name)
     assert not list(tmp_path.iterdir())  # planning writes nothing
     # the reference is what the configurations and the settings of all runs say without any variant
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
@@ -153,11 +154,11 @@ def test_every_variant_of_a_shipped_study_is_a_run(path, tmp_path, monkeypatch):
         return StageCLI(module, data, args=args, stage="tokenizer").config.model
 
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(study.settings))
-    ((_, text),) = chain_of(one, plan(one)[0], 0, tmp_path).steps[0].files.items()
+    ((_, text),) = one.chain_of(one.variants()[0], 0, tmp_path).steps[0].files.items()
     (tmp_path / "reference.yaml").write_text(text)
     reference = model(*study.configs, str(tmp_path / "reference.yaml"))
     assert reference == model(*study.configs, str(tmp_path / "settings.yaml"))
-    names = {variant.name for variant in plan(study)}
+    names = {variant.name for variant in study.variants()}
     assert len(names) == math.prod(len(variants) for variants in study.axes.values())
 
 
@@ -178,7 +179,7 @@ def done(tmp_path_factory) -> Path:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chains, "running", run_here)
-            main(["study", "schedule", "--config", write(folder), "--out", str(folder / "out"), "--axes", "schedule"])
+            main(["study", "schedule", "--config", write(folder), "--out", str(folder / "out"), "--vary", "schedule"])
     finally:
         os.chdir(cwd)
     return folder
@@ -221,21 +222,21 @@ def test_a_finished_study_runs_nothing_and_a_changed_one_what_changed(done, caps
 
     monkeypatch.setattr(chains, "running", running)
     out = done / "out"
-    study = Study.read(str(done / "study.yaml"), {}, ["schedule"])
-    assert schedule.run_all(study, plan(study), out) == {} and started == []
+    study = read_study("schedule", done / "study.yaml", "--vary", "schedule")
+    assert chains.run_chains(study.plan(out), out) == {} and started == []
     assert "4 of 4 steps are done already" in capsys.readouterr().out
     eval_folder = out / "runs" / "schedule-staged" / "seed-0" / "eval"
     eval_folder.rename(out / "aside")
     try:
-        schedule.run_all(study, plan(study), out)
+        chains.run_chains(study.plan(out), out)
         assert started == ["schedule-staged.0.eval"]
     finally:
         eval_folder.rmdir()
         (out / "aside").rename(eval_folder)
-    assert [one.name for one in collect(study, out)] == ["reference", "schedule-staged"]
+    assert [one.name for one in study.collect(out)] == ["reference", "schedule-staged"]
     longer = replace(study, steps=5)
-    assert collect(longer, out) == []  # nothing of the shorter runs is shown as the longer ones'
-    assert collect(study, out)  # and they are still there
+    assert longer.collect(out) == []  # nothing of the shorter runs is shown as the longer ones'
+    assert study.collect(out)  # and they are still there
 
 
 def test_report_shows_the_study(done, capsys):
@@ -252,17 +253,18 @@ def test_an_interrupted_run_is_continued(done, tmp_path, monkeypatch):
         run_here(replace(step, commands=[[*step.commands[0], "--trainer.max_steps=2"]]), record, log)
         raise KeyboardInterrupt
 
-    study = Study.read(str(done / "study.yaml"), {}, ["schedule"])
-    variants, out = plan(study)[:1], tmp_path / "out"
+    study = read_study("schedule", done / "study.yaml", "--vary", "schedule")
+    out = tmp_path / "out"
+    runs = study.plan(out)[:1]
     monkeypatch.setattr(chains, "running", stopped_half_way)
     with pytest.raises(KeyboardInterrupt):
-        schedule.run_all(study, variants, out)
+        chains.run_chains(runs, out)
     run = out / "runs" / "reference" / "seed-0"
-    assert resume_step(run / "checkpoints" / "last.ckpt") == 2 and collect(study, out) == []
+    assert resume_step(run / "checkpoints" / "last.ckpt") == 2 and study.collect(out) == []
     monkeypatch.setattr(chains, "running", run_here)
-    assert schedule.run_all(study, variants, out) == {}
+    assert chains.run_chains(runs, out) == {}
     assert resume_step(run / "checkpoints" / "last.ckpt") == 4
-    (one,), whole = collect(study, out), outcomes_of(done / "out")[0][0]
+    (one,), whole = study.collect(out), outcomes_of(done / "out")[0][0]
     assert one.weights == whole.weights and one.cards == whole.cards
     assert one.seconds == 3.0  # of both parts of the training, and of the evaluation
 
@@ -325,14 +327,17 @@ def test_a_run_that_fails_is_named_and_stops_no_other(tmp_path, capsys, monkeypa
 
 def test_several_seeds_are_a_mean_with_students_interval():
     cards = [{"value": value, "interval": [0, 1], "n": 9, "protocol": "p"} for value in (1.0, 2.0, 3.0)]
-    card = over_seeds(cards)
+    card = card_over_seeds(cards)
     assert card["value"] == 2.0 and card["n"] == 3 and card["by_seed"] == [1.0, 2.0, 3.0]
     assert card["interval"] == pytest.approx([2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)])  # t, 2 d.o.f.
-    assert over_seeds(cards[:1]) == cards[0]
+    assert card_over_seeds(cards[:2])["interval"] is None  # of two seeds both values are shown
+    assert card_over_seeds(cards[:1]) == cards[0]
 
 
 def test_options_of_the_verb():
-    words = ["--only", "[a,b]", "--seeds", "[1,2]", "--grid", "full", "--steps", "7"]
-    found = parse("study schedule", load("study schedule"), words)
-    assert (found["only"], found["seeds"], found["grid"], found["steps"]) == (["a", "b"], [1, 2], "full", 7)
-    assert found["config"] == "stages/study-schedule.yaml" and found["images"] is None
+    words = ["--only", "a", "b", "--seeds", "1", "2", "--grid", "full", "--steps", "7"]
+    found = read_study("schedule", "stages/study-schedule.yaml", *words)
+    assert (found.only, found.seeds, found.grid, found.steps) == (["a", "b"], [1, 2], "full", 7)
+    assert found.images is None and found == parse("study schedule", load("study schedule"), words)["study"]
+    measured = replace(found, only=None, images=7).plan(Path("out"))[0].steps[1].commands[0]
+    assert measured[list(measured).index("--images") + 1] == "7"

@@ -12,13 +12,15 @@ import yaml
 
 from ddt_lightning.cli import main
 from ddt_lightning.plans import chains
+from ddt_lightning.plans.fingerprint import fingerprints
 from ddt_lightning.settings import read_yaml
 from ddt_lightning.shards.tokens import TokenShards
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.studies import text
-from ddt_lightning.studies.text import ALONE, MixtureStudy, changes, collect, plan
+from ddt_lightning.studies.base import validations
+from ddt_lightning.studies.text import ALONE, changes
 from ddt_lightning.vocab import Vocab
-from tests.inprocess import TINY_LM, run_here, token_shards
+from tests.inprocess import TINY_LM, read_study, run_here, token_shards
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,14 +93,14 @@ def test_every_condition_sees_equally_much_text_of_both_kinds(done):
 
 def test_the_table_has_the_last_perplexities(done):
     out = done / "out"
-    study = MixtureStudy.read(str(done / "study.yaml"), {})
-    final, curves = collect(study, out)
-    assert list(final) == [ALONE, "one", "two"] and sorted(curves[ALONE]) == [2, 4]
+    found = read_study("text", done / "study.yaml").collect(out)
+    assert list(found) == [ALONE, "one", "two"] and sorted(found[ALONE].curve) == [2, 4]
+    final = {name: one.final for name, one in found.items()}
     for name, by_seed in final.items():
         for seed, value in by_seed.items():
             run = out / "runs" / name.replace(" ", "-") / f"seed-{seed}"
-            assert value == list(text.perplexities(run).values())[-1]
-    change = changes(final)["one"]
+            assert value == list(validations(run, "val/text_ppl").values())[-1]
+    change = changes(found)["one"]
     assert change.by_seed == pytest.approx([final["one"][s] / final[ALONE][s] - 1 for s in (0, 1)])
     table = (out / "study.md").read_text()
     assert f"{change.value:+.1%}" in table and "text + two" in table and (out / "study.png").is_file()
@@ -107,13 +109,12 @@ def test_the_table_has_the_last_perplexities(done):
 def test_a_finished_study_runs_nothing(done, monkeypatch):
     started = []
     monkeypatch.setattr(chains, "running", lambda step, record, log: started.append(step.name))
-    monkeypatch.setattr(text, "train_text_tokenizer", text.train_text_tokenizer)
-    study = MixtureStudy.read(str(done / "study.yaml"), {})
-    assert chains.run_chains(plan(study, done / "out"), done / "out") == {} and started == []
-    before = (done / "out" / "text" / "tokenizer.json").stat().st_mtime_ns
-    text.make_text_tokenizer(study, done / "out")
-    assert (done / "out" / "text" / "tokenizer.json").stat().st_mtime_ns == before
-    assert text.text_mark(replace(study, text_vocab_size=290)) != text.text_mark(study)
+    study, out = read_study("text", done / "study.yaml"), done / "out"
+    runs = study.plan(out)
+    assert chains.run_chains(runs, out) == {} and started == []
+    other = [fingerprints(run) for run in replace(study, text_vocab_size=290).plan(out)]
+    assert all(not set(fingerprints(run)) & set(marks) for run, marks in zip(runs, other, strict=True))
+    assert {run.steps[0].name for run in runs} == {"text-tokenizer"}  # one for all runs
 
 
 def test_report_and_errors(done, tmp_path, capsys):
@@ -121,14 +122,14 @@ def test_report_and_errors(done, tmp_path, capsys):
     assert text.PLAIN in Path(capsys.readouterr().out.strip()).read_text()
     for changed, message in (({"sets": {}}, "`sets`"), ({"sets": {ALONE: []}}, "`sets`"), ({"lines": 1.0}, "`lines`")):
         with pytest.raises(ValueError, match=message):
-            MixtureStudy.read(write(tmp_path, **changed), {})
+            read_study("text", write(tmp_path, **changed))
 
 
 def test_the_shipped_study_is_made_of_runs(done, tmp_path):
-    ours = MixtureStudy.read(str(done / "study.yaml"), {})
-    study = MixtureStudy.read("stages/study-text.yaml", {})
+    ours = read_study("text", done / "study.yaml")
+    study = read_study("text", "stages/study-text.yaml")
     assert len(study.seeds) >= 2
     study = replace(study, sets=ours.sets, text_shards=ours.text_shards, val_text_shards=ours.val_text_shards)
-    for run in plan(study, tmp_path)[:2]:
+    for run in study.plan(tmp_path)[:2]:
         for step in run.steps:
             chains.check(step, run.name)
