@@ -53,7 +53,7 @@ VERBS: dict[str, str] = {
     "generate": "commands.draw:generate",
     "edit": "commands.draw:edit",
     "describe": "commands.draw:describe",
-    "chat": "commands.talk:chat",
+    "chat": "commands.chat:chat",
     "reconstruct": "commands.draw:reconstruct",
     "eval all": "evaluation.everything:everything",
     "eval reconstruction": "evaluation.reconstruction:reconstruction",

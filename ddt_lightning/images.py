@@ -1,8 +1,7 @@
 """Image files: found, decoded to square uint8 arrays, written as PNG; and arrays to tensors and back."""
 
-import json
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -67,13 +66,6 @@ def square(picture: Image.Image, side: int) -> np.ndarray:
         box = (left, top, left + short, top + short)
         picture = picture.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
     return np.asarray(picture, dtype=np.uint8)
-
-
-def write_image(folder: Path, lines: IO[str], number: int, image: "Tensor", record: dict[str, Any]) -> None:
-    """Write `NUMBER.png` from uint8 `[3, H, W]` and its line in the results file."""
-    name = f"{number:05d}.png"
-    save_png(folder / name, image.permute(1, 2, 0).numpy())
-    lines.write(json.dumps({"file": name, **record}, ensure_ascii=False) + "\n")
 
 
 def save_png(path: Path, image: np.ndarray) -> None:

@@ -1,15 +1,16 @@
 """`ddt generate|edit|describe|reconstruct`: a trained model on prompts and image files.
 
-In: a prompt or a file of prompts, an image or a folder of images. Out: a folder with `00000.png`, ... and
+In: a prompt or a file of prompts, images or folders of images. Out: a folder with `00000.png`, ... and
 `results.jsonl`, one line per image with everything needed to make it again. A failed call leaves nothing behind.
 """
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.images import image_files, read_images, write_image
+from ddt_lightning.images import IMAGES, image_files, read_images
 from ddt_lightning.inputs import Loading, class_names, load_pipeline, positive, progress, read_prompts
+from ddt_lightning.results import check_sources, results
 from ddt_lightning.sampling import Decoding, Sampling
 
 
@@ -46,7 +47,7 @@ def generate(
     pipeline = load_pipeline(loading)
 
     shared = {**asdict(drawing), "tokens": tokens, "weights": pipeline.fingerprints()}
-    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+    with results(out) as written:
         for start in progress(range(0, len(prompts), size), "drawing"):
             part = prompts[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
@@ -54,7 +55,7 @@ def generate(
             for n, text in enumerate(part):
                 record = {"prompt": text, "seed": seeds[n], **shared, "plan": drawn.plans[n] or "none"}
                 record["ids"] = drawn.ids[n].tolist()
-                write_image(folder, lines, start + n, drawn.images[n], record)
+                written.add(record, drawn.images[n])
     print(f"{len(prompts)} images in {out}")
 
 
@@ -78,12 +79,16 @@ def edit(
         drawing: how to draw.
     """
     files = image_files(image)
+    check_sources(out, files)
+    for text in instructions:
+        if text.lower().endswith(IMAGES) and Path(text).is_file():
+            raise ValueError(f"`{text}` is an image, not an instruction: name one image or one folder of images.")
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
     from ddt_lightning.chat import edit_in_turns
 
     shared = {**asdict(drawing), "weights": pipeline.fingerprints()}
-    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+    with results(out) as written:
         for start in progress(range(0, len(files), size), "editing"):
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
@@ -93,12 +98,12 @@ def edit(
                 for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
                     record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
                     record["plan"] = edited.plans[n] or "none"
-                    write_image(folder, lines, (start + n) * len(rounds) + turn, edited.images[n], record)
+                    written.add(record, edited.images[n])
     print(f"{len(files) * len(instructions)} images in {out}")
 
 
 def describe(
-    image: str,
+    images: list[str],
     *,
     out: str | None = None,
     question: str | None = None,
@@ -108,10 +113,10 @@ def describe(
     chat: bool = True,
     loading: Loading = Loading(),
 ) -> None:
-    """Caption an image or a folder of images, or answer a question about each.
+    """Caption images, or answer a question about each.
 
     Args:
-        image: image file, or a folder of images.
+        images: image files, or folders of images.
         out: folder for results.jsonl; without it the lines go to the terminal.
         question: what to answer; without it a caption is written.
         max_new_tokens: longest text.
@@ -120,18 +125,13 @@ def describe(
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one.
         loading: which model.
     """
-    files = image_files(image)
+    files = [file for given in images for file in image_files(given)]
+    check_sources(out, files)
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
-    shared = (
-        {"weights": pipeline.fingerprints()}
-        if question is None
-        else {
-            "question": question,
-            "weights": pipeline.fingerprints(),
-        }
-    )
-    lines = []
+    asked = {} if question is None else {"question": question}
+    shared = {**asked, "weights": pipeline.fingerprints()}
+    records = []
     for start in progress(range(0, len(files), size), "describing"):
         part = files[start : start + size]
         texts = pipeline.describe_image(
@@ -143,17 +143,18 @@ def describe(
             chat=chat,
         )
         for file, text in zip(part, texts, strict=True):
-            lines.append(json.dumps({"image": str(file), "text": text, **shared}, ensure_ascii=False) + "\n")
+            records.append({"image": str(file), "text": text, **shared})
     if out is None:
-        print("".join(lines), end="")
+        print("\n".join(json.dumps(record, ensure_ascii=False) for record in records))
         return
-    with staged(out) as folder:
-        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
-    print(f"{len(lines)} texts in {out}")
+    with results(out) as written:
+        for record in records:
+            written.add(record)
+    print(f"{len(records)} texts in {out}")
 
 
 def reconstruct(
-    image: str,
+    images: list[str],
     *,
     out: str,
     tokens: list[int] | None = None,
@@ -161,34 +162,33 @@ def reconstruct(
     loading: Loading = Loading(),
     decoding: Decoding = Decoding(),
 ) -> None:
-    """Send an image, or every image of a folder, through the tokenizer and back.
+    """Send images through the tokenizer and back.
 
     Args:
-        image: image file, or a folder of images.
+        images: image files, or folders of images.
         out: folder for the PNGs and results.jsonl.
-        tokens: numbers of first tokens to decode, such as [8,16,32]; all tokens if not given.
+        tokens: numbers of first tokens to decode, such as 8 16 32; all tokens if not given.
         seed: of the first image's noise; counted up from image to image.
         loading: which model; one with a tokenizer only will do.
         decoding: how to decode.
     """
     from ddt_lightning.metrics.reconstruction import psnr
 
-    files = image_files(image)
+    files = [file for given in images for file in image_files(given)]
+    check_sources(out, files)
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading, llm=False)
     shared = {**asdict(decoding), "weights": pipeline.fingerprints()}
     counts = [pipeline.length(count) for count in tokens or [pipeline.tokenizer.config.tokens]]
-    number = 0
-    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+    with results(out) as written:
         for start in progress(range(0, len(files), size), "reconstructing"):
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
             originals = read_images(part, pipeline.image_size)
             made = {n: pipeline.reconstruct(originals, n, decoding, seed=seeds) for n in counts}
             for n, file in enumerate(part):
-                for count, images in made.items():
-                    distance = float(psnr(images[n : n + 1], originals[n : n + 1]))
+                for count, decoded in made.items():
+                    distance = float(psnr(decoded[n : n + 1], originals[n : n + 1]))
                     record = {"source": str(file), "tokens": count, "psnr": distance, "seed": seeds[n], **shared}
-                    write_image(folder, lines, number, images[n], record)
-                    number += 1
-    print(f"{number} images in {out}")
+                    written.add(record, decoded[n])
+    print(f"{len(files) * len(made)} images in {out}")

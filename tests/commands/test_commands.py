@@ -313,6 +313,29 @@ def test_edit_describe_reconstruct(model, picture, tmp_path, capsys):
     assert [row["tokens"] for row in rows] == [2, 6] and all(5 < row["psnr"] < 100 for row in rows)
 
 
+def test_several_images_and_no_image_as_an_instruction(model, picture, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(picture, other / "00000.png")
+    common = ["--model", str(model), "--steps", "1"]
+    main(["reconstruct", str(picture), str(other), *common, "--tokens", "2", "6", "--out", str(tmp_path / "r")])
+    rows = lines(tmp_path / "r" / "results.jsonl")
+    assert [(row["source"], row["tokens"]) for row in rows] == [
+        (str(file), count) for file in (picture, other / "00000.png") for count in (2, 6)
+    ]
+    capsys.readouterr()
+    main(["describe", str(picture), str(other), "--model", str(model), "--max_new_tokens", "2"])
+    said = [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [str(picture), str(other / "00000.png")]
+    before = (other / "00000.png").read_bytes()
+    code, text = failure(capsys, "edit", str(picture), str(other / "00000.png"), "make it red", *common, "--out", "x")
+    assert code == 1 and "is an image, not an instruction" in text
+    for call in (["edit", str(other), "make it red"], ["reconstruct", str(other)], ["describe", str(other)]):
+        code, text = failure(capsys, *call, "--model", str(model), "--out", str(other))
+        assert code == 1 and "`--out`" in text and "00000.png" in text
+    assert (other / "00000.png").read_bytes() == before
+
+
 def test_bad_images(model, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     (tmp_path / "empty").mkdir()

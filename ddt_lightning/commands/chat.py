@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.atomic import staged
-from ddt_lightning.images import read_images, write_image
+from ddt_lightning.images import read_images
 from ddt_lightning.inputs import Loading, load_pipeline, positive, progress
+from ddt_lightning.results import check_sources, results
 from ddt_lightning.sampling import Sampling
 
 
@@ -35,12 +35,13 @@ def chat(
         drawing: how to draw.
     """
     asked = read_talks(talks)
+    check_sources(out, [file for _, files in asked for file in files])
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
     from ddt_lightning import chat as answering
 
     shared = {"weights": pipeline.fingerprints(), **(asdict(drawing) if draw else {"temperature": text_temperature})}
-    with staged(out) as folder, (folder / "results.jsonl").open("w", encoding="utf-8") as lines:
+    with results(out) as written:
         for start in progress(range(0, len(asked), size), "answering"):
             part = asked[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
@@ -55,12 +56,12 @@ def chat(
             if draw:
                 drawn = answering.draw(pipeline, read, drawing, seed=seeds)
                 for n, record in enumerate(records):
-                    write_image(folder, lines, start + n, drawn[n], record)
+                    written.add(record, drawn[n])
                 continue
             length = positive("max_new_tokens", max_new_tokens)
             texts = answering.write(pipeline, read, max_new_tokens=length, temperature=text_temperature, seed=seeds)
             for text, record in zip(texts, records, strict=True):
-                lines.write(json.dumps({"text": text, **record}, ensure_ascii=False) + "\n")
+                written.add({"text": text, **record})
     print(f"{len(asked)} answers in {out}")
 
 
