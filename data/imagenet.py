@@ -7,12 +7,13 @@ Files are packed as they are, in an order shuffled by the seed; the class is the
 """
 
 import argparse
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from ddt_lightning.images import is_image
 from ddt_lightning.shards.write import write_shards
+from ddt_lightning.texts import read_json_file
 
 SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png", ".webp": "webp"}
 
@@ -28,7 +29,7 @@ def images(folder: Path, seed: int) -> list[tuple[Path, int]]:
         (path, number)
         for number, place in enumerate(classes)
         for path in sorted(place.iterdir())
-        if path.suffix.lower() in SUFFIXES
+        if is_image(path) and path.is_file()
     ]
     if not found:
         raise ValueError(f"{folder} has no subfolders with images ({', '.join(SUFFIXES)}).")
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--per_shard", type=int, default=1000, help="samples per shard")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     args = parser.parse_args()
-    words = json.loads(args.classes.read_text()) if args.classes else {}
+    words = read_json_file(args.classes) if args.classes else {}
     try:
         found = images(args.folder, args.seed)
     except (ValueError, OSError) as error:

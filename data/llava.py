@@ -9,24 +9,25 @@ places for them, are left out and named.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ddt_lightning.commands.convert_requests import convert
+from ddt_lightning.texts import parse_json, read_json_file, read_lines
 
 PLACE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
-def turns_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """Turns whose images are file names.
+def turns_of(entry: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - json holds anything
+    """Turns whose images are file names, of an entry or of a line of JSON with one.
 
     Raises:
-        ValueError: another speaker, or images that do not match their places.
+        ValueError: no JSON, another speaker, or images that do not match their places.
         KeyError: a field is missing.
     """
+    entry = parse_json(entry) if isinstance(entry, str) else entry
     named = entry.get("image") or []
     images = [named] if isinstance(named, str) else list(named)
     turns, used = [], 0
@@ -50,10 +51,9 @@ def turns_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
 
 def entries(path: Path) -> Iterator[tuple[str, Any]]:
     """The named entries of a JSON list or a JSON Lines file."""
-    with open(path, encoding="utf-8") as file:
-        found = (json.loads(line) for line in file if line.strip()) if path.suffix == ".jsonl" else json.load(file)
-        for number, entry in enumerate(found):
-            yield f"{path.name}:{number}", entry
+    lines = path.suffix.lower() == ".jsonl"
+    for number, entry in enumerate((line for _, line in read_lines(path)) if lines else read_json_file(path)):
+        yield f"{path.name}:{number}", entry
 
 
 def main() -> None:

@@ -8,12 +8,12 @@ Reads `edit_sessions.json`, `{id: [{"input": FILE, "output": FILE, "instruction"
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ddt_lightning.commands.convert_requests import convert
+from ddt_lightning.texts import read_json_file
 
 Edit = dict[str, Any]
 Session = tuple[str, list[Edit]]
@@ -38,7 +38,7 @@ def turns_of(session: Session) -> list[dict[str, Any]]:
 
 def sessions(folder: Path, single: bool) -> Iterator[tuple[str, Session]]:
     """The named sessions, or every edit of theirs as one."""
-    found = json.loads((folder / "edit_sessions.json").read_text(encoding="utf-8"))
+    found = read_json_file(folder / "edit_sessions.json")
     for session, edits in found.items():
         for number, part in enumerate([[edit] for edit in edits] if single else [edits]):
             yield f"{session}:{number}", (session, part)

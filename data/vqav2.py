@@ -9,13 +9,13 @@ people's. Questions without an answer (the test split) and images that are not t
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ddt_lightning.shards.conversations import image_file
 from ddt_lightning.shards.write import write_shards
+from ddt_lightning.texts import as_texts, read_json_file
 
 
 def by_image(questions: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
@@ -25,7 +25,7 @@ def by_image(questions: list[dict[str, Any]], annotations: list[dict[str, Any]])
     for asked in questions:
         if asked["question_id"] in answers:
             given = answers[asked["question_id"]]
-            people = [entry["answer"] for entry in given["answers"]]
+            people = as_texts(given["answers"], "answers", "answer")
             entry = {"question": asked["question"], "answer": given["multiple_choice_answer"], "answers": people}
             found.setdefault(int(asked["image_id"]), []).append(entry)
     return found
@@ -57,8 +57,8 @@ def main() -> None:
     args = parser.parse_args()
     missing: list[str] = []
     try:
-        questions = json.loads(args.questions.read_text(encoding="utf-8"))["questions"]
-        annotations = json.loads(args.annotations.read_text(encoding="utf-8"))["annotations"]
+        questions = read_json_file(args.questions)["questions"]
+        annotations = read_json_file(args.annotations)["annotations"]
         found = by_image(questions, annotations)
         paths = write_shards(args.out, args.name, samples(found, args.images, args.pattern, missing), args.per_shard)
     except (ValueError, OSError, KeyError, TypeError) as error:

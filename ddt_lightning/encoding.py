@@ -1,6 +1,5 @@
 """Encoding and decoding of one shard, in a worker process that keeps its tokenizer."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -12,19 +11,20 @@ import torch
 from PIL import Image
 
 from ddt_lightning.atomic import whole_file
-from ddt_lightning.images import stack, unstack
+from ddt_lightning.images import square, stack, to_png, unstack
 from ddt_lightning.inputs import Coding, chunks, pick_device
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.seeding import key_bits, numpy_rng
-from ddt_lightning.shards.chat import has_turns, to_turns
-from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images, square
-from ddt_lightning.shards.read import UNREADABLE, Columns, Record, name, read_json, read_shard
-from ddt_lightning.shards.rows import read_ids
+from ddt_lightning.shards.chat import claim, has_turns, to_turns, token_keys
+from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images
+from ddt_lightning.shards.members import UNREADABLE, Problems, Record, shard_name
+from ddt_lightning.shards.read import Columns, name, read_shard
+from ddt_lightning.shards.rows import check_ids, read_ids
+from ddt_lightning.shards.stream import one_line
+from ddt_lightning.shards.texts import read_json
 from ddt_lightning.shards.write import pack_ids, write_tar
-
-Problems = dict[str, str]
 
 
 @lru_cache(maxsize=1)
@@ -66,35 +66,36 @@ def encode_shard(
     """Encode one shard into the file `target`.
 
     Returns:
-        Name of the new shard, `made_from` as it is, number of samples, and samples left out with the reason.
-
-    Raises:
-        ValueError: where no sample can be encoded, or several views are asked of something else than captioned images.
+        Name of the new shard, `made_from` as it is, number of samples, and samples left out with the reason; no shard
+        is written where no sample can be encoded.
     """
     pipeline = loaded(folder, coding)
     problems: Problems = {}
+    taken: set[str] = set()
 
     def samples() -> Iterator[dict[str, Any]]:
         side = pipeline.image_size if views == 1 else None
         read = read_images([url], image_size=side, columns=Columns(**columns), problems=problems)
-        if views > 1:
-            read = (cropped(sample, pipeline.image_size, views) for sample in read)
-        for part in chunks(read, coding.batch):
+        for part in chunks(usable(read), coding.batch):
             images = stack([image for sample in part for image in sample.images])
             ids = pipeline.encode(images).cpu().numpy()
             packed, start = pack_ids(ids, pipeline.tokenizer.config.codebook_size), 0
             for sample in part:
                 own = packed[start : start + len(sample.images)]
                 start += len(sample.images)
-                found = list(view_samples(sample, own) if views > 1 else token_samples(sample, own))
-                if not found:
-                    problems[f"{Path(url).name}:{sample.key}"] = "is an edit without an instruction"
-                yield from found
+                yield from view_samples(sample, own) if views > 1 else token_samples(sample, own)
+
+    def usable(read: Iterable[ImageSample]) -> Iterator[ImageSample]:
+        for sample in read:
+            try:
+                claim(token_keys(sample.key, to_turns(sample)), taken)
+                one = sample if views == 1 else cropped(sample, pipeline.image_size, views)
+            except UNREADABLE as error:
+                problems[f"{shard_name(url)}:{sample.key}"] = one_line(error)
+            else:
+                yield one
 
     count = write_whole(Path(target), samples())
-    if not count:
-        reason = next(iter(problems.items()), ("nothing", "it is empty"))
-        raise ValueError(f"`--shards`: no sample of {url} can be encoded, {reason[0]}: {reason[1]}.")
     return Path(target).name, made_from, count, problems
 
 
@@ -105,9 +106,7 @@ def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:
         ValueError: it is an edit, a chat, or has questions.
     """
     if len(sample.images) > 1 or to_turns(sample):
-        raise ValueError(
-            f"`--views` ({views}) is for captioned images, {sample.shard}:{sample.key} is none: encode it without."
-        )
+        raise ValueError(f"`--views` ({views}) is for captioned images and this is none: encode it without")
     image = Image.fromarray(sample.images[0])
     crops = [np.asarray(square(image, side))]
     for number in range(1, views):
@@ -125,8 +124,7 @@ def view_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any
 def token_samples(sample: ImageSample, ids: np.ndarray) -> Iterator[dict[str, Any]]:
     """The token samples of one sample: conversations for an edit or for questions, otherwise one with its text."""
     turns = to_turns(sample)
-    for number, spoken in enumerate(turns):
-        key = sample.key if len(turns) == 1 else f"{sample.key}-{number}"
+    for key, spoken in zip(token_keys(sample.key, turns), turns, strict=False):
         plan = {"plan": sample.data["plan"]} if isinstance(sample.data, dict) and "plan" in sample.data else {}
         yield {"__key__": key, "ids.npy": ids, "json": {"turns": spoken, **plan}}
     if turns or len(sample.images) > 1:
@@ -148,26 +146,29 @@ def decode_shard(
     length = pipeline.length(tokens)
     problems: Problems = {}
 
-    def readable() -> Iterator[tuple[Record, np.ndarray]]:
+    def readable() -> Iterator[tuple[str, np.ndarray, dict[str, Any]]]:
         for record in read_shard(url, problems):
             try:
                 ids = read_ids(record)
-                yield record, ids if has_turns(record) else ids[:1]  # of several views the first is the whole image
+                check_ids(ids, pipeline.tokenizer.config.tokens, pipeline.tokenizer.config.codebook_size)
+                texts = texts_of_tokens(record)
             except UNREADABLE as error:
-                problems[name(record)] = f"{type(error).__name__}: {error}"
+                problems[name(record)] = one_line(error)
+            else:  # of several views the first is the whole image
+                yield record["__key__"], ids if has_turns(record) else ids[:1], texts
 
     def samples() -> Iterator[dict[str, Any]]:
         for part in chunks(readable(), coding.batch):
-            ids = torch.from_numpy(np.concatenate([ids for _, ids in part]))[:, :length]
-            seeds = [image_seed(seed, record["__key__"], n) for record, own in part for n in range(len(own))]
+            ids = torch.from_numpy(np.concatenate([ids for _, ids, _ in part]))[:, :length]
+            seeds = [image_seed(seed, key, n) for key, own, _ in part for n in range(len(own))]
             images = pipeline.decode(ids, seed=seeds, steps=decoding.steps, decode_guidance=decoding.decode_guidance)
-            encoded = iter([png(image) for image in unstack(images)])
-            for record, own in part:
+            encoded = iter([to_png(image) for image in unstack(images)])
+            for key, own, texts in part:
                 roles = {1: ["png"], 2: ["source.png", "target.png"]}.get(
                     len(own), [f"{n}.png" for n in range(len(own))]
                 )
                 images_by_role = {role: next(encoded) for role in roles}
-                yield {"__key__": record["__key__"], **images_by_role, **texts_of_tokens(record)}
+                yield {"__key__": key, **images_by_role, **texts}
 
     return write_whole(Path(target), samples()), problems
 
@@ -188,13 +189,6 @@ def texts_of_tokens(record: Record) -> dict[str, Any]:
 def image_seed(seed: int, key: str, number: int) -> int:
     """The seed of one image's noise: another for each key and image, whatever the shard and the batch."""
     return key_bits("decode", seed, key, number) & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def png(image: np.ndarray) -> bytes:
-    """A uint8 `[H, W, 3]` array as a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def write_whole(target: Path, samples: Iterable[Mapping[str, Any]]) -> int:

@@ -1,6 +1,5 @@
-"""Inputs of verbs: groups of options, prompts, and the model to load; with errors that name the option."""
+"""Inputs of verbs: groups of options, and the model to load; with errors that name the option."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -93,59 +92,6 @@ def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
     while part := list(islice(rest, size)):
         yield part
-
-
-def read_prompts(prompt: str) -> list[str]:
-    """One prompt as it is, or those of a .txt file (a line each) or of a .jsonl file (its "prompt" fields).
-
-    Raises:
-        FileNotFoundError: where the name of a prompt file is given and there is none.
-        ValueError: where there is no prompt, or a line has none.
-    """
-    path = Path(prompt)
-    if path.suffix not in (".txt", ".jsonl") or any(space in prompt for space in " \n"):
-        if not prompt.strip():
-            raise ValueError("The prompt is empty.")
-        return [prompt]
-    if not path.is_file():
-        raise FileNotFoundError(f"No file of prompts {prompt}.")
-    lines = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{prompt} holds no prompt.")
-    if path.suffix == ".txt":
-        return [line.strip() for _, line in lines]
-    prompts = []
-    for number, line in lines:
-        try:
-            prompts.append(str(json.loads(line)["prompt"]))
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f'{prompt}, line {number} is not a JSON object with a "prompt".') from None
-    return prompts
-
-
-def class_names(classes: str, prompts: list[str]) -> list[str]:
-    """Prompts that are classes, by name or by number from 0, as names.
-
-    Args:
-        classes: a file with a name on each line, or a .json list of names.
-        prompts: what is asked for.
-
-    Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: naming a prompt that is no class, or a .json file that is no list of names.
-    """
-    path = Path(classes)
-    if not path.is_file():
-        raise FileNotFoundError(f"`--classes` ({classes}) is not a file.")
-    text = path.read_text(encoding="utf-8")
-    names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"`--classes` ({classes}) must be a list of names.")
-    numbered = {str(number): name for number, name in enumerate(names)}
-    for prompt in prompts:
-        if prompt not in numbered and prompt not in names:
-            raise ValueError(f"`{prompt}` is not a class: `--classes` ({classes}) has 0..{len(names) - 1} and names.")
-    return [prompt if prompt in names else numbered[prompt] for prompt in prompts]
 
 
 def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:

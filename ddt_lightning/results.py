@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ddt_lightning.atomic import staged
 from ddt_lightning.images import save_png
+from ddt_lightning.texts import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class Results:
             save_png(self.folder / name, picture.permute(1, 2, 0).numpy())
             self.pictures.add(name)
             record = {"file": name, **record}
-        self.lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.lines.write(to_json(record) + "\n")
 
 
 @contextmanager

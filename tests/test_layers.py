@@ -18,7 +18,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distributed": set(),
     "workers": set(),
     "images": set(),
-    "results": {"atomic", "images"},
+    "texts": set(),
+    "prompts": {"texts"},
+    "results": {"atomic", "images", "texts"},
     "sampling": set(),
     # core: each arrow of the flow, and what measures it
     "vocab": {"atomic"},
@@ -29,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},
     "metrics": {"scenes.check", "atomic"},
-    "shards": {"atomic", "vocab", "scenes", "seeding"},
+    "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
@@ -48,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
-        "atomic", "images", "inputs", "model_folder", "pipeline", "sampling", "workers",
+        "atomic", "images", "inputs", "model_folder", "pipeline", "prompts", "sampling", "workers",
         "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it
     },
     "studies": CORE | {
@@ -56,8 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report", "sampling", "settings",
     },
     "commands": CORE | {
-        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "model_folder", "pipeline", "plans", "report",
-        "results", "sampling", "settings", "studies", "training", "training_cost", "workers",
+        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "model_folder", "pipeline", "plans", "prompts",
+        "report", "results", "sampling", "settings", "studies", "texts", "training", "training_cost", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

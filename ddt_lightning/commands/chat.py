@@ -1,6 +1,5 @@
 """`ddt chat`: conversations with several images and turns."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from ddt_lightning.images import read_images
 from ddt_lightning.inputs import Loading, load_pipeline, positive, progress
 from ddt_lightning.results import check_sources, results
 from ddt_lightning.sampling import Sampling
+from ddt_lightning.texts import parse_json, read_lines
 
 
 def chat(
@@ -76,17 +76,15 @@ def read_talks(path: str) -> list[tuple[list[dict[str, Any]], list[Path]]]:
     if not file.is_file():
         raise FileNotFoundError(f"No file of conversations {path}.")
     talks = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(file):
         try:
-            data = json.loads(line)
+            data = parse_json(line)
             turns = [{"role": turn["role"], "content": list(turn["content"])} for turn in data["turns"]]
             images = [file.parent / name for name in data.get("images", [])]
             whole = all(
                 isinstance(part, str) or isinstance(part["image"], int) for turn in turns for part in turn["content"]
             )
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError):
             whole = False
         if not whole:
             raise ValueError(

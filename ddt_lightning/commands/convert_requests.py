@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from ddt_lightning.commands.data import write_chats
 from ddt_lightning.shards.conversations import Chat, Turns
-from ddt_lightning.shards.read import Problems
+from ddt_lightning.shards.members import Problems
 
 Entry = TypeVar("Entry")
 

@@ -101,13 +101,13 @@ def chat(lines: str, *, images: str, out: str, name: str = "chats", per_shard: i
         FileNotFoundError: no such file or folder.
         ValueError: no conversation can be used.
     """
-    from ddt_lightning.shards.conversations import read_lines
+    from ddt_lightning.shards.conversations import read_chats
 
     for option, path in {"lines": Path(lines), "images": Path(images)}.items():
         if not (path.is_file() if option == "lines" else path.is_dir()):
             raise FileNotFoundError(f"`{option}` ({path}) does not exist.")
     problems: dict[str, str] = {}
-    write_chats(read_lines(lines, problems), images, out, name, per_shard, problems)
+    write_chats(read_chats(lines, problems), images, out, name, per_shard, problems)
 
 
 def write_chats(
@@ -138,26 +138,31 @@ def write_chats(
     print(f"{made} conversations in {len(shards)} shards in {out}")
 
 
-def check(shards: list[str]) -> None:
-    """Read every sample of some shards: pairing, decoding, sizes, counts. Ends with exit code 1 if one is bad.
+def check(shards: list[str], *, columns: dict[str, str] | str | None = None) -> None:
+    """Read every sample of some shards as `ddt encode` and training read it. Ends with exit code 1 if one is bad.
 
     Args:
         shards: shards of any kind: images, edits, questions, tokens, conversations, texts; patterns are fine.
+        columns: members of shards of another layout, as for `ddt encode`.
 
     Raises:
         FileNotFoundError: a shard or a match is missing.
         ValueError: samples that cannot be used.
     """
+    from ddt_lightning.commands.encode import read_columns
+
     total = Facts()
     problems: dict[str, str] = {}
-    for url, facts, found in scan(shards):
+    for url, facts, found in scan(shards, read_columns(columns) if isinstance(columns, str) else columns):
         total.add(facts)
         problems.update(found)
         bad = f", {len(found)} bad" if found else ""
         print(f"{url}: {facts.samples} samples{bad}; {listed(facts.sizes)}{listed(facts.ids)}{layout(facts)}")
     for sample, reason in list(problems.items())[:LISTED]:
         print(f"  {sample}: {reason}")
-    print(f"{total.samples} samples, {sum(total.sizes.values())} images, {total.texts} texts, {len(problems)} bad")
+    silent = f" ({total.silent} samples without one)" if total.silent and total.texts else ""
+    images = sum(total.sizes.values())
+    print(f"{total.samples} samples, {images} images, {total.texts} texts{silent}, {len(problems)} bad")
     if problems:
         sample, reason = next(iter(problems.items()))
         raise ValueError(f"{len(problems)} samples or shards cannot be used, the first is {sample}: {reason}.")
@@ -217,13 +222,17 @@ def words(
         hop: words between the starts of two training windows; held-out windows do not overlap.
         per_shard: windows in each file.
     """
+    from ddt_lightning.commands.encode import report
     from ddt_lightning.shards.write import write_shards, write_tokens_json
 
     for option, value in {"length": length, "codes": codes - 1, "hop": hop}.items():
         positive(option, value)
+    problems: dict[str, str] = {}
     train, held_out = (
-        list(read_words(part, option)) for part, option in ((shards, "--shards"), (val_shards, "--val_shards"))
+        list(read_words(part, option, problems))
+        for part, option in ((shards, "--shards"), (val_shards, "--val_shards"))
     )
+    report(problems)
     table = [OTHER, *(word for word, _ in Counter(train).most_common(codes - 1))]
     counts = {}
     for name, found, step in (("train", train, hop), ("val", held_out, length)):

@@ -4,14 +4,15 @@ In: a prompt or a file of prompts, images or folders of images. Out: a folder wi
 `results.jsonl`, one line per image with everything needed to make it again. A failed call leaves nothing behind.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from ddt_lightning.images import IMAGES, image_files, read_images
-from ddt_lightning.inputs import Loading, class_names, load_pipeline, positive, progress, read_prompts
+from ddt_lightning.inputs import Loading, load_pipeline, positive, progress
+from ddt_lightning.prompts import class_names, read_prompts
 from ddt_lightning.results import check_sources, results
 from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.texts import to_json
 
 
 def generate(
@@ -29,7 +30,7 @@ def generate(
     """Draw images from a prompt, or from a file of prompts.
 
     Args:
-        prompt: what to draw; or a .txt file with a prompt on each line; or a .jsonl file with a "prompt" on each.
+        prompt: what to draw; or a text file with a prompt on each line; or a .jsonl file with a "prompt" on each.
         out: folder for the PNGs and results.jsonl.
         images: how many for each prompt.
         seed: of the first image; counted up from image to image.
@@ -145,7 +146,7 @@ def describe(
         for file, text in zip(part, texts, strict=True):
             records.append({"image": str(file), "text": text, **shared})
     if out is None:
-        print("\n".join(json.dumps(record, ensure_ascii=False) for record in records))
+        print("\n".join(to_json(record) for record in records))
         return
     with results(out) as written:
         for record in records:

@@ -76,12 +76,23 @@ def encode(
     written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
     if tasks:
         (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
-    count, problems = 0, {}
+    count, problems, failed = 0, {}, {}
     for name, facts, number, bad in run_tasks(encoding.encode_shard, tasks, coding.processes, "encode"):
         count += number
         problems.update(bad)
-        done[name] = facts
+        if number:
+            done[name] = facts
+        else:
+            failed[name] = next(iter(bad.items()), (name, "it is empty"))
+            (target / name).unlink(missing_ok=True)
         write_json(record, done)
+    if failed:
+        report(problems)
+        name, (sample, reason) = next(iter(failed.items()))
+        raise ValueError(
+            f"`--shards`: no sample of {names[name]} can be encoded, {sample}: {reason}. Leave out {len(failed)} such "
+            "shards and call again: the others are encoded."
+        )
     old = json.loads((target / "tokens.json").read_text()) if (target / "tokens.json").is_file() else {}
     patterns = [shards] if isinstance(shards, str) else list(shards)
     known = [part for part in str(old.get("source", "")).split(", ") if part]

@@ -196,7 +196,8 @@ def progressive(
         batch: images at a time.
         drawing: how the language model draws, and how to decode.
     """
-    from ddt_lightning.inputs import positive, read_prompts
+    from ddt_lightning.inputs import positive
+    from ddt_lightning.prompts import read_prompts
     from ddt_lightning.studies import progressive as study
     from ddt_lightning.studies import progressive_figures
     from ddt_lightning.studies.side_by_side import open_models, originals

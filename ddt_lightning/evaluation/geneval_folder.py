@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ddt_lightning.images import save_png
+from ddt_lightning.images import read_image, save_png
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,4 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
     Raises:
         ValueError: it is not a readable image.
     """
-    try:
-        return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a readable image: {error}") from None
+    return np.asarray(read_image(path))

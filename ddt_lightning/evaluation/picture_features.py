@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddt_lightning.evaluation.predictions import loaded, pixels
 from ddt_lightning.evaluation.session import Setup
 from ddt_lightning.evaluation.similarity import similarity
-from ddt_lightning.images import IMAGES, read_images, stack
+from ddt_lightning.images import IMAGES, is_image, read_images, stack
 from ddt_lightning.inputs import Networks, chunks, pick_device
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
@@ -132,7 +132,7 @@ def picture_files(folder: str) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"`--generated` ({folder}) is not a folder of pictures.")
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+    found = sorted(path for path in Path(folder).rglob("*") if is_image(path) and path.is_file())
     if not found:
         raise ValueError(f"`--generated` ({folder}) holds no image ({', '.join(IMAGES)}).")
     return found

@@ -16,8 +16,9 @@ from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.scorers import check_scorers, record_scorers
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.images import save_png
-from ddt_lightning.inputs import Loading, pick_device, positive, read_prompts
+from ddt_lightning.inputs import Loading, pick_device, positive
 from ddt_lightning.metrics.cards import Card, mean_card
+from ddt_lightning.prompts import read_prompts
 from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:

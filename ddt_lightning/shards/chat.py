@@ -6,7 +6,6 @@ conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), amon
 what the assistant says is scored.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddt_lightning.seeding import numpy_rng
-from ddt_lightning.shards.conversations import Turns
+from ddt_lightning.shards.conversations import Turns, check_turns
 from ddt_lightning.shards.documents import DocumentShards, has_both, has_ids
 from ddt_lightning.shards.images import ImageSample
+from ddt_lightning.shards.members import Record
 from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.packing import make_rows
-from ddt_lightning.shards.read import Columns, Reader, Record, captions, read_json
+from ddt_lightning.shards.read import Columns, Reader
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, plans_of, read_ids, word
 from ddt_lightning.shards.stream import Example
+from ddt_lightning.shards.texts import captions, read_json
 from ddt_lightning.vocab import Vocab
 
 CAPTIONED = "image ids (ids.npy) and a text (txt, json)"
@@ -64,12 +65,24 @@ def to_turns(sample: ImageSample) -> list[Turns]:
         return [sample.data["turns"]]
     if len(sample.images) == 2:
         return [exchange([{"image": 0}, text], [{"image": 1}]) for text in sample.texts[:1]]
-    return [
-        exchange(
-            [{"image": 0}, asked["question"]], [asked.get("answer") or Counter(asked["answers"]).most_common(1)[0][0]]
-        )
-        for asked in sample.questions
-    ]
+    return [exchange([{"image": 0}, asked["question"]], [asked["answer"]]) for asked in sample.questions]
+
+
+def token_keys(key: str, turns: list[Turns]) -> list[str]:
+    """The keys of a sample's token samples: its own, numbered where it gives several conversations."""
+    return [key] if len(turns) < 2 else [f"{key}-{number}" for number in range(len(turns))]
+
+
+def claim(keys: list[str], taken: set[str]) -> None:
+    """Add the keys of a sample's token samples to those of a shard.
+
+    Raises:
+        ValueError: another sample of the shard has one of them.
+    """
+    for key in keys:
+        if key in taken:
+            raise ValueError(f"its token sample {key} would have the key of another one: rename it")
+    taken.update(keys)
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,8 @@ class ChatDecoder:
         data = read_json(record)
         if label in ("draw", "describe"):
             texts = captions(record, Columns(), data)
+            if not texts:
+                raise ValueError(f"has no text for the format {label}")
             number = int(rng.integers(len(texts)))
             text = texts[number]
             images = pick_view(images, self.seed, sample)[None]
@@ -110,6 +125,7 @@ class ChatDecoder:
                 turns = exchange([{"image": 0}, word(rng, DESCRIBE)], [text])
         else:
             turns = data["turns"]
+            check_turns(turns, len(images))
             plans = plans_of(data, len(drawing_turns(turns)), "answers with an image")
             turns = self.planned(turns, plans, rng)
         draws = any(not isinstance(part, str) for turn in turns[1::2] for part in turn["content"])

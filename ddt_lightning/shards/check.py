@@ -1,9 +1,16 @@
-"""Reads every sample of a shard and says what cannot be used."""
+"""A look at every sample of some shards that says which ones encoding and training will leave out, and why.
+
+Samples are read with the functions that `ddt encode` and training read them with, so the verdicts cannot differ.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddt_lightning.shards.read import Columns
 
 FEWEST = 8  # training shards of each kind at least, so that lanes and processes have shards of their own
 
@@ -13,9 +20,10 @@ LISTED = 50  # problems that `check` names
 
 @dataclass
 class Facts:
-    """What a scan of some shards found."""
+    """Counts of what a scan of some shards found."""
 
     samples: int = 0
+    silent: int = 0
     members: Counter[tuple[str, ...]] = field(default_factory=Counter)
     sizes: Counter[str] = field(default_factory=Counter)
     ids: Counter[str] = field(default_factory=Counter)
@@ -27,86 +35,142 @@ class Facts:
         """Count what `other` counted, too."""
         self.samples += other.samples
         self.texts += other.texts
+        self.silent += other.silent
         for mine, theirs in ((self.members, other.members), (self.sizes, other.sizes), (self.ids, other.ids)):
             mine.update(theirs)  # type: ignore[arg-type]
         self.codes.update(other.codes)
         self.words.update(other.words)
 
+    def say(self, texts: list[str]) -> None:
+        """Count the texts of a sample."""
+        self.texts += len(texts)
+        self.silent += not texts
+        for text in texts:
+            self.words.update(text.lower().split())
 
-def scan(shards: list[str]) -> Iterator[tuple[str, Facts, dict[str, str]]]:
-    """Each shard with what is in it and its problems (sample or shard name -> reason)."""
+
+def scan(shards: list[str], columns: dict[str, str] | None = None) -> Iterator[tuple[str, Facts, dict[str, str]]]:
+    """Each shard with what is in it and its problems (sample or shard name -> reason).
+
+    Args:
+        shards: paths and patterns.
+        columns: the fields of `Columns` for shards of another layout.
+    """
     from tqdm import tqdm
 
-    from ddt_lightning.shards.read import UNREADABLE, expand, members, name, read_shard
-    from ddt_lightning.shards.stream import one_line
+    from ddt_lightning.shards.read import Columns, expand
 
     for url in tqdm(expand(shards, "shards"), desc="shards", disable=None):
-        facts = Facts()
-        problems: dict[str, str] = {}
-        layouts: dict[str, tuple[str, ...]] = {}
-        for record in read_shard(url, problems):
-            facts.samples += 1
-            if name(record) in layouts:
-                problems[name(record)] = "its key is there twice"
-            layouts[name(record)] = tuple(sorted(members(record)))
-            try:
-                scan_sample(record, facts)
-            except UNREADABLE as error:
-                problems[name(record)] = one_line(error)
-        facts.members.update(layouts.values())
-        if not facts.samples:
-            problems.setdefault(url, "no sample in it")
-        usual = facts.members.most_common(1)[0][0] if facts.members else ()
-        for sample, found in layouts.items():
-            missing = sorted(set(usual) - set(found))
-            if missing:
-                problems.setdefault(sample, f"lacks {', '.join(missing)}, which most samples have")
-        yield url, facts, problems
+        yield url, *scan_shard(url, Columns(**(columns or {})))
 
 
-def scan_sample(record: dict[str, Any], facts: Facts) -> None:
-    """Decode one sample completely and count what is in it.
+def scan_shard(url: str, columns: "Columns") -> tuple[Facts, dict[str, str]]:
+    """What is in one shard, and its problems.
+
+    A sample of a text alone is one in a shard of texts; beside samples with pictures it lacks its picture.
+    """
+    from ddt_lightning.shards.members import UNREADABLE
+    from ddt_lightning.shards.read import has_image, members, name, read_shard, several
+    from ddt_lightning.shards.stream import one_line
+
+    facts, taken = Facts(), set[str]()
+    problems: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    fields = beside(url)
+    for record in read_shard(url, problems):
+        facts.samples += 1
+        facts.members[tuple(sorted(members(record)))] += 1
+        try:
+            if "ids.npy" in record:
+                scan_tokens(record, columns, facts, fields)
+            elif has_image(record):
+                scan_pictures(record, columns, facts, taken)
+            else:
+                texts[name(record)] = f"has no image; its members are {several(members(record))}"
+                scan_text(record, columns, facts)
+        except UNREADABLE as error:
+            problems[name(record)] = one_line(error)
+    if len(texts) < facts.samples:
+        problems.update(texts)
+    if not facts.samples:
+        problems.setdefault(url, "no sample in it")
+    return facts, problems
+
+
+def beside(url: str) -> dict[str, Any] | None:
+    """The `tokens.json` beside a shard, if there is one."""
+    from ddt_lightning.shards.write import read_tokens_json
+
+    folder = Path(url).parent
+    return read_tokens_json(folder) if (folder / "tokens.json").is_file() else None
+
+
+def scan_pictures(record: dict[str, Any], columns: "Columns", facts: Facts, taken: set[str]) -> None:
+    """Read a sample with pictures as `ddt encode` reads it, and count what is in it.
 
     Raises:
-        ValueError: it holds neither an image nor image ids nor a text, or turns that point to images it lacks.
+        ValueError: encoding will leave it out; the reason says where training a tokenizer takes it.
+    """
+    from ddt_lightning.shards.chat import claim, to_turns, token_keys
+    from ddt_lightning.shards.images import ImageDecoder, read_sample
+    from ddt_lightning.shards.members import UNREADABLE
+    from ddt_lightning.shards.stream import one_line
+
+    try:
+        sample = read_sample(record, columns)
+        turns = to_turns(sample)
+        claim(token_keys(sample.key, turns), taken)
+    except UNREADABLE as error:
+        reason = one_line(error)
+        decoder = ImageDecoder(1, columns)
+        try:
+            decoder(record, "", 0)
+        except UNREADABLE:
+            raise ValueError(reason) from None
+        raise ValueError(f"{reason} (`ddt-fit tokenizer` takes it)") from None
+    for image in sample.images:
+        facts.sizes[f"{image.shape[1]}x{image.shape[0]}"] += 1
+    spoken = [part for talk in turns for turn in talk for part in turn["content"] if isinstance(part, str)]
+    facts.say([*sample.texts, *spoken] if len(sample.images) == 1 else spoken)
+
+
+def scan_tokens(record: dict[str, Any], columns: "Columns", facts: Facts, fields: dict[str, Any] | None) -> None:
+    """Read a token sample as training reads it, and count what is in it.
+
+    Raises:
+        ValueError: its ids are no ids, or not those of `tokens.json`, or its texts or turns are none.
     """
     import numpy as np
 
+    from ddt_lightning.shards.chat import has_turns
     from ddt_lightning.shards.conversations import check_turns
-    from ddt_lightning.shards.images import decode_image, numbered
-    from ddt_lightning.shards.read import Columns, image_member, read_json
-    from ddt_lightning.shards.rows import read_ids, texts_of
+    from ddt_lightning.shards.rows import check_ids, read_ids, texts_of
+    from ddt_lightning.shards.texts import read_json
 
-    columns = Columns()
-    found = [image_member(record, columns, role) for role in ("image", "source", "target")]
-    shots = numbered(record)
-    if shots:
-        check_turns((read_json(record) or {}).get("turns"), len(shots))
-    for member in filter(None, [*found, *shots]):
-        height, width = decode_image(record[member]).shape[:2]
-        facts.sizes[f"{width}x{height}"] += 1
-    if (found[1] is None) != (found[2] is None):
-        raise ValueError("has a source without a target, or a target without a source")
-    texts = texts_of(record, columns)
-    facts.texts += len(texts)
-    for text in texts:
-        facts.words.update(text.lower().split())
-    if "ids.npy" in record:
-        ids = read_ids(record)
-        facts.ids[f"{len(ids)} x {ids.shape[1]} ids"] += 1
-        codes, counts = np.unique(ids, return_counts=True)
-        facts.codes.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    ids = read_ids(record)
+    if fields:
+        check_ids(ids, fields["K"], fields["codebook_size"])
+    if has_turns(record):
         data = read_json(record)
-        shown = [
-            part["image"]
-            for turn in (data.get("turns", []) if isinstance(data, dict) else [])
-            for part in turn["content"]
-            if not isinstance(part, str)
-        ]
-        if shown and max(shown) >= len(ids):
-            raise ValueError(f"shows image {max(shown)} of {len(ids)}")
-    elif not any(found) and not texts:
+        check_turns(data.get("turns") if isinstance(data, dict) else None, len(ids))
+    facts.say(texts_of(record, columns))
+    facts.ids[f"{len(ids)} x {ids.shape[1]} ids"] += 1
+    codes, counts = np.unique(ids, return_counts=True)
+    facts.codes.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+
+
+def scan_text(record: dict[str, Any], columns: "Columns", facts: Facts) -> None:
+    """Read a sample of text alone as training reads it.
+
+    Raises:
+        ValueError: it has no text.
+    """
+    from ddt_lightning.shards.texts import captions
+
+    texts = captions(record, columns)
+    if not texts:
         raise ValueError("has no image, no image ids and no text")
+    facts.say(texts)
 
 
 def listed(counts: Counter[str]) -> str:
@@ -115,5 +179,9 @@ def listed(counts: Counter[str]) -> str:
 
 
 def layout(facts: Facts) -> str:
-    """The usual members of a shard's samples."""
-    return " ".join(facts.members.most_common(1)[0][0]) if facts.members else ""
+    """The members of a shard's samples, with how many have one that not all have."""
+    counts: Counter[str] = Counter()
+    for members, number in facts.members.items():
+        counts.update(dict.fromkeys(members, number))
+    frequent = sorted(member for member, _ in counts.most_common(8))
+    return " ".join(m if counts[m] == facts.samples else f"{m} ({counts[m]} of {facts.samples})" for m in frequent)

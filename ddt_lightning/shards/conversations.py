@@ -5,38 +5,39 @@ conversation shard of it. What comes in is not trusted: an image must be a file 
 turns must alternate, beginning with the user and ending with the assistant.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.shards.read import IMAGE_TYPES, Problems
+from ddt_lightning.shards.members import Problems
+from ddt_lightning.shards.read import IMAGE_TYPES
+from ddt_lightning.texts import parse_json, read_lines
 
 Turns = list[dict[str, Any]]
 Chat = tuple[str, Turns]  # where it comes from, and turns whose images are file names
 
 
-def read_lines(path: str | Path, problems: Problems) -> Iterator[Chat]:
+def read_chats(path: str | Path, problems: Problems) -> Iterator[Chat]:
     """The conversations of a JSON Lines file: `{"turns": [{"role", "content": ["text", {"image": "a.jpg"}]}]}` a line.
 
     Args:
         path: the file; empty lines are passed over.
         problems: lines that are none are added here (line -> reason).
+
+    Raises:
+        ValueError: the file is no text.
     """
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            name = f"{Path(path).name}:{number}"
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError as error:
-                problems[name] = f"is not json: {error}"
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("turns"), list):
-                yield name, entry["turns"]
-            else:
-                problems[name] = 'has no list "turns"'
+    for number, line in read_lines(path):
+        name = f"{Path(path).name}:{number}"
+        try:
+            entry = parse_json(line)
+        except ValueError as error:
+            problems[name] = str(error)
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("turns"), list):
+            yield name, entry["turns"]
+        else:
+            problems[name] = 'has no list "turns"'
 
 
 def chat_samples(chats: Iterable[Chat], folder: str | Path, problems: Problems) -> Iterator[dict[str, Any]]:

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.shards.members import Record
 from ddt_lightning.shards.module import Loader, ShardModule
 from ddt_lightning.shards.order import Slot
 from ddt_lightning.shards.packing import check_row_length, make_rows
 from ddt_lightning.shards.permute import NATURAL, marked, permutation
-from ddt_lightning.shards.read import Columns, Record, captions, expand
+from ddt_lightning.shards.read import Columns, expand
 from ddt_lightning.shards.rows import pick_view, read_ids
 from ddt_lightning.shards.stream import Example
+from ddt_lightning.shards.texts import captions
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Ids, Vocab
 

@@ -1,6 +1,5 @@
 """Rendered scenes, edits and questions to shards."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ def make_sample(
         plans: add the plan of what is drawn, for each caption in the order in which that mentions the objects.
         two_way: add captions that say the relation of two objects in both directions.
     """
+    from ddt_lightning.images import to_png
     from ddt_lightning.scenes import suite
     from ddt_lightning.scenes.language import both_ways, caption
     from ddt_lightning.scenes.layout import write_edit_plan, write_plan
@@ -47,22 +47,13 @@ def make_sample(
         texts = list(dict.fromkeys([*texts, *both_ways(scene, rng)])) if two_way else texts
         data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
         data |= {"plan": [write_plan(scene, text) for text in texts]} if plans else {}
-        return {**key, "png": png(render(scene, side)), "txt": texts[0], "json": data}
+        return {**key, "png": to_png(render(scene, side)), "txt": texts[0], "json": data}
     if kind == "edits":
         edit = suite.train_edit(rng) if train else suite.val_edit(rng)
-        pair = {"source.png": png(render(edit.source, side)), "target.png": png(render(edit.target, side))}
+        pair = {"source.png": to_png(render(edit.source, side)), "target.png": to_png(render(edit.target, side))}
         data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
         data |= {"plan": write_edit_plan(edit)} if plans else {}
         return {**key, **pair, "txt": edit.instruction, "json": data}
     asked = suite.train_question(rng) if train else suite.val_question(rng)
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
-    return {**key, "png": png(render(asked.scene, side)), "json": data}
-
-
-def png(image: Any) -> bytes:  # noqa: ANN401 - numpy is not imported for --help
-    """A uint8 `[H, W, 3]` array as a PNG file."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
+    return {**key, "png": to_png(render(asked.scene, side)), "json": data}

@@ -4,7 +4,6 @@ Also the plain reading that encoding and checking use: `read_images` gives every
 with its images as uint8 `[H,W,3]` and its texts.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -16,27 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import IterableDataset
 
+from ddt_lightning.images import decode, square
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import train_scene, val_scene
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.conversations import check_turns
+from ddt_lightning.shards.members import UNREADABLE, Problems, Record
 from ddt_lightning.shards.module import Loader, ShardModule
 from ddt_lightning.shards.order import Order, Slot, rank_batches
-from ddt_lightning.shards.read import (
-    IMAGE_TYPES,
-    UNREADABLE,
-    Columns,
-    Problems,
-    Record,
-    captions,
-    expand,
-    image_member,
-    name,
-    questions,
-    read_json,
-    read_shard,
-)
+from ddt_lightning.shards.read import IMAGE_TYPES, Columns, expand, image_member, members, name, read_shard, several
 from ddt_lightning.shards.stream import Example, finish, one_line
+from ddt_lightning.shards.texts import captions, questions, read_json
 
 Pixels = NDArray[np.uint8]
 Augment = Literal["none", "flip", "crop", "crop_flip"]
@@ -51,31 +40,20 @@ def decode_image(data: bytes, side: int | None = None) -> Pixels:
     Args:
         data: JPEG, PNG or WebP.
         side: scale the shorter side to this and cut out the centre; None leaves the image as it is.
+
+    Raises:
+        ValueError: it is no readable image, or too large.
     """
+    picture = decode(data)
+    return np.asarray(picture if side is None else square(picture, side))
+
+
+def decode_member(record: Record, member: str, side: int | None = None) -> Pixels:
+    """The image of a member, as `decode_image`; errors name the member."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            rgb = image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from None
-    return np.asarray(rgb if side is None else square(rgb, side))
-
-
-def square(image: Image.Image, side: int, offset: tuple[float, float] = (0.5, 0.5), margin: float = 1.0) -> Image.Image:
-    """A square cut out of an image: the shorter side becomes `side * margin`, of that `side` pixels are kept.
-
-    Args:
-        image: any size.
-        side: wanted side.
-        offset: where it is cut out, 0 to 1 from left and top; the default is the centre.
-        margin: 1 keeps the whole shorter side.
-    """
-    width, height = image.size
-    if (width, height) == (side, side) and margin == 1:
-        return image
-    length = min(width, height) / margin
-    left, top = (width - length) * offset[0], (height - length) * offset[1]
-    box = (left, top, left + length, top + length)
-    return image.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+        return decode_image(record[member], side)
+    except ValueError as error:
+        raise ValueError(f"{member} {error}") from None
 
 
 @dataclass(frozen=True)
@@ -104,12 +82,12 @@ class ImageDecoder:
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The image of one sample, `[3, H, W]`."""
-        data = record[self.member(record) or "image"]
+        member = self.member(record) or "image"
         if self.augment == "none":
-            pixels = decode_image(data, self.side)
+            pixels = decode_member(record, member, self.side)
         else:
             draw = numpy_rng("augment", self.seed, sample).random(3)
-            image = Image.fromarray(decode_image(data))
+            image = Image.fromarray(decode_member(record, member))
             if "crop" in self.augment:
                 image = square(image, self.side, (draw[0], draw[1]), CROP_MARGIN)
             pixels = np.asarray(square(image, self.side))
@@ -281,21 +259,26 @@ def numbered(record: Record) -> list[str | None]:
 
 
 def read_sample(record: Record, columns: Columns, image_size: int | None = None) -> ImageSample:
-    """Decode one raw sample.
+    """Decode one raw sample; what is refused here is what `ddt encode` leaves out and `ddt data check` names.
 
     Raises:
-        ValueError: it has no image, or turns that are no conversation about its images.
+        ValueError: it has no image, half an edit, texts of a wrong shape, or turns that are no conversation about its
+            images.
     """
     data = read_json(record)
     chat = isinstance(data, dict) and "turns" in data
     pair = [image_member(record, columns, role) for role in ("source", "target")]
+    if any(pair) and not all(pair):
+        raise ValueError("has a source without a target, or a target without a source")
     found = (numbered(record) if chat else []) or (pair if all(pair) else [image_member(record, columns)])
-    images = tuple(decode_image(record[member], image_size) for member in found if member)
+    images = tuple(decode_member(record, member, image_size) for member in found if member)
     if not images:
-        raise ValueError("has no image")
+        raise ValueError(f"has no image; its members are {several(members(record))}")
     if chat:
         check_turns(data["turns"], len(images))
     texts = captions(record, columns, data)
+    if all(pair) and not chat and not texts:
+        raise ValueError("is an edit without an instruction")
     asked = questions(data, columns)
     # The `txt` of a question sample repeats its first question and answer.
     texts = [text for text in texts if not any(text.startswith(entry["question"]) for entry in asked)]

@@ -8,8 +8,9 @@ from fractions import Fraction
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from ddt_lightning.shards.members import Problems
 from ddt_lightning.shards.order import Mixture, Order, Slot, exact
-from ddt_lightning.shards.read import Problems, Reader, Usable, check_shards, expand
+from ddt_lightning.shards.read import Reader, Usable, check_shards, expand
 from ddt_lightning.shards.stream import Example, RecordDecoder, TrainBatches, ValBatches
 
 log = logging.getLogger(__name__)

@@ -1,20 +1,16 @@
 """Shard files to raw samples: patterns in, records `{"__key__", "__url__", member: bytes}` out, in file order.
 
-A shard is a WebDataset tar (`.tar`, `.tar.gz`, `.tgz`), read with webdataset's own tar iterators. Files of one sample
-lie next to each other and share the part of their name before the first dot; what follows is the member, e.g. `txt` or
-`source.jpg`. Nothing is decoded here. Members of other types than `TYPES` are never looked at, so no pickle is ever
-loaded.
+A shard is a WebDataset tar (`.tar`, `.tar.gz`, `.tgz`). Files of one sample lie next to each other and share the part
+of their name before the first dot; what follows is the member, e.g. `txt` or `source.jpg`. Nothing is decoded here.
+Members of other types than `TYPES` are never looked at, so no pickle is ever loaded.
 
 Damage is not fatal: what cannot be read is noted in `problems` (sample or shard name -> reason) and skipped.
 """
 
 import glob
 import io
-import json
 import os
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -26,17 +22,15 @@ import braceexpand
 import numpy as np
 from numpy.typing import NDArray
 from webdataset.gopen import gopen
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
-Record = dict[str, Any]
-Problems = dict[str, str]
+from ddt_lightning.shards.members import TYPES, Problems, Record, read_records, shard_name
+
 Usable = Callable[[Record], bool]
 
-TYPES = ("jpg", "jpeg", "png", "webp", "txt", "json", "cls", "npy")
 IMAGE_TYPES = TYPES[:4]
-END = 1024  # bytes of zeros at the end of every tar; without them tarfile says nothing about a missing rest
-# What a damaged sample can raise while it is read or decoded (PIL reports a broken PNG as SyntaxError).
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, EOFError, zlib.error, tarfile.TarError)
+ROLES = ("image", "source", "target")
+KNOWN = {*TYPES, "ids.npy", *(f"{role}.{ending}" for role in ROLES[1:] for ending in IMAGE_TYPES)}
+SEVERAL = 5  # members that an error lists
 
 
 @dataclass(frozen=True)
@@ -63,8 +57,10 @@ class Columns:
 def expand(patterns: Sequence[str], option: str) -> list[str]:
     """Shard paths behind brace and glob patterns, in a fixed order, each once.
 
+    What exists under exactly the name that is given is taken as it is: `run[1]/x.tar`, `set{a,b}/x-*.tar`.
+
     Args:
-        patterns: paths with `{000..007}`, `*` and `${DDT_DATA}`; `pipe:` commands and URLs pass through.
+        patterns: paths with `~`, `{000..007}`, `*` and `${DDT_DATA}`; `pipe:` commands and URLs pass through.
         option: the option they come from, for errors.
 
     Raises:
@@ -75,25 +71,58 @@ def expand(patterns: Sequence[str], option: str) -> list[str]:
         raise ValueError(f"`{option}` ({patterns}) must be a list of patterns: write [{patterns}].")
     found: dict[str, None] = {}
     for pattern in patterns:
-        path = os.path.expanduser(os.path.expandvars(pattern))
-        unset = re.search(r"\$\{?(\w+)", path)
-        if unset and not is_remote(path):
+        if is_remote(pattern):
+            found.update(dict.fromkeys(braced(os.path.expandvars(pattern), pattern, option)))
+            continue
+        folder, rest = literal_start(os.path.expanduser(pattern))
+        unset = re.search(r"\$\{?(\w+)", rest)
+        if unset:
             raise ValueError(f"`{option}` ({pattern}) needs the environment variable {unset[1]}: export it.")
-        for url in braceexpand.braceexpand(path):
-            if is_remote(url):
-                found[url] = None
-            elif glob.has_magic(url):
-                matches = sorted(name for name in glob.glob(url, recursive=True) if os.path.isfile(name))
+        for part in braced(rest, pattern, option):
+            start, name = literal_start(os.path.join(folder, part))
+            path = os.path.join(start, name) if name else start
+            if os.path.isfile(path):
+                found[path] = None
+            elif glob.has_magic(name):
+                names = glob.glob(os.path.join(glob.escape(start), name), recursive=True)
+                matches = sorted(name for name in names if os.path.isfile(name))
                 if not matches:
-                    raise FileNotFoundError(f"`{option}` ({pattern}) matches no shard: check {os.path.abspath(url)}.")
+                    raise FileNotFoundError(f"`{option}` ({pattern}) matches no shard: check {os.path.abspath(path)}.")
                 found.update(dict.fromkeys(matches))
-            elif os.path.isfile(url):
-                found[url] = None
             else:
-                raise FileNotFoundError(f"`{option}` ({pattern}): there is no shard {os.path.abspath(url)}.")
+                raise FileNotFoundError(f"`{option}` ({pattern}): there is no shard {os.path.abspath(path)}.")
     if not found:
         raise ValueError(f"`{option}` names no shards: give at least one path or pattern.")
     return list(found)
+
+
+def literal_start(path: str) -> tuple[str, str]:
+    """The longest start of a path that exists under exactly this name, and the rest, its variables filled in.
+
+    Variables are filled in only where the name does not exist as it is, and their values are names, not patterns.
+    """
+    start, rest = ("/", path.lstrip("/")) if path.startswith("/") else ("", path)
+    while rest:
+        name, _, later = rest.partition("/")
+        if not os.path.exists(os.path.join(start, name)):
+            filled = os.path.expandvars(name)
+            if filled == name or not os.path.exists(os.path.join(start, filled)):
+                return start, os.path.expandvars(rest)
+            name = filled
+        start, rest = os.path.join(start, name), later
+    return start, ""
+
+
+def braced(path: str, pattern: str, option: str) -> list[str]:
+    """A path for each choice of its braces.
+
+    Raises:
+        ValueError: a brace that is not closed.
+    """
+    try:
+        return list(braceexpand.braceexpand(path))
+    except ValueError as error:
+        raise ValueError(f"`{option}` ({pattern}): {error}.") from None
 
 
 def is_remote(url: str) -> bool:
@@ -111,30 +140,13 @@ def read_shard(url: str, problems: Problems) -> Iterator[Record]:
     Raises:
         FileNotFoundError: a shard that was there before is gone.
     """
-
-    def note(error: Exception) -> bool:
-        first = str(error.args[0]) if error.args else type(error).__name__
-        problems[url] = first.split(" @ ")[0]
-        return True
-
     with open_shard(url) as stream:
-        source = iter([{"url": url, "stream": stream}])
-        members = tar_file_expander(source, handler=note, select_files=allowed, eof_value=None)
-        yield from group_by_keys(members, handler=note)
-        if url.endswith(".tar") and not is_remote(url):
-            stream.seek(-min(END, os.path.getsize(url)), os.SEEK_END)
-            if stream.read().strip(b"\0"):
-                problems.setdefault(url, "is cut off: a tar ends with zeros")
+        yield from read_records(stream, url, problems)
 
 
 def open_shard(url: str) -> AbstractContextManager[BinaryIO]:
     """A shard's byte stream, closed at the end of a `with` block."""
     return gopen(url, "rb") if is_remote(url) else open(url, "rb")
-
-
-def allowed(name: str) -> bool:
-    """Whether a tar member is of a type that is read."""
-    return name.rpartition(".")[2].lower() in TYPES
 
 
 class Reader:
@@ -170,7 +182,7 @@ class Reader:
             if self.usable(record):
                 yield record
             else:
-                self.problems[name(record)] = f"has only the members {', '.join(members(record)) or 'none'}"
+                self.problems[name(record)] = f"has only the members {several(members(record))}"
 
 
 def check_shards(urls: list[str], usable: Usable, option: str, wanted: str, enough: int = 1) -> int:
@@ -202,7 +214,7 @@ def check_shards(urls: list[str], usable: Usable, option: str, wanted: str, enou
             if good >= enough:
                 break
         if not good and seen:
-            raise ValueError(f"`{option}`: no sample in shard {url} has {wanted}; they have {', '.join(sorted(seen))}.")
+            raise ValueError(f"`{option}`: no sample in shard {url} has {wanted}; they have {several(sorted(seen))}.")
         if not good:
             reason = problems.get(url, f"no member ends in {', '.join(TYPES)}")
             raise ValueError(f"`{option}`: shard {url} is empty or no tar ({reason}): replace it or leave it out.")
@@ -214,12 +226,23 @@ def check_shards(urls: list[str], usable: Usable, option: str, wanted: str, enou
 
 def name(record: Record) -> str:
     """A sample's name in reports: `shard.tar:key`."""
-    return f"{os.path.basename(record['__url__'])}:{record['__key__']}"
+    return f"{shard_name(record['__url__'])}:{record['__key__']}"
 
 
 def members(record: Record) -> list[str]:
     """Names of a sample's members."""
     return [member for member in record if not member.startswith("__")]
+
+
+def several(names: Sequence[str]) -> str:
+    """Names of members, the first ones of many, and what is wrong with names that hold dots of their own."""
+    listed = ", ".join(names[:SEVERAL]) + (f" and {len(names) - SEVERAL} more" if len(names) > SEVERAL else "")
+    if not any("." in member and member not in KNOWN for member in names):
+        return listed or "none"
+    return (
+        f"{listed}; a name is cut at its first dot, so files such as a.b_0.png are all members of `a`: "
+        "rename them without that dot, or name such members with `columns`"
+    )
 
 
 def image_member(record: Record, columns: Columns, role: str = "image") -> str | None:
@@ -236,42 +259,9 @@ def image_member(record: Record, columns: Columns, role: str = "image") -> str |
     return next((member for member in candidates if member in record), None)
 
 
-def read_json(record: Record) -> Any:  # noqa: ANN401 - json holds anything
-    """The json member, or None."""
-    return json.loads(record["json"]) if "json" in record else None
-
-
-def captions(record: Record, columns: Columns, data: object = None) -> list[str]:
-    """The texts that describe a sample, the first one the best: `txt`, then `caption` and `captions` of the json.
-
-    Args:
-        record: a raw sample.
-        columns: the layout.
-        data: the sample's json, where it is known already.
-    """
-    if columns.text and not columns.text.startswith("json."):
-        return [record[columns.text].decode().strip()]
-    data = read_json(record) if data is None else data
-    fields = data if isinstance(data, dict) else {}
-    if columns.text:
-        found = fields[columns.text.removeprefix("json.")]
-        return [found] if isinstance(found, str) else list(found)
-    texts = [record["txt"].decode().strip()] if "txt" in record else []
-    texts += [fields["caption"]] if isinstance(fields.get("caption"), str) else []
-    texts += fields.get("captions") or []
-    return [text for text in dict.fromkeys(texts) if text]
-
-
-def questions(data: object, columns: Columns) -> list[dict[str, Any]]:
-    """Questions of a sample's json: itself, a list, or the list in its `columns.questions` field; answers as a list."""
-    if isinstance(data, dict):
-        data = data.get(columns.questions, [data] if "question" in data else [])
-    entries = data if isinstance(data, list) else []
-    return [
-        {**entry, "answers": entry.get("answers") or [entry["answer"]]}
-        for entry in entries
-        if isinstance(entry, dict) and "question" in entry
-    ]
+def has_image(record: Record) -> bool:
+    """Whether a sample has a member of an image type, whatever its name."""
+    return any(member.rpartition(".")[2] in IMAGE_TYPES for member in members(record))
 
 
 def read_npy(data: bytes) -> NDArray[Any]:
@@ -280,6 +270,8 @@ def read_npy(data: bytes) -> NDArray[Any]:
     Raises:
         ValueError: not an array of numbers, or cut off.
     """
+    if not data.startswith(b"\x93NUMPY"):
+        raise ValueError("is no .npy file")
     dtype, shape, fortran, start = _npy_header(data[: 10 + int.from_bytes(data[8:10], "little")])
     count = int(np.prod(shape, dtype=np.int64))
     return np.frombuffer(data, dtype, count, start).reshape(shape, order="F" if fortran else "C")

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddt_lightning.seeding import numpy_rng
-from ddt_lightning.shards.read import Columns, Record, captions, questions, read_json, read_npy
-from ddt_lightning.shards.stream import Example
+from ddt_lightning.shards.members import UNREADABLE, Problems, Record
+from ddt_lightning.shards.read import Columns, name, read_npy, read_shard
+from ddt_lightning.shards.stream import Example, one_line
+from ddt_lightning.shards.texts import captions, questions, read_json
 from ddt_lightning.vocab import IGNORE
 
 ROUND = 8  # rows are padded to a multiple of this: fewer shapes, and a size that GPUs like
@@ -67,12 +69,27 @@ def read_ids(record: Record) -> NDArray[np.int64]:
     """Image ids of a token sample, `[n, K]`: n images of a conversation, or n views of a captioned image, mostly 1.
 
     Raises:
-        ValueError: the array has another shape.
+        ValueError: the array has another shape, or holds something else than whole numbers.
     """
-    ids = read_npy(record["ids.npy"]).astype(np.int64)
-    if ids.ndim not in (1, 2):
-        raise ValueError(f"ids.npy must be [K] or [n, K], not {list(ids.shape)}")
-    return ids.reshape(-1, ids.shape[-1])
+    try:
+        ids = read_npy(record["ids.npy"])
+    except ValueError as error:
+        raise ValueError(f"ids.npy {error}") from None
+    if ids.ndim not in (1, 2) or not ids.size or ids.dtype.kind not in "iu":
+        raise ValueError(f"ids.npy must be whole numbers [K] or [n, K], not {ids.dtype} {list(ids.shape)}")
+    return ids.astype(np.int64).reshape(-1, ids.shape[-1])
+
+
+def check_ids(ids: NDArray[np.int64], K: int, codebook_size: int) -> None:
+    """Refuses ids `[n, K]` that are not a tokenizer's.
+
+    Raises:
+        ValueError: another number of ids for an image, or an id that is no code.
+    """
+    if ids.shape[-1] != K:
+        raise ValueError(f"ids.npy has {ids.shape[-1]} ids for an image, tokens.json says K={K}")
+    if ids.min() < 0 or ids.max() >= codebook_size:
+        raise ValueError(f"ids.npy has ids {ids.min()}..{ids.max()}, tokens.json says codebook_size={codebook_size}")
 
 
 def pick_view(ids: NDArray[np.int64], seed: int, sample: int) -> NDArray[np.int64]:
@@ -107,6 +124,18 @@ def plans_of(data: object, number: int, what: str) -> list[str]:
     if not isinstance(plans, list) or len(plans) != number or not all(isinstance(one, str) for one in plans):
         raise ValueError(f'"plan" must be a text or a list of {number} texts, one for each of its {what}, not {plan!r}')
     return plans
+
+
+def every_text(urls: Iterable[str], columns: Columns, problems: Problems) -> Iterator[str]:
+    """Every text of some shards, in file order; samples that cannot be read are added to `problems`."""
+    for url in urls:
+        for record in read_shard(url, problems):
+            try:
+                texts = texts_of(record, columns)
+            except UNREADABLE as error:
+                problems[name(record)] = one_line(error)
+            else:
+                yield from texts
 
 
 def texts_of(record: Record, columns: Columns) -> list[str]:

@@ -12,6 +12,7 @@ workers changes nothing. Nothing is stored for a resume: `start`, the global sam
 through the raw samples again, whole epochs being skipped once one of them was counted.
 """
 
+import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,11 @@ import torch
 from torch.utils.data import IterableDataset
 
 from ddt_lightning.seeding import key_bits
+from ddt_lightning.shards.members import UNREADABLE, Problems, Record
 from ddt_lightning.shards.order import Mixture, Order, Slot, lane_position, rank_batches, worker_number
-from ddt_lightning.shards.read import UNREADABLE, Problems, Reader, Record, name
+from ddt_lightning.shards.read import Reader, name
+
+log = logging.getLogger(__name__)
 
 Example = dict[str, Any]
 
@@ -186,7 +190,8 @@ class TrainBatches(IterableDataset):
 class ValBatches(IterableDataset):
     """Held-out batches of one rank, in file order: samples r, r + W, ..., equally many on every rank, none twice.
 
-    An unreadable sample is left out of its batch, so the number of batches stays equal.
+    An unreadable sample is left out of its batch, so the number of batches stays equal; a batch without any readable
+    sample is left out in a single process, and an error in several.
 
     Args:
         readers: the sources.
@@ -227,12 +232,12 @@ class ValBatches(IterableDataset):
             batch.append(group[self.rank])
             group = []
             if len(batch) == self.batch:
-                if made % workers == worker:
-                    yield self._finish(batch)
+                if made % workers == worker and (whole := self._finish(batch)):
+                    yield whole
                 batch = []
                 made += 1
-        if batch and made % workers == worker:
-            yield self._finish(batch)
+        if batch and made % workers == worker and (whole := self._finish(batch)):
+            yield whole
 
     def _records(self) -> Iterator[tuple[Slot, Record]]:
         sources = {slot.source: self.readers[slot.source].all() for slot in self.mixture.slots}
@@ -247,7 +252,7 @@ class ValBatches(IterableDataset):
                 else:
                     yield slot, record
 
-    def _finish(self, batch: list[tuple[int, Slot, Record]]) -> Example:
+    def _finish(self, batch: list[tuple[int, Slot, Record]]) -> Example | None:
         examples, samples = [], []
         for n, slot, record in batch:
             try:
@@ -256,7 +261,10 @@ class ValBatches(IterableDataset):
             except UNREADABLE as error:
                 self.problems[name(record)] = one_line(error)
         if not examples:
-            raise ValueError(f"no sample of a validation batch can be used: {self.problems}.")
+            if self.world > 1:  # the other processes would wait for this one's batch
+                raise ValueError(f"no sample of a validation batch can be used: {self.problems}.")
+            log.warning("no sample of a validation batch can be used: %s", self.problems)
+            return None
         return finish(self.decoder, examples, samples, [self.problems, *(r.problems for r in self.readers)])
 
 
@@ -270,4 +278,5 @@ def finish(decoder: RecordDecoder, examples: list[Example], samples: list[int], 
 
 def one_line(error: Exception) -> str:
     """Reason why a sample cannot be used, on one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return (f"{kind}{error}".splitlines() or [type(error).__name__])[0][:300]

@@ -20,8 +20,8 @@ from ddt_lightning.shards.documents import DocumentShards, RowDecoder, has_both,
 from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.permute import NATURAL, marked, permutation
-from ddt_lightning.shards.read import Columns, expand, read_shard
-from ddt_lightning.shards.rows import texts_of, with_wordings
+from ddt_lightning.shards.read import Columns, expand
+from ddt_lightning.shards.rows import every_text, with_wordings
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
 
@@ -170,6 +170,4 @@ class TokenShards(DocumentShards):
         more = {"data.text_shards": self.text_shards, "data.texts": self.texts}
         for option, patterns in more.items():
             urls = [*urls, *(expand(patterns, option) if patterns is not None else [])]
-        for url in urls:
-            for record in read_shard(url, {}):
-                yield from texts_of(record, self.columns)
+        yield from every_text(urls, self.columns, self.skipped)

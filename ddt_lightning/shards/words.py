@@ -10,13 +10,27 @@ END = "\n"
 OTHER = "<other>"
 
 
-def read_words(shards: list[str] | str, option: str) -> Iterator[str]:
-    """The words and marks of all texts, in file order, in lower case, a line end behind each text."""
-    from ddt_lightning.shards.read import Columns, captions, expand, read_shard
+def read_words(shards: list[str] | str, option: str, problems: dict[str, str]) -> Iterator[str]:
+    """The words and marks of all texts, in file order, in lower case, a line end behind each text.
+
+    Args:
+        shards: paths and patterns; of several captions of a sample the first one counts.
+        option: the option they come from, for errors.
+        problems: samples that cannot be read are added here (sample -> reason).
+    """
+    from ddt_lightning.shards.members import UNREADABLE
+    from ddt_lightning.shards.read import Columns, expand, name, read_shard
+    from ddt_lightning.shards.stream import one_line
+    from ddt_lightning.shards.texts import captions
 
     for url in expand([shards] if isinstance(shards, str) else shards, option):
-        for record in read_shard(url, {}):
-            for text in captions(record, Columns())[:1]:
+        for record in read_shard(url, problems):
+            try:
+                texts = captions(record, Columns())[:1]
+            except UNREADABLE as error:
+                problems[name(record)] = one_line(error)
+                continue
+            for text in texts:
                 yield from re.findall(r"\w+|[^\w\s]", text.lower())
                 yield END
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from ddt_lightning.atomic import staged, write_json
+from ddt_lightning.shards.members import split
+from ddt_lightning.texts import to_json
 
 TOKEN_FIELDS = ("tokenizer", "K", "codebook_size", "order", "transform", "source")
 
@@ -60,8 +62,8 @@ def write_tar(path: Path, samples: Iterable[Mapping[str, Any]]) -> int:
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for sample in samples:
             key = sample["__key__"]
-            if not re.fullmatch(r"[^./][^.]*", key) or key in keys:
-                raise ValueError(f"key {key!r} in {path.name} must be unique and hold no dot.")
+            if split(f"{key}.txt") != (key, "txt") or key in keys:
+                raise ValueError(f"key {key!r} in {path.name} must be unique and hold no dot behind its last slash.")
             keys.add(key)
             for member, value in sample.items():
                 if member.startswith("__"):
@@ -89,7 +91,7 @@ def to_bytes(member: str, value: Any) -> bytes:  # noqa: ANN401 - json holds any
         np.save(stream, value, allow_pickle=False)
         return stream.getvalue()
     if member.endswith("json"):
-        return json.dumps(value, ensure_ascii=False).encode()
+        return to_json(value).encode()
     raise ValueError(f"member {member} cannot hold a {type(value).__name__}: give bytes, or a .json, .npy or .txt.")
 
 

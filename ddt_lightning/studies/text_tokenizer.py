@@ -14,12 +14,12 @@ def make_text_tokenizer(patterns: list[str], size: int, out: Path) -> None:
         size: the most pieces.
         out: folder of the tokenizer.
     """
-    from ddt_lightning.shards.read import Columns, expand, read_shard
-    from ddt_lightning.shards.rows import texts_of
+    from ddt_lightning.shards.read import Columns, expand
+    from ddt_lightning.shards.rows import every_text
     from ddt_lightning.shards.tokens import MOST_TEXTS
     from ddt_lightning.vocab import train_text_tokenizer
 
     urls = expand(patterns, "text_shards")
-    texts = (text for url in urls for sample in read_shard(url, {}) for text in texts_of(sample, Columns()))
+    texts = every_text(urls, Columns(), {})
     with staged(out) as folder:
         train_text_tokenizer(islice(texts, MOST_TEXTS), size).save_pretrained(str(folder))

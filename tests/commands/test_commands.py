@@ -22,14 +22,14 @@ from ddt_lightning import encoding, inputs, pipeline
 from ddt_lightning.atomic import staged
 from ddt_lightning.cli import VERBS, load, main, parse
 from ddt_lightning.commands import encode as encode_module
-from ddt_lightning.images import square
+from ddt_lightning.images import read_images as read_image_files
+from ddt_lightning.images import to_png, unstack
 from ddt_lightning.metrics.cards import flat, mean_card, read_cards, write_cards
 from ddt_lightning.metrics.geneval import summary
 from ddt_lightning.metrics.intervals import wilson
 from ddt_lightning.scenes.suite import suite
-from ddt_lightning.shards import images as shard_images
 from ddt_lightning.shards import rows as shard_rows
-from ddt_lightning.shards.images import read_images
+from ddt_lightning.shards.images import decode_image, read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import read_tokens_json, write_shards
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -76,7 +76,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard_png(pixels: np.ndarray) -> bytes:
-    return encoding.png(pixels)
+    return to_png(pixels)
 
 
 def failure(capsys: pytest.CaptureFixture, *args: str) -> tuple[int, str]:
@@ -220,11 +220,15 @@ def test_fields_come_from_yaml_and_options(tmp_path):
     assert stop.value.code == 2
 
 
-def test_wordings_and_transform_are_those_of_training():
+def test_wordings_and_transform_are_those_of_training(tmp_path):
     assert pipeline.DRAW == shard_rows.DRAW[0] and pipeline.DESCRIBE == shard_rows.DESCRIBE[0]
     pixels = Image.fromarray(np.random.default_rng(1).integers(0, 256, (37, 51, 3), dtype=np.uint8))
-    assert np.array_equal(square(pixels, 16), np.asarray(shard_images.square(pixels, 16)))
-    assert np.array_equal(square(pixels.resize((16, 16)), 16), np.asarray(pixels.resize((16, 16))))
+    pixels.save(tmp_path / "x.png")
+    (read,) = unstack(read_image_files([tmp_path / "x.png"], 16))
+    assert np.array_equal(read, decode_image((tmp_path / "x.png").read_bytes(), 16))
+    assert np.array_equal(read, np.asarray(pixels.resize((16, 16), Image.Resampling.LANCZOS, box=(7, 0, 44, 37))))
+    pixels.resize((16, 16)).save(tmp_path / "x.png")
+    assert np.array_equal(unstack(read_image_files([tmp_path / "x.png"], 16))[0], np.asarray(pixels.resize((16, 16))))
 
 
 # ----------------------------------------------------------------------------------------------------------- drawing

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from ddt_lightning import cli
-from ddt_lightning.inputs import class_names, read_prompts
 from ddt_lightning.plans import photos
+from ddt_lightning.prompts import class_names, read_prompts
 from tests.command_lines import parse_plan, parsed
 
 ROOT = Path(__file__).parents[2]

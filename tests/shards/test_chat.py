@@ -8,7 +8,9 @@ import pytest
 
 from ddt_lightning.shards.chat import ChatDecoder, ChatShards, to_turns
 from ddt_lightning.shards.images import ImageSample
+from ddt_lightning.shards.read import Columns
 from ddt_lightning.shards.rows import DESCRIBE
+from ddt_lightning.shards.texts import questions
 from ddt_lightning.shards.write import to_bytes, write_shards, write_tokens_json
 from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
 from tests.reading import read_chat
@@ -24,15 +26,15 @@ def vocab(tmp_path):
     return made
 
 
-def sample(images=1, texts=(), questions=(), data=None):
-    return ImageSample("s.tar", "0", (PIXELS,) * images, tuple(texts), tuple(questions), data)
+def sample(images=1, texts=(), asked=(), data=None):
+    return ImageSample("s.tar", "0", (PIXELS,) * images, tuple(texts), tuple(asked), data)
 
 
 @pytest.fixture
 def shards(tmp_path, vocab):
     rng = np.random.default_rng(0)
     edit = to_turns(sample(2, ["remove the circle"]))[0]
-    asked = to_turns(sample(1, [], [{"question": "how many?", "answers": ["two"]}]))[0]
+    asked = to_turns(sample(1, [], questions({"question": "how many?", "answers": ["two"]}, Columns())))[0]
     samples = {
         "images": [{"ids.npy": rng.integers(0, CODES, K), "txt": f"circle {i}"} for i in range(20)],
         "edits": [{"ids.npy": rng.integers(0, CODES, (2, K)), "json": {"turns": edit}} for i in range(20)],
@@ -53,7 +55,7 @@ def test_edits_and_questions_become_turns():
         {"role": "assistant", "content": [{"image": 1}]},
     ]
     asked = [{"question": "a?", "answers": ["no", "yes", "yes"]}, {"question": "b?", "answer": "2", "answers": ["2"]}]
-    first, second = to_turns(sample(1, [], asked))
+    first, second = to_turns(sample(1, [], questions(asked, Columns())))
     assert first[0]["content"] == [{"image": 0}, "a?"] and first[1]["content"] == ["yes"]
     assert second[1] == {"role": "assistant", "content": ["2"]}
     assert to_turns(sample(1, ["a caption"])) == []
@@ -148,7 +150,7 @@ def test_wrong_shards_are_named(tmp_path, vocab, shards):
 
 def test_sources_of_one_kind_come_by_their_weights(tmp_path, vocab, shards):
     for name in ("a", "b"):
-        turns = to_turns(sample(1, [], [{"question": "which?", "answers": [name]}]))[0]
+        turns = to_turns(sample(1, [], questions({"question": "which?", "answers": [name]}, Columns())))[0]
         ids = np.zeros((1, K), np.uint16)
         write_shards(
             tmp_path, name, [{"__key__": f"{n}", "ids.npy": ids, "json": {"turns": turns}} for n in range(9)], 9

@@ -15,10 +15,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from PIL import Image
 
+from ddt_lightning.images import square
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import train_scene
 from ddt_lightning.seeding import numpy_rng
-from ddt_lightning.shards.images import ImageShards, decode_image, read_images, square
+from ddt_lightning.shards.images import ImageShards, decode_image, read_images
 from ddt_lightning.shards.read import Columns
 from ddt_lightning.shards.write import write_shards
 
@@ -136,7 +137,7 @@ def test_skipped_samples_are_reported_at_the_end(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "ddt_lightning"):
         train(tmp_path, data, 3)
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("ddt_lightning")]
-    assert message.startswith("skipped 2 samples: s0-000000.tar:003 (UnidentifiedImageError")
+    assert message.startswith("skipped 2 samples: s0-000000.tar:003 (png is not a readable image")
     assert "s1-000000.tar:015" in message
 
 
