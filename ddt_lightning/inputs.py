@@ -1,7 +1,7 @@
 """Inputs of verbs: groups of options, and the model to load; with errors that name the option."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -82,9 +82,9 @@ def positive(option: str, value: int) -> int:
     return value
 
 
-def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
-    """A progress bar over `items` on stderr; none where that is not a terminal."""
-    return tqdm(items, desc=label, disable=not sys.stderr.isatty())
+def progress(items: Sequence[Item], label: str) -> Iterable[Item]:
+    """A progress bar over `items` on stderr; none for a single item, or where that is not a terminal."""
+    return tqdm(items, desc=label, disable=len(items) < 2 or not sys.stderr.isatty())
 
 
 def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -76,7 +76,7 @@ def run_tasks(
     Raises:
         Exception: whatever the function raises, after the tasks that had not started were dropped.
     """
-    bar = tqdm(total=len(tasks), desc=label, disable=not sys.stderr.isatty())
+    bar = tqdm(total=len(tasks), desc=label, disable=len(tasks) < 2 or not sys.stderr.isatty())
     if processes == 1:
         for task in tasks:
             yield function(*task)

@@ -204,8 +204,8 @@ def stats(shards: list[str]) -> None:
 def words(
     *,
     out: str,
-    shards: list[str] | str,
-    val_shards: list[str] | str,
+    shards: list[str],
+    val_shards: list[str],
     length: int = 32,
     codes: int = 512,
     hop: int = 8,
@@ -241,12 +241,11 @@ def words(
         samples = list(windows(found, table, length, step))
         write_shards(out, f"words-{name}", samples, per_shard)
         counts[name] = len(samples)
-    patterns = [shards] if isinstance(shards, str) else shards
     mark = hashlib.blake2b(json.dumps([table, length]).encode(), digest_size=8).hexdigest()
     write_json(Path(out) / "words.json", table)
     write_tokens_json(
         out, tokenizer=mark, K=length, codebook_size=len(table), order="raster", transform=f"windows of {length} words",
-        source=", ".join(patterns), kind="words",
+        source=", ".join(shards), kind="words",
     )  # fmt: skip
     known = 100 * sum(word in set(table) for word in held_out) / len(held_out)
     print(f"{counts['train']} and {counts['val']} windows, {len(table)} codes; {known:.1f} % of held-out words known")

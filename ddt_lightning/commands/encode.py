@@ -23,7 +23,7 @@ LISTED = 10  # bad samples named at the end
 def encode(
     *,
     tokenizer: str,
-    shards: list[str] | str,
+    shards: list[str],
     out: str,
     order: Literal["fine_to_coarse", "coarse_to_fine", "raster"] | None = None,
     columns: dict[str, str] | str | None = None,
@@ -94,9 +94,8 @@ def encode(
             "shards and call again: the others are encoded."
         )
     old = json.loads((target / "tokens.json").read_text()) if (target / "tokens.json").is_file() else {}
-    patterns = [shards] if isinstance(shards, str) else list(shards)
     known = [part for part in str(old.get("source", "")).split(", ") if part]
-    write_json(target / "tokens.json", {**written, "source": ", ".join(dict.fromkeys([*known, *patterns]))})
+    write_json(target / "tokens.json", {**written, "source": ", ".join(dict.fromkeys([*known, *shards]))})
     report(problems)
     skipped = f", {len(names) - len(tasks)} shards were there already" if len(tasks) < len(names) else ""
     print(f"{count} samples in {len(tasks)} token shards in {out}{skipped}")
@@ -105,7 +104,7 @@ def encode(
 def decode(
     *,
     tokenizer: str,
-    shards: list[str] | str,
+    shards: list[str],
     out: str,
     tokens: int | None = None,
     seed: int = 0,
@@ -147,7 +146,7 @@ def decode(
     print(f"{count} samples in {len(tasks)} image shards in {out}")
 
 
-def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path, list[str], dict[str, Any]]:
+def begin(tokenizer: str, shards: list[str], coding: Coding) -> tuple[Path, list[str], dict[str, Any]]:
     """Tokenizer folder, shards, and what the tokenizer is; the workers start to load it."""
     from ddt_lightning import encoding
     from ddt_lightning.shards.read import expand
@@ -157,8 +156,7 @@ def begin(tokenizer: str, shards: list[str] | str, coding: Coding) -> tuple[Path
     described = None
     if positive("processes", coding.processes) > 1:
         described = pool(coding.processes, encoding.facts).submit(encoding.facts, str(folder), coding)
-    patterns = [shards] if isinstance(shards, str) else list(shards)
-    sources = expand(patterns, "--shards")
+    sources = expand(shards, "--shards")
     return folder, sources, described.result() if described else encoding.facts(str(folder), coding)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
@@ -58,6 +59,11 @@ def weighted(patterns: list[str], option: str, weights: Weights) -> list[tuple[l
     ]
 
 
+def ignore_interrupts(_: int) -> None:
+    """Leave Ctrl-C to the main process, which still needs batches to end its step and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Loader:
     """Batches from worker processes, finished in this one; each iteration begins where training stands.
 
@@ -86,6 +92,7 @@ class Loader:
             batch_size=None,
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
+            worker_init_fn=ignore_interrupts,
         )
         for batch in loader:
             self.skipped.update(batch.pop("skipped"))

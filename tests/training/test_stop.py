@@ -3,6 +3,9 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -93,3 +96,17 @@ def test_ctrl_c_saves_after_the_step_and_says_so(tmp_path, capsys):
 def test_a_second_ctrl_c_stops_at_once(tmp_path, capsys):
     text = interrupted(capsys, tmp_path, 1, 2)
     assert text.startswith("ddt-fit tokenizer: interrupted") and not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_ctrl_c_of_a_terminal_leaves_the_loading_processes_at_work(tmp_path):
+    more = ["--trainer.max_steps=100000", "--trainer.limit_val_batches=0", "--checkpoint.every_n_train_steps=100000"]
+    call = [sys.executable, "-m", "ddt_lightning.cli", "fit", "tokenizer", *TINY, *more, "--data.workers=1"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    run = subprocess.Popen([*call, "--run_dir", str(tmp_path)], cwd=ROOT, text=True, start_new_session=True, **pipes)
+    said = iter(run.stdout.readline, "")
+    assert any("steps 1 to" in line for line in said)
+    time.sleep(3)  # the first step is under way
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to every process in the foreground
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors
+    assert errors == f"ddt-fit: stopped by Ctrl-C after step {at_step(tmp_path)}; the same command goes on from there\n"
