@@ -34,6 +34,7 @@ STAGES = {
     "renderer": ("ddt_lightning.stages.renderer:RendererModule", "ddt_lightning.shards.images:ImageShards"),
     "pretrain": ("ddt_lightning.stages.pretrain:PretrainModule", "ddt_lightning.shards.tokens:TokenShards"),
     "instruct": ("ddt_lightning.stages.instruct:InstructModule", "ddt_lightning.shards.chat:ChatShards"),
+    "rl": ("ddt_lightning.stages.rl:RlModule", "ddt_lightning.shards.prompts:PromptStream"),
 }
 
 USAGE = f"""usage: ddt-fit STAGE --config FILE [--config OVERLAY ...] [--run_dir FOLDER] [--KEY VALUE ...]

@@ -35,9 +35,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
+    "rl": {"pipeline", "vocab", "sampling", "metrics.geneval", "scenes.check"},
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
-        "seeding", "metrics.features",
+        "seeding", "metrics.features", "pipeline", "rl", "sampling",
     },
     "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown

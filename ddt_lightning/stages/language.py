@@ -95,38 +95,44 @@ class LanguageModule(pl.LightningModule):
         self.text_weight = text_weight
 
     def configure_model(self) -> None:
-        """Build the language model once for the data's vocabulary, load `init_from`, and shard.
-
-        A model from a folder is built on the meta device where it is to be sharded: no process ever holds all of it.
-        """
+        """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
         if hasattr(self, "llm"):
             return
         torch.manual_seed(self.seed)
-        self.vocab = vocab = self.trainer.datamodule.vocab
+        self.vocab = self.trainer.datamodule.vocab
         if self.init_from:
-            check_exported(vocab, self.init_from)
+            check_exported(self.vocab, self.init_from)
+        self.llm = self.built()
+        self.hidden_states = forward_method(self.llm, hidden_states)
+
+    def built(self) -> PreTrainedModel:
+        """A language model with the weights that training starts from.
+
+        A model from a folder is built on the meta device where it is to be sharded: no process ever holds all of it.
+        """
+        vocab = self.vocab
         mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
         codes = self.codes() if self.codebook else None
         special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
         parts = self.folder is not None and mesh is not None
         with torch.device("meta") if parts else nullcontext():
-            self.llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size,
-                                 codes=codes)  # fmt: skip
+            llm = build_llm(self.network, vocab.size, **special, folder=self.folder, text_size=vocab.text_size,
+                            codes=codes)  # fmt: skip
         if self.init_from and not parts:
-            load_strictly(self.llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
+            load_strictly(llm, read_weights(self.init_from, "lm", "llm."), self.init_from)
         if self.lora is not None:
-            add_lora(self.llm, self.lora)
+            add_lora(llm, self.lora)
         read = None
         if self.folder is not None and parts:
             source = find_part("lm", self.init_from, "init_from") if self.init_from else self.folder
             weights = FolderWeights(source, vocab.size, vocab.text_size, codes)
-            names = {base_name(name) for name, _ in self.llm.named_parameters()}
+            names = {base_name(name) for name, _ in llm.named_parameters()}
             weights.check({name for name in names if name is not None})
-            read = reader(self.llm, weights.read)
-        shard(self.llm, self.llm.model.layers, self.parallel, mesh)
+            read = reader(llm, weights.read)
+        shard(llm, llm.model.layers, self.parallel, mesh)
         if read is not None:
-            materialise(self.llm, self.trainer.strategy.root_device, read)
-        self.hidden_states = forward_method(self.llm, hidden_states)
+            materialise(llm, self.trainer.strategy.root_device, read)
+        return llm
 
     def codes(self) -> Tensor:
         """Code vectors `[C, d]` of the image tokenizer that made the data's ids.

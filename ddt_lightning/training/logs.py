@@ -32,3 +32,16 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
     for name, mean in zip(logs, means, strict=True):
         if not mean.isnan():
             module.log(f"train/{name}", mean)
+
+
+def log_ratios(module: pl.LightningModule, logs: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """Log sums over all processes divided by counts over all processes; what was counted nowhere is left out.
+
+    Args:
+        module: who logs.
+        logs: sum and count by name, 0-d tensors.
+    """
+    both = torch.stack([torch.stack([total.detach().float(), count.float()]) for total, count in logs.values()])
+    for name, (total, count) in zip(logs, summed(both), strict=True):
+        if count > 0:
+            module.log(name, total / count, rank_zero_only=True)

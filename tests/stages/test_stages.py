@@ -22,6 +22,7 @@ BASE = {
     "renderer": "stages/renderer.yaml",
     "pretrain": "stages/pretrain.yaml",
     "instruct": "stages/instruct.yaml",
+    "rl": "stages/rl.yaml",
 }
 OVERLAYS = {
     "stages/cpu2.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
@@ -59,6 +60,7 @@ def required(stage: str) -> list[str]:
         "renderer": ["--model.tokenizer", "x"],
         "pretrain": ["--data.shards", "[x.tar]"],
         "instruct": ["--data.vocab", "x", "--init_from", "x"],
+        "rl": ["--data.vocab", "x", "--init_from", "x", "--model.tokenizer", "x"],
     }
     return given.get(stage, [])
 
@@ -322,7 +324,7 @@ def test_help_is_quick_to_reach(capsys):
     with pytest.raises(SystemExit) as left:
         cli.fit_main(["--help"])
     assert left.value.code == 0
-    assert "tokenizer, renderer, pretrain, instruct" in capsys.readouterr().out
+    assert "tokenizer, renderer, pretrain, instruct, rl" in capsys.readouterr().out
 
 
 def test_installed_package_finds_the_shipped_yaml(tmp_path, monkeypatch):

@@ -1,0 +1,104 @@
+"""Rewards: functions that say how well images fulfil their prompts, named by import path in a configuration.
+
+A reward takes images, uint8 `[N, 3, H, W]` on the CPU, and their N prompts, dictionaries with `prompt` and `tag` and
+whatever else the file of prompts holds, and returns N numbers. Those here read rendered shapes exactly, by the rules of
+GenEval on what the checker finds; a detector of photos or a network that compares texts fits the same face.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ddt_lightning.metrics.geneval import evaluate
+from ddt_lightning.scenes.check import Object, detect
+
+Prompt = Mapping[str, Any]
+Reward = Callable[[Tensor, Sequence[Prompt]], Sequence[float]]
+
+LAYOUT_SHARE = 0.3  # of the reward of `shapes` for colours and places alone
+
+
+def shapes(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """0.7 where all is right, and 0.3 where colours, numbers and places are, whatever the kinds of the shapes."""
+    found = []
+    for objects, prompt in zip(detected(images), prompts, strict=True):
+        right, _ = evaluate(objects, dict(prompt))
+        layout, _ = evaluate(objects, dict(prompt), ignore_kind=True)
+        found.append((1 - LAYOUT_SHARE) * right + LAYOUT_SHARE * layout)
+    return found
+
+
+def all_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """1 where the image is what the prompt asks for, else 0."""
+    return [float(evaluate(found, dict(prompt))[0]) for found, prompt in zip(detected(images), prompts, strict=True)]
+
+
+def share_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """The share of what the prompt asks for: of each object its number, its colour and its place, and that no more."""
+    found = []
+    for objects, prompt in zip(detected(images), prompts, strict=True):
+        asked = demands(prompt)
+        found.append(sum(evaluate(objects, one)[0] for one in asked) / len(asked))
+    return found
+
+
+def demands(prompt: Prompt) -> list[dict[str, Any]]:
+    """A prompt as prompts that ask for one thing each."""
+    entries = prompt["include"]
+    single: list[dict[str, Any]] = []
+    for entry in entries:
+        plain = {"class": entry["class"], "count": entry["count"]}
+        single.append({"include": [plain]})
+        if "color" in entry:
+            single.append({"include": [{**plain, "color": entry["color"]}]})
+        if "position" in entry:
+            held, target = entry["position"]
+            other = {"class": entries[target]["class"], "count": entries[target]["count"]}
+            single.append({"include": [other, {**plain, "position": [held, 0]}]})
+    return [*single, *({"include": [], "exclude": [entry]} for entry in prompt.get("exclude", []))]
+
+
+def detected(images: Tensor) -> list[list[Object]]:
+    """The objects that the checker finds in each image."""
+    return [detect(image).objects for image in images.permute(0, 2, 3, 1).numpy()]
+
+
+def find_rewards(weights: Mapping[str, float]) -> dict[str, tuple[Reward, float]]:
+    """The functions of a configuration with their weights, by name.
+
+    Args:
+        weights: import path -> weight, e.g. `{ddt_lightning.rl.rewards.shapes: 1.0}`.
+
+    Raises:
+        ValueError: no reward, or a path that leads to no function.
+    """
+    if not weights:
+        raise ValueError("`model.rewards` is empty: name a function, e.g. {ddt_lightning.rl.rewards.shapes: 1.0}.")
+    found: dict[str, tuple[Reward, float]] = {}
+    for path, weight in weights.items():
+        module, _, name = path.rpartition(".")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"`model.rewards` ({path}) cannot be imported: {error}.") from None
+        if not callable(function):
+            raise ValueError(f"`model.rewards` ({path}) is no function of images and prompts.")
+        found[name] = function, weight
+    return found
+
+
+def worth(rewards: Mapping[str, tuple[Reward, float]], images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """The weighted sum of all rewards, one number for each image.
+
+    Raises:
+        ValueError: a reward gives another number of values than there are images.
+    """
+    total = [0.0] * len(images)
+    for name, (function, weight) in rewards.items():
+        values = list(function(images, prompts))
+        if len(values) != len(images):
+            raise ValueError(f"`model.rewards`: {name} gives {len(values)} values for {len(images)} images.")
+        total = [before + weight * float(value) for before, value in zip(total, values, strict=True)]
+    return total

@@ -1,0 +1,175 @@
+"""Prompts to practise on, in a reproducible order: `{"prompt": [dict, ...], "sample": [n, ...]}`.
+
+Prompt n of a run depends on the seed and n alone. They come from the embedded world, all tags alike often, or from a
+JSON Lines file; there are no images, so a world of combinations that no shard shows is one setting away.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, IterableDataset
+
+from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.vocab import Vocab
+
+Prompt = dict[str, Any]
+
+WORLD = ("seen", "held_out", "all")
+NO_TAG = "prompt"  # tag of prompts that have none
+
+
+def read_prompts(source: str, option: str) -> list[Prompt]:
+    """Prompts of the embedded world, or of a JSON Lines file with `prompt`, perhaps `tag`, and what rewards need.
+
+    Args:
+        source: `seen` (combinations that training shows), `held_out`, `all` (both), or a file.
+        option: the option that it comes from, for errors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line without a prompt, or no line at all.
+    """
+    if source in WORLD:
+        from ddt_lightning.scenes.suite import suite
+
+        return [*(suite(seen=True) if source != "held_out" else []), *(suite() if source != "seen" else [])]
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"`{option}` ({source}) must be one of {', '.join(WORLD)}, or a JSON Lines file.")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
+            raise ValueError(f'`{option}` ({source}): line {number} is no json with a "prompt".')
+        found.append({"tag": NO_TAG, **entry})
+    if not found:
+        raise ValueError(f"`{option}` ({source}) holds no prompt.")
+    return found
+
+
+def by_tag(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
+    """The prompts of each tag."""
+    found: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        found.setdefault(prompt["tag"], []).append(prompt)
+    return found
+
+
+def spread(prompts: list[Prompt], number: int) -> list[Prompt]:
+    """At most `number` prompts, of every tag alike many where it has them, evenly spaced over the tag."""
+    groups = sorted(by_tag(prompts).values(), key=len)
+    chosen: list[Prompt] = []
+    for place, group in enumerate(groups):  # what small tags leave over goes to larger ones
+        count = min(len(group), (number - len(chosen)) // (len(groups) - place))
+        chosen += [group[n * len(group) // count] for n in range(count)]
+    return chosen
+
+
+class Stream(IterableDataset):
+    """Batches of prompts by their numbers.
+
+    Args:
+        numbers: makes the numbers of each batch.
+        prompt: the prompt with a number.
+    """
+
+    def __init__(self, numbers: Callable[[], Iterator[list[int]]], prompt: Callable[[int], Prompt]) -> None:
+        self.numbers, self.prompt = numbers, prompt
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """One batch after the other."""
+        for numbers in self.numbers():
+            yield {"prompt": [self.prompt(n) for n in numbers], "sample": numbers}
+
+
+class PromptStream(pl.LightningDataModule):
+    """Prompts for practice with a reward, and others to watch.
+
+    Args:
+        vocab: folder of the vocabulary that the language model was trained with.
+        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, or a JSON Lines
+            file with a `prompt`, perhaps a `tag`, and what the rewards need on each line.
+        val_prompts: prompts to watch, from the same sources; null for no validation.
+        val_samples: at most so many of them, of every tag alike many.
+        batch_size: prompts of a step, over all processes.
+        seed: of their order and of everything that is sampled for them.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a number below 1, or a file that holds no prompts.
+    """
+
+    def __init__(
+        self,
+        vocab: str,
+        prompts: str = "seen",
+        val_prompts: str | None = "held_out",
+        val_samples: int = 150,
+        batch_size: int = 24,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for option, value in {"batch_size": batch_size, "val_samples": val_samples}.items():
+            if value < 1:
+                raise ValueError(f"`data.{option}` ({value}) must be at least 1.")
+        self.vocab_folder, self.batch_size, self.seed = vocab, batch_size, seed
+        self.by_tag = by_tag(read_prompts(prompts, "data.prompts"))
+        self.watched = spread(read_prompts(val_prompts, "data.val_prompts"), val_samples) if val_prompts else []
+
+    def setup(self, stage: str) -> None:
+        """Load the vocabulary.
+
+        Raises:
+            ValueError: the prompts of a step cannot be split over the processes.
+        """
+        self.vocab = Vocab.load(self.vocab_folder)
+        self.ranks()
+
+    def ranks(self) -> tuple[int, int]:
+        """This process among those that read different prompts: `(rank, world)`."""
+        trainer = self.trainer
+        split = getattr(trainer.strategy, "distributed_sampler_kwargs", None) if trainer is not None else None
+        rank, world = (split["rank"], split["num_replicas"]) if split else (0, 1)
+        if self.batch_size % world:
+            raise ValueError(f"`data.batch_size` ({self.batch_size}) must be a multiple of the {world} processes.")
+        return rank, world
+
+    def prompt(self, number: int) -> Prompt:
+        """The prompt with a number: every tag alike often, every prompt of a tag too."""
+        rng = numpy_rng("rl prompt", self.seed, number)
+        tags = list(self.by_tag)
+        of_tag = self.by_tag[tags[int(rng.integers(len(tags)))]]
+        return of_tag[int(rng.integers(len(of_tag)))]
+
+    def train_numbers(self) -> Iterator[list[int]]:
+        """The numbers of this process's prompts, from the step on where training stands."""
+        rank, world = self.ranks()
+        trainer = self.trainer
+        step = trainer.global_step * trainer.accumulate_grad_batches if trainer is not None else 0
+        while True:
+            yield list(range(step * self.batch_size + rank, (step + 1) * self.batch_size, world))
+            step += 1
+
+    def val_numbers(self) -> Iterator[list[int]]:
+        """The numbers of this process's prompts to watch, as many batches as every other process has."""
+        rank, world = self.ranks()
+        for start in range(0, len(self.watched) // world * world, self.batch_size):
+            yield list(range(start + rank, min(start + self.batch_size, len(self.watched) // world * world), world))
+
+    def train_dataloader(self) -> DataLoader:
+        """Endless batches of prompts."""
+        return DataLoader(Stream(self.train_numbers, self.prompt), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """The prompts to watch, once."""
+        if not self.watched:
+            return []
+        return DataLoader(Stream(self.val_numbers, self.watched.__getitem__), batch_size=None)

@@ -1,0 +1,269 @@
+"""Stage 5, `ddt-fit rl`: an instruct model practises on prompts, and a reward says how well it drew.
+
+A step samples a group of plans and images for each of its prompts, decodes and rewards them, and makes one update of
+the policy that drew them: group-relative policy gradient (`lm/policy.py`) with a divergence from the start. Groups in
+which all are worth the same are left out. Rollouts are keyed by (seed, prompt, sample): several processes do what one
+does, and a continued run what an uninterrupted one does. Watch the reward of held-out prompts and the variety beside
+the reward, not the loss: what a reward does not see may be given up.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ddt_lightning.latents.vae import FrozenVae
+from ddt_lightning.lm.generate import barred_ids
+from ddt_lightning.lm.llm import LlmConfig, hidden_states, softcap
+from ddt_lightning.lm.loss import global_mean
+from ddt_lightning.lm.policy import Scored, advantages, exact_kl, k3, policy_loss, scored, undecided
+from ddt_lightning.load_tokenizer import load_tokenizer
+from ddt_lightning.model_folder import find_part
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.rl.rewards import Prompt, find_rewards, worth
+from ddt_lightning.rl.rollout import IMAGE, TEXT, Policy, Rollouts, policy_rows, roll_out, variety
+from ddt_lightning.sampling import Sampling
+from ddt_lightning.seeding import key_bits
+from ddt_lightning.stages.language import LanguageModule
+from ddt_lightning.tokens.renderer import Renderer
+from ddt_lightning.training.logs import log_ratios, log_step
+from ddt_lightning.training.optim import OptimConfig
+from ddt_lightning.training.parallel import forward_method
+
+
+@dataclass(frozen=True)
+class PracticeConfig:
+    """How a policy samples, and how it learns from what it sampled.
+
+    Args:
+        group: samples of each prompt that are compared with each other.
+        policy: what is learned: the `ids` of images, the text of the `plan`, or `both`.
+        plan: `auto` where the model plans before it draws, `none` where it draws at once, or one plan for all.
+        plan_length: where a plan is cut, in ids of text.
+        temperature: of sampling image ids, and of the policy, above 0.
+        plan_temperature: the same of the plan.
+        scale: divide advantages by the standard deviation of their group.
+        limit: largest size of an advantage.
+        kl_weight: weight of the divergence from the start; 0 leaves it behind freely.
+        kl: `exact` sums over all ids at each place, `k3` estimates it from the sampled ones.
+        steps: Euler steps of the diffusion decoder, where there is no renderer.
+        decode_guidance: of the diffusion decoder.
+        val_temperature: of image ids in validation.
+        val_plan_temperature: of plans in validation.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    group: int = 12
+    policy: Policy = "ids"
+    plan: str = "auto"
+    plan_length: int = 96
+    temperature: float = 1.0
+    plan_temperature: float = 1.0
+    scale: bool = True
+    limit: float = 3.0
+    kl_weight: float = 0.02
+    kl: Literal["exact", "k3"] = "exact"
+    steps: int = 16
+    decode_guidance: float = 1.5
+    val_temperature: float = 0.0
+    val_plan_temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.group < 2:
+            raise ValueError(f"`model.practice.group` ({self.group}) must be at least 2: samples are compared.")
+        for name in ("temperature", "plan_temperature", "limit"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`model.practice.{name}` ({getattr(self, name)}) must be above 0.")
+        if self.kl_weight < 0:
+            raise ValueError(f"`model.practice.kl_weight` ({self.kl_weight}) must be 0 or more.")
+        if self.policy != "ids" and self.plan != "auto":
+            raise ValueError(
+                f"`model.practice.plan` ({self.plan}) must be auto for `model.practice.policy` ({self.policy})."
+            )
+
+    def sampling(self, *, validate: bool = False) -> Sampling:
+        """The policy's sampling: the plain model without guidance."""
+        temperatures = self.temperature, self.plan_temperature
+        if validate:
+            temperatures = self.val_temperature, self.val_plan_temperature
+        return Sampling(self.steps, self.decode_guidance, 1.0, temperatures[0], plan=self.plan,
+                        plan_temperature=temperatures[1], plan_length=self.plan_length)  # fmt: skip
+
+
+class RlModule(LanguageModule):
+    """Trains a language model on prompts `{"prompt": [dict, ...], "sample": [n, ...]}` by the worth of what it draws.
+
+    Args:
+        network: sizes of the instruct model; unused when `llm` names a folder.
+        optim: optimiser and schedule.
+        tokenizer: run, release or folder of the image tokenizer that decodes.
+        rewards: import path -> weight of functions of images and prompts, see `rl/rewards.py`.
+        practice: how the policy samples and learns.
+        renderer: run, release or folder of a renderer of that tokenizer, which decodes in one step.
+        vae: folder of the frozen diffusers AutoencoderKL of the latents; None works on pixels.
+        **language: options that every language model has.
+    """
+
+    fresh = False
+
+    def __init__(
+        self,
+        network: LlmConfig,
+        optim: OptimConfig,
+        tokenizer: str,
+        rewards: dict[str, float],
+        practice: PracticeConfig | None = None,
+        renderer: str | None = None,
+        vae: str | None = None,
+        **language: Any,
+    ) -> None:
+        super().__init__(network, optim, **language)
+        self.tokenizer_folder = find_part("tokenizer", tokenizer, "model.tokenizer")
+        self.renderer_folder = find_part("renderer", renderer, "model.renderer") if renderer else None
+        self.vae = vae
+        self.rewards = find_rewards(rewards)
+        self.practice = practice or PracticeConfig()
+
+    def configure_model(self) -> None:
+        """Build the policy, the frozen model it started from, and what decodes its ids."""
+        if hasattr(self, "llm"):
+            return
+        super().configure_model()
+        device = self.trainer.strategy.root_device
+        if self.practice.kl_weight:
+            # Past nn.Module, or the start would be saved with the run and given to the optimiser.
+            self.__dict__["reference"] = reference = self.built().requires_grad_(False).to(device).eval()
+            self.reference_states = forward_method(reference, hidden_states)
+        images = load_tokenizer(self.tokenizer_folder).to(device)
+        vae = FrozenVae(self.vae).to(device) if self.vae else None
+        renderer = Renderer.from_pretrained(self.renderer_folder, images) if self.renderer_folder else None
+        self.pipeline = Pipeline(images, self.llm, self.vocab, vae, renderer)
+        barred = barred_ids(self.vocab.bov + 1, self.vocab.text_size, self.vocab.bov, sorted(self.vocab.special_ids))
+        self.text_allowed = ~barred.to(device)
+
+    def draw(self, prompts: list[Prompt], samples: list[int], group: int, sampling: Sampling, key: str) -> Rollouts:
+        """`group` samples for each prompt, one prompt after the other."""
+        texts = [prompt["prompt"] for prompt in prompts for _ in range(group)]
+        seeds = [key_bits(key, self.seed, n, g) >> 1 for n in samples for g in range(group)]
+        training = self.llm.training
+        self.llm.eval()
+        drawn = roll_out(self.pipeline, texts, sampling, seeds)
+        self.llm.train(training)
+        return drawn
+
+    def scores(self, hidden: Tensor, head: Tensor, ids: Tensor, kinds: Tensor) -> dict[int, Scored]:
+        """The policy at the places of each kind: text among what a plan may hold, image ids among the codes."""
+        vocab, practice, found = self.vocab, self.practice, {}
+        ranges = {TEXT: (0, vocab.bov + 1), IMAGE: (vocab.image_start, vocab.image_end)}
+        for kind, (low, high) in ranges.items():
+            at = kinds[:, 1:] == kind
+            if at.any():
+                temperature, allowed = practice.temperature, None
+                if kind == TEXT:
+                    temperature, allowed = practice.plan_temperature, self.text_allowed
+                found[kind] = scored(hidden[:, :-1][at], head[low:high], ids[:, 1:][at] - low,
+                                     temperature=temperature, softcap=softcap(self.llm), allowed=allowed)  # fmt: skip
+        return found
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Sample, reward, and the loss of the policy on what it sampled."""
+        prompts, practice = batch["prompt"], self.practice
+        drawn = self.draw(prompts, batch["sample"], practice.group, practice.sampling(), "rollout")
+        each = [prompt for prompt in prompts for _ in range(practice.group)]
+        rewards = torch.tensor(worth(self.rewards, drawn.images, each), dtype=torch.float64)
+        gains = advantages(rewards, practice.group, scale=practice.scale, limit=practice.limit)
+        equal = undecided(rewards, practice.group)
+        # Every process takes part in the forward pass, also one that has nothing to learn from.
+        kept = (~equal).nonzero()[:, 0] if not equal.all() else torch.tensor([0])
+        ids, kinds = (rows[kept].to(self.device) for rows in policy_rows(drawn, self.vocab, practice.policy))
+        gains = gains[kept].float().to(self.device)
+
+        policy = self.scores(self.hidden_states(ids), self.llm.get_output_embeddings().weight, ids, kinds)
+        start = self.start_scores(ids, kinds)
+        chosen, divergence, row = [], [], []
+        for kind, found in policy.items():
+            chosen.append(found.chosen)
+            row.append((kinds[:, 1:] == kind).nonzero()[:, 0])
+            if not start:
+                divergence.append(torch.zeros_like(found.chosen))
+            elif practice.kl == "exact":
+                divergence.append(exact_kl(found.all, start[kind].all))
+            else:
+                divergence.append(k3(found.chosen, start[kind].chosen))
+        rows, kl = torch.cat(row), torch.cat(divergence)
+        total, count = policy_loss(torch.cat(chosen), gains[rows], kl, rows, len(ids), kl_weight=practice.kl_weight)
+        if equal.all():
+            total, count = 0.0 * total, 0 * count
+        loss = global_mean(total, count)
+        self.log_rollouts(prompts, drawn, rewards, equal, policy, kl, kinds, loss)
+        return loss
+
+    @torch.no_grad()
+    def start_scores(self, ids: Tensor, kinds: Tensor) -> dict[int, Scored]:
+        """The start's policy at the same places; empty where it is not asked for."""
+        if not self.practice.kl_weight:
+            return {}
+        start = self.__dict__["reference"]
+        return self.scores(self.reference_states(ids), start.get_output_embeddings().weight, ids, kinds)
+
+    def log_rollouts(
+        self,
+        prompts: list[Prompt],
+        drawn: Rollouts,
+        rewards: Tensor,
+        equal: Tensor,
+        policy: dict[int, Scored],
+        kl: Tensor,
+        kinds: Tensor,
+        loss: Tensor,
+    ) -> None:
+        """Log what a step drew, over all processes; the names are explained in `stages/README.md`."""
+        if self.global_step % self.trainer.log_every_n_steps:
+            return
+        group, device = self.practice.group, self.device
+        distance, distinct = variety(drawn.images, group)
+        found = {"loss": loss, "reward": rewards, "equal_groups": equal, "kl": kl, "distance": distance}
+        found |= {"distinct": distinct, "cut_plans": torch.tensor(drawn.cut), **self.entropies(policy, kinds)}
+        tags = [prompt["tag"] for prompt in prompts for _ in range(group)]
+        for tag in self.trainer.datamodule.by_tag:
+            found[f"reward/{tag}"] = rewards[torch.tensor([one == tag for one in tags])]
+        pairs = {
+            f"train/{name}": (values.double().sum().to(device), torch.tensor(values.numel(), device=device))
+            for name, values in found.items()
+        }
+        log_step(self)
+        log_ratios(self, pairs)
+
+    def entropies(self, policy: dict[int, Scored], kinds: Tensor) -> dict[str, Tensor]:
+        """Entropies of the policy: of the plan, and of the first and the last quarter of an image's ids."""
+        found = {}
+        if TEXT in policy:
+            found["entropy_plan"] = policy[TEXT].entropy()
+        if IMAGE in policy:
+            by_place = policy[IMAGE].entropy().view(-1, self.vocab.image_tokens)
+            quarter = max(1, self.vocab.image_tokens // 4)
+            found |= {"entropy_first": by_place[:, :quarter], "entropy_last": by_place[:, -quarter:]}
+        return found
+
+    def on_validation_epoch_start(self) -> None:
+        """The prompts to watch begin anew."""
+        data = self.trainer.datamodule
+        self.watched = {tag: [0.0, 0] for tag in dict.fromkeys(prompt["tag"] for prompt in data.watched)}
+
+    def validation_step(self, batch: dict[str, Any], _: int, dataloader_idx: int = 0) -> None:
+        """Draw each prompt to watch once."""
+        prompts = batch["prompt"]
+        drawn = self.draw(prompts, batch["sample"], 1, self.practice.sampling(validate=True), "watched")
+        for prompt, reward in zip(prompts, worth(self.rewards, drawn.images, prompts), strict=True):
+            self.watched[prompt["tag"]][0] += reward
+            self.watched[prompt["tag"]][1] += 1
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean reward of the prompts of each tag, and of all."""
+        sums = torch.tensor(list(self.watched.values()), dtype=torch.float64, device=self.device)
+        log_step(self)
+        pairs = {f"val/reward/{tag}": (total, count) for tag, (total, count) in zip(self.watched, sums, strict=True)}
+        log_ratios(self, {**pairs, "val/reward": (sums[:, 0].sum(), sums[:, 1].sum())})

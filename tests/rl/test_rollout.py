@@ -1,0 +1,62 @@
+"""Rollouts of a tiny model: what the rows hold, and which of their places belong to the policy."""
+
+import pytest
+import torch
+
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.rl.rollout import GIVEN, IMAGE, TEXT, policy_rows, roll_out, variety
+from ddt_lightning.sampling import Sampling
+from tests.tiny import taught_tokenizer, tiny_model
+
+PROMPTS = ["a red circle", "a red circle", "two crosses"]
+PLANNED = Sampling(steps=1, guidance=1.0, temperature=1.0, plan="auto", plan_temperature=1.5, plan_length=9)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tiny_model(tmp_path_factory.mktemp("model"), tokenizer=taught_tokenizer(16), order="coarse_to_fine")
+    return Pipeline.from_pretrained(folder)
+
+
+def test_rows_are_what_the_pipeline_draws(pipeline):
+    drawn = roll_out(pipeline, PROMPTS, PLANNED, [5, 6, 7])
+    again = pipeline.draw(pipeline.draw_prompts(PROMPTS), PLANNED, seed=[5, 6, 7])
+    assert drawn.plans == again.plans and torch.equal(drawn.images, again.images)
+    vocab = pipeline.vocab
+    for row, start, plan, ids in zip(drawn.rows, drawn.starts, again.plans, again.ids, strict=True):
+        assert row[-6:] == vocab.image_to_lm(ids) and row[-7] == vocab.bov
+        assert vocab.read_text(row[start:-7]) == plan
+    alone = roll_out(pipeline, PROMPTS[2:], PLANNED, [7])
+    assert alone.rows == drawn.rows[2:] and torch.equal(alone.images, drawn.images[2:])
+
+
+def test_places_of_each_policy(pipeline):
+    vocab = pipeline.vocab
+    drawn = roll_out(pipeline, PROMPTS * 20, PLANNED, list(range(60)))
+    assert any(drawn.cut) and not all(drawn.cut)
+    ids, both = policy_rows(drawn, vocab, "both")
+    _, plan = policy_rows(drawn, vocab, "plan")
+    _, image = policy_rows(drawn, vocab, "ids")
+    assert torch.equal(both, plan + image)
+    for n, row in enumerate(drawn.rows):
+        assert ids[n, : len(row)].tolist() == row and (ids[n, len(row) :] == vocab.pad).all()
+        assert (both[n, : drawn.starts[n]] == GIVEN).all() and (both[n, len(row) :] == GIVEN).all()
+        assert ids[n][image[n] == IMAGE].tolist() == row[-6:]
+        written = row[drawn.starts[n] : -6]
+        chosen = ids[n][plan[n] == TEXT].tolist()
+        assert chosen == (written[:-1] if drawn.cut[n] else written)  # [BOV] is a choice, unless the plan was cut
+        assert drawn.cut[n] == (len(written) == 10)
+
+
+def test_without_a_plan_of_its_own_nothing_is_text(pipeline):
+    for plan in ("none", "a ring |"):
+        drawn = roll_out(pipeline, PROMPTS, Sampling(steps=1, guidance=1.0, plan=plan), [1, 2, 3])
+        assert (policy_rows(drawn, pipeline.vocab, "ids")[1] == IMAGE).sum() == 18
+        assert all(drawn.cut)
+
+
+def test_variety_of_images():
+    black, white = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
+    distance, distinct = variety(torch.cat([black, black + 1, white, white, white, white]), 3)
+    torch.testing.assert_close(distance, torch.tensor([(1 / 255 + 1 + 254 / 255) / 3, 0.0]))
+    torch.testing.assert_close(distinct, torch.tensor([2 / 3, 1 / 3]))

@@ -1,0 +1,145 @@
+"""`ddt-fit rl` on a tiny model: it learns what is rewarded, and runs are the same however they are split."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddt_lightning import cli
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Sampling
+from tests.tiny import taught_tokenizer, tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def bright(images, prompts):
+    """The brightness of the images."""
+    return (images.float().mean((1, 2, 3)) / 255).tolist()
+
+
+def equal(images, prompts):
+    """All images are worth the same."""
+    return [0.5] * len(images)
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"), tokenizer=taught_tokenizer(16))
+
+
+def fit(model, run, *more, reward="bright"):
+    args = ["--config", "stages/rl.yaml", "--config", "tests/smoke/rl.yaml", "--run_dir", str(run)]
+    args += ["--init_from", str(model), "--data.vocab", str(model / "vocab"), "--model.tokenizer", str(model)]
+    args += [f"--model.rewards={json.dumps({f'tests.stages.test_rl.{reward}': 1.0})}"]
+    return cli.fit("rl", [*args, *more])
+
+
+def weights(run):
+    return load_file(run / "release" / "lm" / "model.safetensors")
+
+
+def same(a, b, tolerance=0.0):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=tolerance)
+
+
+def logged(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+
+@pytest.mark.parametrize("policy", ["both", "ids"])
+def test_what_is_rewarded_becomes_frequent(model, tmp_path, policy):
+    longer = ["--trainer.max_steps=24", "--model.optim.total_steps=24", "--trainer.val_check_interval=24"]
+    faster = ["--model.optim.lr=0.02", "--model.practice.group=8", "--model.practice.kl_weight=0.001"]
+    fit(model, tmp_path, *longer, *faster, f"--model.practice.policy={policy}", "--checkpoint.every_n_train_steps=24")
+    found = logged(tmp_path)
+    reward = found["train/reward"]
+    assert len(reward) == 24
+    assert sum(reward[-5:]) / 5 > sum(reward[:5]) / 5 + 0.03
+    assert found["train/kl"][0] == pytest.approx(0.0, abs=1e-5) and found["train/kl"][-1] > 0.01
+    assert ("train/entropy_plan" in found) == (policy == "both")
+    for name in ("equal_groups", "distance", "distinct", "cut_plans", "entropy_first", "entropy_last", "loss"):
+        assert len(found[f"train/{name}"]) == 24
+    tags = [name.removeprefix("val/reward/") for name in found if name.startswith("val/reward/")]
+    assert set(tags) == {"single_object", "two_object", "counting", "colors", "position", "color_attr"}
+    assert len(found["val/reward"]) == 1
+    # the release is an instruct model like the one it came from
+    pipeline = Pipeline.from_pretrained(model)
+    released = Pipeline(pipeline.tokenizer, *load(tmp_path))
+    before, after = (
+        used.text_to_image(["a red circle"] * 20, Sampling(steps=1, guidance=1.0, temperature=1.0), plan="auto",
+                           plan_length=8)
+        for used in (pipeline, released)
+    )  # fmt: skip
+    assert after.float().mean() > before.float().mean()
+
+
+def load(run):
+    from transformers import AutoModelForCausalLM
+
+    from ddt_lightning.vocab import Vocab
+
+    release = run / "release"
+    return AutoModelForCausalLM.from_pretrained(release / "lm").eval(), Vocab.load(release / "vocab")
+
+
+def test_a_continued_run_is_an_uninterrupted_one(model, tmp_path):
+    fit(model, tmp_path / "whole")
+    fit(model, tmp_path / "parts", "--trainer.max_steps=2")
+    trainer = fit(model, tmp_path / "parts")
+    assert trainer.global_step == 4
+    same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    whole, parts = logged(tmp_path / "whole"), logged(tmp_path / "parts")
+    assert whole["train/reward"] == parts["train/reward"] and len(whole["train/reward"]) == 4
+    assert not torch.equal(*(w["model.embed_tokens.weight"] for w in (weights(tmp_path / "whole"), load_file(
+        model / "lm" / "model.safetensors"))))  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_do_what_one_does(model, tmp_path):
+    fit(model, tmp_path / "one", "--trainer.max_steps=2")
+    fit(model, tmp_path / "two", "--trainer.max_steps=2", "--trainer.devices=2", "--trainer.strategy=ddp_fork")
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
+    for name in ("train/reward", "train/equal_groups", "train/distance", "val/reward"):
+        assert one[name] == pytest.approx(two[name], abs=1e-6)
+    first, second = (
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in ("one", "two")
+    )
+    same(first, second, 1e-5)
+    assert not any("reference" in name for name in first)  # the start is in its own run
+
+
+def test_nothing_is_learned_from_equal_rewards(model, tmp_path):
+    fit(model, tmp_path, "--trainer.max_steps=2", reward="equal")
+    same(weights(tmp_path), load_file(model / "lm" / "model.safetensors"))
+    assert logged(tmp_path)["train/equal_groups"] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("--model.practice.group=1", "`model.practice.group`"),
+        ("--model.practice.temperature=0", "`model.practice.temperature`"),
+        ("--model.practice.kl_weight=-1", "`model.practice.kl_weight`"),
+        ('--model.practice={"policy": "plan", "plan": "none"}', "`model.practice.plan`"),
+        ("--data.batch_size=0", "`data.batch_size`"),
+        ("--model.tokenizer=nowhere", "nowhere"),
+    ],
+)
+def test_bad_options_are_named(model, tmp_path, option, named):
+    with pytest.raises((ValueError, FileNotFoundError, SystemExit)) as error:
+        fit(model, tmp_path, option)
+    assert named in str(error.value)
