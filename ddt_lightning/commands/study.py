@@ -102,8 +102,8 @@ def classes(study: ClassStudy, *, out: str = "runs/study-classes", plan: bool = 
 def encoder(
     *,
     out: str,
-    shards: list[str] | str | None = None,
-    val_shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
+    val_shards: list[str] | None = None,
     steps: int = 800,
     batch: int = 48,
     lr: float = 2e-3,
@@ -119,31 +119,31 @@ def encoder(
         steps: optimizer steps.
         batch: pictures in a step.
         lr: largest learning rate.
-        seed: of weights, pictures and damage.
+        seed: of weights, pictures and corruptions.
         check: pictures that the card's figures are measured on; twice as many set the features' scale.
 
     Raises:
         ValueError: the photos have no classes, or the held-out ones are too few.
     """
     from ddt_lightning.atomic import staged
-    from ddt_lightning.studies.picture_encoder import EncoderStudy, Lesson, run
+    from ddt_lightning.studies.picture_encoder import EncoderStudy, Task, run
     from ddt_lightning.studies.picture_encoder_photos import Photos
     from ddt_lightning.studies.picture_encoder_scenes import Scenes
 
     study = EncoderStudy(steps, batch, lr, seed, check)
-    lesson: Lesson = Scenes()
+    task: Task = Scenes()
     if shards or val_shards:
-        named = [[part] if isinstance(part, str) else part or [] for part in (shards, val_shards)]
-        if not all(named):
+        if not shards or not val_shards:
             raise ValueError("`--shards` and `--val_shards` go together: photos to learn from, and held-out ones.")
-        lesson = Photos(*named)
-        if len(lesson.held_out) < 2 * check:
+        photos = Photos(shards, val_shards)
+        if len(photos.held_out) < 2 * check:
             raise ValueError(
                 f"`--check` ({check}) needs {2 * check} held-out photos, and `--val_shards` hold "
-                f"{len(lesson.held_out)}: check fewer."
+                f"{len(photos.held_out)}: check fewer."
             )
+        task = photos
     with staged(out) as folder:
-        name = run(study, lesson, folder)
+        name = run(study, task, folder)
     print(f"{name} is in {out}; `ddt eval distribution --encoder {out}/encoder.safetensors` uses it.")
 
 
@@ -163,7 +163,7 @@ def progressive(
     *,
     models: list[str],
     out: str,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     prompts: str | None = None,
     chat: bool = True,
     images: int = 64,
@@ -204,7 +204,7 @@ def progressive(
 
     plan = study.Plan(points, shown, seed, batch, lpips, drawing)
     asked = [] if prompts is None else read_prompts(prompts)
-    patterns = [shards] if isinstance(shards, str) else shards or []
+    patterns = shards or []
     number = positive("images", images)
     if asked and patterns:
         raise ValueError("`--prompts` and `--shards` exclude each other: what is drawn, or what is there.")
@@ -228,7 +228,7 @@ def interpolate(
     *,
     models: list[str],
     out: str,
-    shards: list[str] | str | None = None,
+    shards: list[str] | None = None,
     pairs: int = 64,
     shares: list[float] | None = None,
     shown: int = 4,
@@ -259,7 +259,7 @@ def interpolate(
     from ddt_lightning.studies.side_by_side import open_models, originals
 
     plan = study.Plan(shares or [0.125, 0.25, 0.5, 0.75, 0.875], shown, seed, batch, decoding)
-    patterns = [shards] if isinstance(shards, str) else shards or []
+    patterns = shards or []
     number = positive("pairs", pairs)
     opened = open_models(models, device)
     images = originals(patterns, 2 * number, opened[0].pipeline.image_size, seed)

@@ -43,7 +43,7 @@ def draw_lines(axes: "Axes", lines: Mapping[str, Line], title: str, across: str,
 
 
 def draw_bars(axes: "Axes", groups: Mapping[str, Mapping[str, Mean]], title: str, up: str) -> None:
-    """{group: {bar: mean}} as groups of bars with intervals; a colour for each name of a bar."""
+    """{group: {bar: mean}} as groups of bars with intervals, or dots for two seeds; a colour for each bar's name."""
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
     wide = 0.8 / max(1, len(names))
     for number, name in enumerate(names):
@@ -55,6 +55,8 @@ def draw_bars(axes: "Axes", groups: Mapping[str, Mapping[str, Mean]], title: str
             axes.bar(at, one.value, 0.9 * wide, color=COLOURS[number % len(COLOURS)], label=label)
             if one.interval:
                 axes.plot([at, at], one.interval, color=DARK, linewidth=1.2)
+            elif len(one.by_seed) == 2:
+                axes.plot([at, at], one.by_seed, "o", color=DARK, markersize=2.5)
     axes.axhline(0, color=LINE, linewidth=1)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_title(title, fontsize=10, loc="left", color=DARK)

@@ -33,16 +33,16 @@ from ddt_lightning.studies.base import Study, check_renderer
 SHOWN = {
     "t2i/shapes_geneval/": "drawing: ",
     "t2i/colour_layout/overall": "drawing: colour and layout",
-    "t2i/ceiling_tokenizer": "best possible: drawing",
+    "t2i/ceiling_tokenizer": "upper bound: drawing",
     "edit/exact_match": "editing: all kinds",
     "edit/exact_match/": "editing: ",
-    "edit/ceiling_tokenizer": "best possible: editing",
-    "edit/l1": "off by: edits from their targets",
-    "edit/kept_l1": "off by: what edits were to keep",
+    "edit/ceiling_tokenizer": "upper bound: editing",
+    "edit/l1": "L1 error: edited images",
+    "edit/kept_l1": "L1 error: outside the edited region",
     "t2i/FD": "distance: FD",
 }
 PREFIXES = ("t2i/shapes_geneval/", "edit/exact_match/", "t2i/FD")
-GROUPS = ("drawing", "editing", "best possible", "off by", "distance")
+GROUPS = ("drawing", "editing", "upper bound", "L1 error", "distance")
 SHARES = ("drawing: ", "editing: ")
 PLAIN = (
     "The same language model learns the same pictures, written down by different image tokenizers; what it then draws "
@@ -229,8 +229,8 @@ class AgainstStudy(Study[Comparison]):
         explained = (
             f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Sampling by the tags of "
             "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
-            "equals its target; colour and layout is drawing with any shape taken as right; best possible is what "
-            "reconstructions of true scenes score. Less is better: what edits are off by (L1 in 0..1), and the "
+            "equals its target; colour and layout is drawing with any shape taken as right; the upper bound is what "
+            "reconstructions of true scenes score. Less is better: the L1 error of edits (in 0..1), and the "
             f"distance of drawings for held-out captions from their scenes.{drawn_by} Seeds: "
             f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means and differences are over them, intervals where "
             "there are three or more; of two both values are shown."

@@ -34,7 +34,7 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is mixed, and how.
+    """Settings of a call: shares and decoding.
 
     Args:
         shares: of B's tokens, above 0 and below 1, rising.
@@ -62,7 +62,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What came out for one model.
+    """Scores of one model.
 
     Args:
         name: of the model, or of a mix of pixels to compare with.

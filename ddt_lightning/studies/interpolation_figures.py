@@ -51,7 +51,7 @@ def figures(outcomes: Sequence[Mixing], found: Sequence[Arrays], shares: Sequenc
 
 
 def note(one: Mixing) -> str:
-    """What a row of the sheet exchanges."""
+    """The note beside a row of the sheet: what is exchanged."""
     if one.tokens:
         return f"first of {one.tokens} tokens"
     return "upper rows of B" if one.name == CUT else "weighted mean of A and B"

@@ -1,9 +1,9 @@
-"""Training the small network behind `FD-<hash>`: what is in a picture, and how it was spoilt.
+"""`ddt study encoder`: training of the small network behind `FD-<hash>`, the distance between sets of pictures.
 
-In: a lesson, that is pictures and what there is to read in them (`encoder_scenes.py`, `encoder_photos.py`), and a seed.
-Out: `encoder.safetensors` and `encoder.json`, its card: how it was made, what it reads from clean pictures it has not
-seen, and how far it finds known changes of them. Half of the images are damaged and the network has to say by how much:
-a network that only names things would learn to overlook what a distance between images should see.
+In: a task, that is pictures with labels (`picture_encoder_scenes.py`, `picture_encoder_photos.py`), and a seed. Out:
+`encoder.safetensors` and `encoder.json`, its card: how it was made, how many labels of clean pictures it predicts that
+it has not seen, and the distances it gives to known changes of them. Half of the training pictures are corrupted, and
+the network has to predict how much: one that only predicts labels would learn to ignore what a distance should see.
 """
 
 import time
@@ -35,13 +35,13 @@ Changes = dict[str, list[np.ndarray]]
 
 @dataclass(frozen=True)
 class EncoderStudy:
-    """How the encoder is trained.
+    """Settings of the training.
 
     Args:
         steps: optimizer steps.
         batch: pictures in a step.
         lr: largest learning rate; it rises over the first twentieth and falls to 0 by a half cosine.
-        seed: of weights, pictures and damage.
+        seed: of weights, pictures and corruptions.
         check: pictures that the card's figures are measured on; twice as many set the features' scale.
 
     Raises:
@@ -62,38 +62,35 @@ class EncoderStudy:
             raise ValueError(f"`--lr` ({self.lr}) must be above 0.")
 
 
-class Lesson(Protocol):
-    """Pictures, and what the network has to read in them."""
+class Task(Protocol):
+    """Pictures and their labels: what the network is trained on, and tested on."""
 
     what: str
-    """What the pictures are, in words."""
+    """Name of the pictures, for the card."""
     knows: str
-    """What distances the encoder is for, and for which not."""
+    """The sets of pictures whose distance the encoder measures, for the card."""
     options: str
     """Options of `ddt study encoder` that choose these pictures."""
     outputs: int
-    """Numbers that the head says of a picture, beside the damage."""
+    """Numbers in a label."""
 
     def example(self, seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-        """Training picture n, uint8 `[H, W, 3]`; what is to be read in it, float32; where its damage is drawn from."""
+        """Training picture n, uint8 `[H, W, 3]`; its label, float32 `[outputs]`; the generator of its corruption."""
 
     def layers(self, last: nn.Linear) -> nn.Module:
-        """Start the head's last layer, and make what reads the trunk's map `[B, 128, 4, 4]` in training."""
+        """Initialise the head's last layer, and make the module that reads the trunk's map `[B, 128, 4, 4]`."""
 
-    def error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """Summed over a batch: what the head says `[B, outputs]` against what is to be read."""
+    def losses(self, logits: Tensor, local: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of the head's logits `[B, outputs]` and of the output of `layers`, each summed over the batch."""
 
-    def local_error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """Summed over a batch: what the module of `layers` says."""
+    def clean(self, name: str, seed: int, number: int) -> tuple[list[np.ndarray], Tensor]:
+        """Held-out pictures of a name and a seed, and their labels `[number, outputs]`; fewer where there are fewer."""
 
-    def clean(self, what: str, seed: int, number: int) -> list[np.ndarray]:
-        """Pictures that training did not show, by a name and a seed."""
+    def scores(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Shares of right predictions."""
 
-    def reads(self, said: Tensor, what: str, seed: int) -> dict[str, float]:
-        """Shares of what the head reads rightly from the pictures of `clean`."""
-
-    def changes(self, images: Sequence[np.ndarray], what: str, seed: int) -> Changes:
-        """Known changes of the first pictures of `clean` that the damage in training is not like."""
+    def changes(self, images: Sequence[np.ndarray], name: str, seed: int) -> Changes:
+        """Known changes of the first pictures of `clean`, of another kind than the corruptions of training."""
 
 
 def damage(image: np.ndarray, name: str, amount: float, rng: np.random.Generator) -> np.ndarray:
@@ -110,14 +107,14 @@ def damage(image: np.ndarray, name: str, amount: float, rng: np.random.Generator
     return np.round(np.clip(pixels, 0, 255)).astype(np.uint8)
 
 
-def spoil(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Every second image damaged, and the share of the largest damage of each sort."""
-    spoilt = np.zeros(len(DAMAGES), np.float32)
+def corrupt(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Every second image corrupted, and the amount of each kind as a share of the largest one."""
+    amounts = np.zeros(len(DAMAGES), np.float32)
     if rng.random() < 0.5:
         which = int(rng.integers(len(DAMAGES)))
-        spoilt[which] = rng.random()
-        image = damage(image, DAMAGES[which], spoilt[which] * MOST[DAMAGES[which]], rng)
-    return image, spoilt
+        amounts[which] = rng.random()
+        image = damage(image, DAMAGES[which], amounts[which] * MOST[DAMAGES[which]], rng)
+    return image, amounts
 
 
 def tensor(images: Sequence[np.ndarray]) -> Tensor:
@@ -125,13 +122,13 @@ def tensor(images: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
-def train(study: EncoderStudy, lesson: Lesson, say: Callable[[str], None] = print) -> tuple[PictureEncoder, nn.Module]:
-    """The encoder, standardised over clean pictures, and the layers that read the lesson and the damage from it."""
+def train(study: EncoderStudy, task: Task, say: Callable[[str], None] = print) -> tuple[PictureEncoder, nn.Module]:
+    """The encoder, standardised over clean pictures, and the head that predicts label and corruption."""
     torch.manual_seed(study.seed)
     encoder = PictureEncoder()
-    last = nn.Linear(256, lesson.outputs + len(DAMAGES))
+    last = nn.Linear(256, task.outputs + len(DAMAGES))
     head = nn.Sequential(nn.Linear(PictureEncoder.num_features, 256), nn.GELU(), last)
-    local = lesson.layers(last)
+    local = task.layers(last)
     parameters = [*encoder.parameters(), *head.parameters(), *local.parameters()]
     optimizer = torch.optim.AdamW(parameters, study.lr, weight_decay=0.01)
     rise = max(1, study.steps // 20)
@@ -141,13 +138,14 @@ def train(study: EncoderStudy, lesson: Lesson, say: Callable[[str], None] = prin
 
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     for step in range(study.steps):
-        rows = [lesson.example(study.seed, step * study.batch + n) for n in range(study.batch)]
-        images, damages = zip(*(spoil(image, rng) for image, _, rng in rows), strict=True)
-        wanted, spoilt = (torch.from_numpy(np.stack(part)) for part in ([row[1] for row in rows], damages))
+        rows = [task.example(study.seed, step * study.batch + n) for n in range(study.batch)]
+        images, damages = zip(*(corrupt(image, rng) for image, _, rng in rows), strict=True)
+        labels, amounts = (torch.from_numpy(np.stack(part)) for part in ([row[1] for row in rows], damages))
         grid = encoder.trunk(to_side(tensor(images)))
-        read, amounts = head(encoder.project(grid)).split([lesson.outputs, len(DAMAGES)], dim=1)
-        total = lesson.error(read, wanted) + 20 * F.mse_loss(amounts, spoilt, reduction="sum")
-        loss = total / len(wanted) + lesson.local_error(local(grid), wanted) / len(wanted)
+        logits, predicted = head(encoder.project(grid)).split([task.outputs, len(DAMAGES)], dim=1)
+        global_loss, local_loss = task.losses(logits, local(grid), labels)
+        total = global_loss + 20 * F.mse_loss(predicted, amounts, reduction="sum")
+        loss = total / len(labels) + local_loss / len(labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -155,7 +153,7 @@ def train(study: EncoderStudy, lesson: Lesson, say: Callable[[str], None] = prin
         if (step + 1) % 100 == 0 or step + 1 == study.steps:
             say(f"step {step + 1} of {study.steps}: loss {loss.item():.3f}")
     encoder.requires_grad_(False).eval()
-    clean = tensor(lesson.clean("encoder scale", study.seed, 2 * study.check))
+    clean = tensor(task.clean("encoder scale", study.seed, 2 * study.check)[0])
     with torch.no_grad():
         raw = torch.cat([encoder.raw(to_side(part)) for part in clean.split(100)])
     encoder.mean, encoder.scale = raw.mean(0), raw.std(0)
@@ -168,7 +166,7 @@ def features(encoder: nn.Module, images: Sequence[np.ndarray]) -> Tensor:
 
 
 def changed(images: Sequence[np.ndarray], seed: int) -> Changes:
-    """Known changes of pictures; the last three were not in training."""
+    """Known changes of pictures; the last three are not in training."""
     rng = numpy_rng("encoder changes", seed)
     steps = {"blur": (0.5, 1.0, 2.0), "noise": (8.0, 16.0, 32.0)}
     found = {
@@ -184,30 +182,30 @@ def changed(images: Sequence[np.ndarray], seed: int) -> Changes:
     return found
 
 
-def card(encoder: PictureEncoder, head: nn.Module, study: EncoderStudy, lesson: Lesson) -> dict[str, object]:
-    """What the encoder reads from unseen clean pictures, and its distances to known changes of such pictures."""
-    what = "encoder check"
-    images = lesson.clean(what, study.seed, 2 * study.check)
+def card(encoder: PictureEncoder, head: nn.Module, study: EncoderStudy, task: Task) -> dict[str, object]:
+    """Predictions for held-out clean pictures, and distances to known changes of such pictures."""
+    name = "encoder check"
+    images, labels = task.clean(name, study.seed, 2 * study.check)
     seen = features(encoder, images)
-    said = head(seen * encoder.scale + encoder.mean)[:, : lesson.outputs]
+    logits = head(seen * encoder.scale + encoder.mean)[:, : task.outputs]
     reference, other = seen[: study.check], seen[study.check :]
     first = images[: study.check]
-    variants = changed(first, study.seed) | lesson.changes(first, what, study.seed)
+    variants = changed(first, study.seed) | task.changes(first, name, study.seed)
     distances = {"other pictures": frechet(other, reference)}
-    distances |= {name: frechet(features(encoder, variant), other) for name, variant in variants.items()}
+    distances |= {change: frechet(features(encoder, variant), other) for change, variant in variants.items()}
     return {
-        "reads": {name: round(share, 4) for name, share in lesson.reads(said, what, study.seed).items()},
-        "frechet_distance": {"images": study.check, **{name: round(value, 4) for name, value in distances.items()}},
+        "reads": {score: round(share, 4) for score, share in task.scores(logits, labels).items()},
+        "frechet_distance": {"images": study.check, **{change: round(value, 4) for change, value in distances.items()}},
     }
 
 
-def run(study: EncoderStudy, lesson: Lesson, folder: Path, say: Callable[[str], None] = print) -> str:
+def run(study: EncoderStudy, task: Task, folder: Path, say: Callable[[str], None] = print) -> str:
     """Train, measure and write, on one thread; returns the encoder's name, `FD-<hash>`."""
     start, threads = time.process_time(), torch.get_num_threads()
     torch.set_num_threads(1)  # sums over several threads would round in another order
     try:
-        encoder, head = train(study, lesson, say)
-        measured = card(encoder, head, study, lesson)
+        encoder, head = train(study, task, say)
+        measured = card(encoder, head, study, task)
     finally:
         torch.set_num_threads(threads)
     file = folder / "encoder.safetensors"
@@ -215,14 +213,14 @@ def run(study: EncoderStudy, lesson: Lesson, folder: Path, say: Callable[[str], 
     name = f"FD-{file_hash(file)}"
     facts = {
         "name": name,
-        "for": f"distances between sets of {lesson.knows}, and its numbers cannot be compared with FID or with those "
+        "for": f"distances between sets of {task.knows}, and its numbers cannot be compared with FID or with those "
         "of another encoder",
-        "made_by": f"ddt study encoder {lesson.options}--steps {study.steps} --batch {study.batch} "
+        "made_by": f"ddt study encoder {task.options}--steps {study.steps} --batch {study.batch} "
         f"--lr {study.lr:g} --seed {study.seed} --check {study.check}",
         "network": f"{sum(isinstance(part, nn.Conv2d) for part in encoder.modules())} convolutions, "
         f"{sum(p.numel() for p in encoder.parameters())} weights, {encoder.num_features} features, mean 0 and variance "
-        f"1 over clean {lesson.what}",
-        "trained_on": f"{study.steps * study.batch} {lesson.what}, half of them damaged ({', '.join(DAMAGES)})",
+        f"1 over clean {task.what}",
+        "trained_on": f"{study.steps * study.batch} {task.what}, half of them damaged ({', '.join(DAMAGES)})",
         "reproducible": "the same versions on the same kind of processor give the same bytes; others may round "
         "differently and so have another hash: the shipped file is what defines the number",
         **measured,

@@ -1,7 +1,7 @@
-"""What an encoder for distances between photos learns: the classes of labelled shards.
+"""The task of an encoder for distances between photos: the classes of labelled shards.
 
-In: shards whose captions are names of classes, such as CIFAR-10. Out: a `Lesson` of `encoder.py`. Photos with captions
-in sentences have no classes and give none.
+In: shards whose captions are names of classes, such as CIFAR-10. Out: a `Task` of `picture_encoder.py`. Photos with
+captions in sentences have no classes, and are refused.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ CLASSES = 1000
 
 
 class Photos:
-    """The lesson of labelled photos: their classes, each photo as it is or mirrored.
+    """Labelled photos, each as it is or mirrored; the label is the class, one of `outputs` numbers.
 
     Args:
         shards: image shards to learn from.
@@ -52,42 +52,37 @@ class Photos:
         self.outputs = len(self.classes)
 
     def example(self, seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-        """See `Lesson`; what is to be read is the class, one of `outputs` numbers."""
+        """See `Task`."""
         rng = numpy_rng("encoder", seed, n)
         at = int(rng.integers(len(self.images)))
         image = self.images[at]
-        wanted = np.eye(self.outputs, dtype=np.float32)[self.labels[at]]
-        return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image, wanted, rng
+        label = np.eye(self.outputs, dtype=np.float32)[self.labels[at]]
+        return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image, label, rng
 
     def layers(self, last: nn.Linear) -> nn.Module:
-        """Names the class from the mean of the map: detectors form before the features do."""
+        """A module that predicts the class from the mean of the map: detectors form before the features do."""
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, self.outputs))
 
-    def error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropy of the class."""
-        return F.cross_entropy(said, wanted, reduction="sum")
+    def losses(self, logits: Tensor, local: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of the class, of both."""
+        return F.cross_entropy(logits, labels, reduction="sum"), F.cross_entropy(local, labels, reduction="sum")
 
-    def local_error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """The same."""
-        return self.error(said, wanted)
+    def clean(self, name: str, seed: int, number: int) -> tuple[list[np.ndarray], Tensor]:
+        """See `Task`."""
+        order = self._order(name, seed)[:number]
+        labels = F.one_hot(torch.tensor([self.true[at] for at in order]), self.outputs)
+        return [self.held_out[at] for at in order], labels
 
-    def clean(self, what: str, seed: int, number: int) -> list[np.ndarray]:
-        """See `Lesson`; fewer where there are fewer."""
-        return [self.held_out[at] for at in self._order(what, seed)[:number]]
+    def scores(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Share of right classes."""
+        return {"class right": float((logits.argmax(1) == labels.argmax(1)).float().mean())}
 
-    def reads(self, said: Tensor, what: str, seed: int) -> dict[str, float]:
-        """Classes named right."""
-        truth = torch.tensor([self.true[at] for at in self._order(what, seed)[: len(said)]])
-        return {"class right": float((said.argmax(1) == truth).float().mean())}
-
-    def changes(self, images: Sequence[np.ndarray], what: str, seed: int) -> Changes:
+    def changes(self, images: Sequence[np.ndarray], name: str, seed: int) -> Changes:
         """Photos of one class alone."""
-        order = self._order(what, seed)
-        one = [self.held_out[at] for at in order if self.true[at] == 0]
-        return {f"only {self.classes[0]}": one}
+        return {f"only {self.classes[0]}": [self.held_out[at] for at in self._order(name, seed) if self.true[at] == 0]}
 
-    def _order(self, what: str, seed: int) -> np.ndarray:
-        return numpy_rng(what, seed).permutation(len(self.held_out))
+    def _order(self, name: str, seed: int) -> np.ndarray:
+        return numpy_rng(name, seed).permutation(len(self.held_out))
 
 
 def load(shards: Sequence[str], option: str) -> tuple[list[np.ndarray], list[str]]:

@@ -1,6 +1,7 @@
-"""What the encoder of `FD-<hash>` learns from rendered scenes: which shapes of which colours are where.
+"""The task of the shipped encoder: which shapes of which colours are where in rendered scenes.
 
-In: a seed; scene n of training is drawn from it, held-out combinations among them. Out: a `Lesson` of `encoder.py`.
+In: a seed; scene n of training is drawn from it, held-out combinations among them. Out: a `Task` of
+`picture_encoder.py`.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ _SIZES = [_LOOKS, CELLS**2 * _TRAITS, len(_GROUNDS)]
 
 
 def targets(scene: Scene) -> np.ndarray:
-    """What the network has to read, 0 or 1 each: kinds and colours of objects together, and of each cell apart.
+    """The label of a scene, 0 or 1 each: kinds and colours of objects together, and of each cell apart.
 
     Returns:
         float32 `[60 + 16 * 16 + 6]`: coloured kinds that occur; kinds, then colours of the objects whose centres lie in
@@ -42,14 +43,14 @@ def targets(scene: Scene) -> np.ndarray:
     return np.concatenate([looks.ravel(), cells.ravel(), ground])
 
 
-def scene(what: str, seed: int, n: int) -> tuple[Scene, np.random.Generator]:
+def scene(name: str, seed: int, n: int) -> tuple[Scene, np.random.Generator]:
     """Scene n of a name and a seed, every second with a held-out combination."""
-    rng = numpy_rng(what, seed, n)
+    rng = numpy_rng(name, seed, n)
     return val_scene(rng, unseen=bool(n % 2)), rng
 
 
 class Scenes:
-    """The lesson of rendered scenes."""
+    """Rendered scenes; the label of a picture are the `targets`."""
 
     what = "scenes"
     knows = (
@@ -60,47 +61,44 @@ class Scenes:
     outputs = sum(_SIZES)
 
     def example(self, seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-        """See `Lesson`; what is to be read are the `targets`."""
+        """See `Task`."""
         drawn, rng = scene("encoder", seed, n)
         return render(drawn, SIDE), targets(drawn), rng
 
     def layers(self, last: nn.Linear) -> nn.Module:
-        """Reads each cell from its own place: detectors form before the features do."""
+        """A module that predicts each cell from its own place: detectors form before the features do."""
         cells = nn.Conv2d(128, _TRAITS, 1)
         with torch.no_grad():  # most targets are 0
             last.bias[: sum(_SIZES[:2])] = -3.0
             cells.bias[:] = -3.0  # type: ignore[index]
         return cells
 
-    def error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropies of looks, cells and background."""
-        looks, cells, ground = said.split(_SIZES, dim=1)
-        true_looks, true_cells, true_ground = wanted.split(_SIZES, dim=1)
+    def losses(self, logits: Tensor, local: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropies of looks, cells and background; of the cells alone from `local` `[B, traits, 4, 4]`."""
+        looks, cells, ground = logits.split(_SIZES, dim=1)
+        true_looks, true_cells, true_ground = labels.split(_SIZES, dim=1)
         total = F.binary_cross_entropy_with_logits(looks, true_looks, reduction="sum")
         total = total + F.binary_cross_entropy_with_logits(cells, true_cells, reduction="sum") / 4
-        return total + F.cross_entropy(ground, true_ground, reduction="sum")
+        total = total + F.cross_entropy(ground, true_ground, reduction="sum")
+        places = local.permute(0, 2, 3, 1).flatten(1)
+        return total, F.binary_cross_entropy_with_logits(places, true_cells, reduction="sum")
 
-    def local_error(self, said: Tensor, wanted: Tensor) -> Tensor:
-        """Cross entropy of the cells, `said` `[B, traits, 4, 4]`."""
-        there = wanted[:, _SIZES[0] : sum(_SIZES[:2])]
-        return F.binary_cross_entropy_with_logits(said.permute(0, 2, 3, 1).flatten(1), there, reduction="sum")
+    def clean(self, name: str, seed: int, number: int) -> tuple[list[np.ndarray], Tensor]:
+        """See `Task`."""
+        drawn = [scene(name, seed, n)[0] for n in range(number)]
+        return [render(one, SIDE) for one in drawn], torch.from_numpy(np.stack([targets(one) for one in drawn]))
 
-    def clean(self, what: str, seed: int, number: int) -> list[np.ndarray]:
-        """See `Lesson`."""
-        return [render(scene(what, seed, n)[0], SIDE) for n in range(number)]
-
-    def reads(self, said: Tensor, what: str, seed: int) -> dict[str, float]:
-        """Coloured kinds (all of a scene), cells and backgrounds."""
-        truth = torch.from_numpy(np.stack([targets(scene(what, seed, n)[0]) for n in range(len(said))]))
-        looks, cells, _ = ((said > 0) == (truth > 0)).split(_SIZES, dim=1)
-        right = said[:, -_SIZES[2] :].argmax(1) == truth[:, -_SIZES[2] :].argmax(1)
+    def scores(self, logits: Tensor, labels: Tensor) -> dict[str, float]:
+        """Shares of scenes with all coloured kinds right, of cells and of backgrounds."""
+        looks, cells, _ = ((logits > 0) == (labels > 0)).split(_SIZES, dim=1)
+        right = logits[:, -_SIZES[2] :].argmax(1) == labels[:, -_SIZES[2] :].argmax(1)
         return {
             "all coloured kinds right": float(looks.all(1).float().mean()),
             "cells right": float(cells.float().mean()),
             "background right": float(right.float().mean()),
         }
 
-    def changes(self, images: Sequence[np.ndarray], what: str, seed: int) -> Changes:
+    def changes(self, images: Sequence[np.ndarray], name: str, seed: int) -> Changes:
         """Another shape in place of each."""
-        circles = [render(as_circles(scene(what, seed, n)[0]), SIDE) for n in range(len(images))]
+        circles = [render(as_circles(scene(name, seed, n)[0]), SIDE) for n in range(len(images))]
         return {"all shapes circles": circles}

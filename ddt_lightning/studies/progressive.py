@@ -40,7 +40,7 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What is decoded, and how.
+    """Settings of a call: numbers of first tokens and decoding.
 
     Args:
         points: numbers of first tokens, evenly spaced up to all; also the noise levels of the other reading.
@@ -68,7 +68,7 @@ class Plan:
         return [1_000_000 * self.seed + n for n in range(rows.start, rows.stop)]
 
     def kept(self, rows: slice) -> int:
-        """How many of these rows are kept as pictures."""
+        """Number of these rows that are kept as pictures."""
         return max(0, min(rows.stop, self.shown) - rows.start)
 
     @property
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """What came out for one model.
+    """Scores of one model.
 
     Args:
         name: of the model.
@@ -166,7 +166,7 @@ def from_noisy(
     plan: Plan,
     rows: slice,
 ) -> Arrays:
-    """What one step of the decoder makes of the true x_t, with the tokens visible at t and without any.
+    """One-step predictions of x0 from the true x_t, with the tokens visible at t and without any.
 
     Args:
         tokenizer: of the pipeline; its decoder is a flow.
@@ -203,7 +203,7 @@ def from_noisy(
 
 
 def visible_count(tokenizer: Tokenizer, time: float) -> int:
-    """How many tokens the decoder sees at t."""
+    """Number of tokens that the decoder sees at t."""
     config = tokenizer.config
     return int(visible_mask(config.schedule, config.tokens, torch.tensor([time])).sum())
 

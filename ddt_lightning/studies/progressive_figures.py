@@ -92,7 +92,7 @@ def grid(outcomes: Sequence[Progress], found: Sequence[Arrays], images: Sequence
 
 
 def tokens_of(one: Progress) -> str:
-    """How many tokens a model has, in words."""
+    """The number of tokens of a model, as a note."""
     return f"{one.tokens} tokens"
 
 

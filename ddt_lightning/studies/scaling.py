@@ -146,7 +146,7 @@ class ScalingStudy(Study[list[Point]]):
             command += ["--data.vocab", str(folder / "run" / "vocab")]
             steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], at, train.files))
             if self.tokenizer is not None and (self.score or seed == self.seeds[0]):
-                few = {} if self.score else {"prompts": 2, "images": 1}  # its floors need two of a tag
+                few = {} if self.score else {"prompts": 2, "images": 1}  # the baselines need two of a tag
                 options = {"model": str(at), "tokenizer": self.tokenizer, "renderer": self.renderer, "chat": False}
                 options |= few | self.evaluation
                 drawn.append(verb_step(f"{size}.{seed}.draw-{percent}", "eval t2i", options, at / "eval", drawn_by))

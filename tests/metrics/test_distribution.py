@@ -256,7 +256,7 @@ def test_training_repeats(tmp_path):
     assert card["frechet_distance"]["images"] == 200 and 0 <= card["reads"]["cells right"] <= 1
     seen = study.features(
         PictureEncoder.load(tmp_path / "a" / "encoder.safetensors"),
-        picture_encoder_scenes.Scenes().clean("new", 0, 300),
+        picture_encoder_scenes.Scenes().clean("new", 0, 300)[0],
     )
     assert seen.mean(0).abs().max() < 0.3 and (seen.std(0) - 1).abs().max() < 0.3  # standardised
     with pytest.raises(ValueError, match="`--check`"):

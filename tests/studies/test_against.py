@@ -98,8 +98,8 @@ def test_the_table_is_side_by_side(done):
         assert scores["drawing: counting"][name] == {0: cards["t2i/shapes_geneval/counting"]["value"]}
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-edit")
         assert scores["editing: all kinds"][name] == {0: cards["edit/exact_match"]["value"]}
-        assert scores["best possible: editing"][name] == {0: cards["edit/ceiling_tokenizer"]["value"]}
-        assert scores["off by: what edits were to keep"][name] == {0: cards["edit/kept_l1"]["value"]}
+        assert scores["upper bound: editing"][name] == {0: cards["edit/ceiling_tokenizer"]["value"]}
+        assert scores["L1 error: outside the edited region"][name] == {0: cards["edit/kept_l1"]["value"]}
         (key,) = (key for key in scores if key.startswith("distance: FD"))
         cards = read_cards(out / "runs" / name / "seed-0" / "eval-distance")
         assert scores[key][name] == {0: cards[key.replace("distance: ", "t2i/")]["value"]}
