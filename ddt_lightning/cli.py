@@ -3,7 +3,8 @@
 `ddt-fit STAGE --config stages/X.yaml`: one LightningModule and one data module per stage. A stage's YAML is complete;
 variants are further `--config` overlays, merged in order. Everything a run writes lies in its `run_dir`: `config.yaml`
 (re-runs as it is), `metrics.csv`, `checkpoints/last.ckpt`, and `release/` at the end. A call whose `run_dir` holds a
-checkpoint continues that run. `ddt fit STAGE` is the same command.
+checkpoint continues that run; other settings than its own are refused without `--resume_with_changes true`. Ctrl-C or
+SIGTERM save a checkpoint after the current step. `ddt fit STAGE` is the same command.
 
 `ddt VERB ...`: a table of functions, each turned into a command by its signature and docstring. Exit code 0 when it did
 its job, 1 for bad input or a failure (one line on stderr, the traceback with ``DDT_DEBUG=1``), 2 for a command line

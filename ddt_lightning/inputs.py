@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loading:
-    """Which model, where.
+    """Options of a model: its folders, device and batch.
 
     Args:
         model: model folder, with tokenizer/, lm/ and vocab/; or the folder of a run.
@@ -37,7 +37,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class Coding:
-    """How a tokenizer runs over shards.
+    """Options of a tokenizer that runs over shards.
 
     Args:
         vae: folder of the diffusers AutoencoderKL that makes the latents; none for a tokenizer of pixels.

@@ -1,4 +1,4 @@
-"""How settings are given: YAML files merged in order, and lists and mappings as words on the command line."""
+"""Settings: YAML files merged in order, and lists and mappings as words on the command line."""
 
 import json
 import re
@@ -91,7 +91,7 @@ def only_container(hint: Any) -> Any:  # noqa: ANN401 - a type hint is any objec
 
 
 def is_literal(values: list[str]) -> bool:
-    """Whether the values of an option are already what a parser reads: nothing, null, or one list or mapping."""
+    """Test of the values of an option: true for what a parser reads as it is, nothing, null, one list or mapping."""
     first = values[0] if len(values) == 1 else ""
     whole = (first[:1], first[-1:]) in (("[", "]"), ("{", "}"))
     return not values or first == "null" or whole

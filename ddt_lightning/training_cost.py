@@ -1,4 +1,4 @@
-"""What training a tokenizer configuration takes: parameters, memory and arithmetic, without allocating any of it.
+"""Cost of training a tokenizer configuration: parameters, memory and arithmetic, without allocating any of it.
 
 Shapes are traced with fake tensors: parameters are counted, floating-point operations are those of the matrix products
 and attentions of one image, and activations are what autograd would keep for it in fp32.
@@ -12,7 +12,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Cost:
-    """Of training a tokenizer.
+    """Cost of training a tokenizer.
 
     Args:
         parts: trained parameters by part.

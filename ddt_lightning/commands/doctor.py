@@ -92,7 +92,7 @@ def devices() -> list[str]:
 
 
 def model_state(folder: Path) -> str:
-    """Whether a model folder is whole, and what it lacks."""
+    """State of a model folder: whole, or what it lacks."""
     if not folder.is_dir():
         return f"{folder} is not there; `make demo` makes it"
     absent = {part: lacking(part, folder / part) for part in ("tokenizer", "lm", "vocab")}

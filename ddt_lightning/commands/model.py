@@ -110,7 +110,7 @@ def import_lm(exported: str, folder: str) -> None:
 
 
 def facts_of(vocab: "Vocab") -> dict[str, Any]:
-    """What config.json of an exported model says under `ddt`."""
+    """Facts that config.json of an exported model holds under `ddt`."""
     from ddt_lightning.lm.export import text_fingerprint
 
     return {

@@ -1,1 +1,1 @@
-"""What every stage needs and no stage owns: optimiser, parallelism, checkpoints."""
+"""Training parts that all stages share: runs and how they are continued, optimiser, parallelism, checkpoints."""

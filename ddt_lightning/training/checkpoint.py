@@ -67,7 +67,7 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def exported_facts(path: str | Path) -> dict[str, Any]:
-    """What the config.json of an exported language model says about its ids (`ddt`); nothing for other weights."""
+    """Facts about its ids in the config.json of an exported language model (`ddt`); nothing for other weights."""
     path = Path(path)
     if path.is_file():
         return {}

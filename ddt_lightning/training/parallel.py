@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """What is applied to a network's blocks.
+    """Options of a network's blocks.
 
     Args:
         activation_checkpointing: recompute a block's activations in the backward pass.

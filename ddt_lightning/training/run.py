@@ -145,7 +145,7 @@ class StageCLI(LightningCLI):
 
 
 def put_averages_in_place(trainer: pl.Trainer) -> None:
-    """What Lightning leaves out where a checkpoint of the last step leaves nothing to train: the end of training."""
+    """Put averaged weights in place where nothing was left to train: Lightning then leaves the end of training out."""
     for callback in trainer.callbacks:
         if isinstance(callback, WeightAveraging):
             callback.on_train_end(trainer, trainer.lightning_module)

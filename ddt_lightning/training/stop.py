@@ -40,7 +40,7 @@ class StopOnSignal(pl.Callback):
 
     @property
     def late(self) -> bool:
-        """Whether this call's time is up."""
+        """True once this call's time is up."""
         return self.minutes is not None and time.monotonic() - STARTED > 60 * self.minutes
 
     def note(self, number: int, _: FrameType | None) -> None:
