@@ -71,7 +71,8 @@ class Messages(pl.Callback):
 
 
 def named_data(data: dict[str, Any]) -> str:
-    """The training shards that settings of data name."""
+    """The training shards, or the prompts to practise on, that settings of data name."""
     lists = {key: value for key, value in data.items() if isinstance(value, list) and not key.startswith("val_")}
     named = [f"{key} {', '.join(map(str, value))}" for key, value in lists.items() if value]
+    named += [f"prompts {data['prompts']}"] if "prompts" in data else []
     return "; ".join(named) or "scenes, rendered on the fly"

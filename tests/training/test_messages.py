@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ddt_lightning.training.messages import named_data
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--config", "stages/tok.yaml", "--config", "tests/smoke/tokenizer.yaml"]
 
@@ -38,3 +40,10 @@ def test_a_run_says_what_it_is_and_nothing_else(tmp_path):
         f"ddt-fit tokenizer: writes to {run}, goes on after step 4",
         f"ddt-fit tokenizer: nothing left to train in 0:00:00; weights in {run}/release",
     ]
+
+
+def test_data_are_named_by_their_options():
+    shards = {"shards": ["a-*.tar", "b.tar"], "texts": ["c.tar"], "val_shards": ["d.tar"], "weights": None, "edits": []}
+    assert named_data(shards) == "shards a-*.tar, b.tar; texts c.tar"
+    assert named_data({"prompts": "seen", "batch_size": 4}) == "prompts seen"
+    assert named_data({"shards": None, "image_size": 64}) == "scenes, rendered on the fly"
