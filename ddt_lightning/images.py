@@ -58,7 +58,7 @@ def decode(source: bytes | Path) -> Image.Image:
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
-        raise ValueError(f"is too large, scale it down: {error}") from None
+        raise ValueError(f"is too large, scale it down: {str(error).partition(',')[0]}") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"is not a readable image: no {', '.join(FORMATS)} file") from None
     except BROKEN as error:

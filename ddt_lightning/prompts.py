@@ -20,6 +20,8 @@ def read_prompts(prompt: str) -> list[str]:
     """
     path = existing(prompt)
     if path is None:
+        if os.sep in prompt and Path(prompt).is_dir():
+            raise ValueError(f"{prompt} is a folder: name a file of prompts in it.")
         ends = prompt.strip().lower().endswith(ENDINGS)
         if ends and (not any(map(str.isspace, prompt.strip())) or os.sep in prompt):
             raise FileNotFoundError(f"No file of prompts {prompt}: check the name, or write the prompt as a sentence.")

@@ -79,6 +79,11 @@ def test_what_is_no_prompt_is_named_with_file_and_line(name, data, message, tmp_
         read_prompts(str(tmp_path / name))
 
 
+def test_a_folder_is_no_prompt(tmp_path):
+    with pytest.raises(ValueError, match="is a folder: name a file of prompts in it"):
+        read_prompts(f"{tmp_path}/")
+
+
 def test_numbers_and_foreign_fields(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"prompt": 5, "id": 3}\n{"prompt": "a\u2028b", "tag": [1]}\n', encoding="utf-8")
     assert read_prompts(str(tmp_path / "x.jsonl")) == ["5", "a\u2028b"]

@@ -138,21 +138,25 @@ def scan_tokens(record: dict[str, Any], columns: "Columns", facts: Facts, fields
     """Read a token sample as training reads it, and count what is in it.
 
     Raises:
-        ValueError: its ids are no ids, or not those of `tokens.json`, or its texts or turns are none.
+        ValueError: its ids are no ids, or not those of `tokens.json`, or its texts, turns or plans are none.
     """
     import numpy as np
 
-    from ddt_lightning.shards.chat import has_turns
+    from ddt_lightning.shards.chat import drawing_turns, has_turns
     from ddt_lightning.shards.conversations import check_turns
-    from ddt_lightning.shards.rows import check_ids, read_ids, texts_of
-    from ddt_lightning.shards.texts import read_json
+    from ddt_lightning.shards.rows import check_ids, plans_of, read_ids, texts_of
+    from ddt_lightning.shards.texts import captions, read_json
 
     ids = read_ids(record)
     if fields:
         check_ids(ids, fields["K"], fields["codebook_size"])
+    data = read_json(record)
     if has_turns(record):
-        data = read_json(record)
-        check_turns(data.get("turns") if isinstance(data, dict) else None, len(ids))
+        turns: Any = data.get("turns") if isinstance(data, dict) else None
+        check_turns(turns, len(ids))
+        plans_of(data, len(drawing_turns(turns)), "answers with an image")
+    else:
+        plans_of(data, len(captions(record, columns, data)), "captions")
     facts.say(texts_of(record, columns))
     facts.ids[f"{len(ids)} x {ids.shape[1]} ids"] += 1
     codes, counts = np.unique(ids, return_counts=True)

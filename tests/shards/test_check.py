@@ -2,16 +2,20 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 
 from ddt_lightning.cli import main
 from ddt_lightning.encoding import encode_shard
 from ddt_lightning.inputs import Coding
+from ddt_lightning.shards.chat import ChatDecoder
 from ddt_lightning.shards.check import scan
 from ddt_lightning.shards.documents import RowDecoder, has_text
 from ddt_lightning.shards.images import ImageShards
 from ddt_lightning.shards.members import UNREADABLE
 from ddt_lightning.shards.read import Columns, Reader, name, read_shard
+from ddt_lightning.shards.rows import every_text
+from ddt_lightning.shards.write import write_shards, write_tokens_json
 from ddt_lightning.vocab import Vocab, train_text_tokenizer
 from tests.foreign import SHARDS, write
 from tests.tiny import TEXTS, tiny_tokenizer
@@ -122,3 +126,54 @@ def test_a_shard_without_any_sample_is_named_and_the_others_are_encoded(tokenize
     assert not (tmp_path / "out" / "tokens.json").exists()
     main([*call, "--shards", f"{tmp_path}/{{plain,gzip}}.tar*"])
     assert "2 shards were there already" in capsys.readouterr().out and (tmp_path / "out" / "tokens.json").is_file()
+
+
+def damaged_tokens():
+    """Token samples: a good one of each kind, and the others with the reason why training refuses them."""
+    ids = np.arange(6, dtype=np.uint16)
+    talk = [{"role": "user", "content": ["draw"]}, {"role": "assistant", "content": [{"image": 0}]}]
+    wrong = [talk[0], {"role": "assistant", "content": [{"image": 1}]}]
+    objects = b"{'descr': '|O', 'fortran_order': False, 'shape': (6,), }".ljust(70)
+    good = [{"ids.npy": ids, "txt": "one"}, {"ids.npy": ids[None], "json": {"turns": talk, "plan": "a plan |"}}]
+    bad = {
+        "K=6": {"ids.npy": ids[:5], "txt": "one"},
+        "codebook_size=24": {"ids.npy": ids + 20, "txt": "one"},
+        "ids.npy is no .npy file": {"ids.npy": b"x", "txt": "one"},
+        "whole numbers": {"ids.npy": ids / 2, "txt": "one"},
+        "python objects": {"ids.npy": b"\x93NUMPY\x01\0\x46\0" + objects},
+        "turn 0 must be": {"ids.npy": ids[None], "json": {"turns": talk[::-1]}},
+        "neither a text nor one of 1 images": {"ids.npy": ids[None], "json": {"turns": wrong}},
+        "list of 1 texts": {"ids.npy": ids[None], "json": {"turns": talk, "plan": ["a |", "b |"]}},
+        "half a character": {"ids.npy": ids, "json": {"captions": ["\ud83d"]}},
+    }  # fmt: skip
+    return good, bad
+
+
+def test_tokens_that_training_refuses_are_named(tmp_path):
+    good, bad = damaged_tokens()
+    samples = [{"__key__": f"{n:02d}", **sample} for n, sample in enumerate([*good, *bad.values()])]
+    (url,) = write_shards(tmp_path, "x", samples, 99)
+    fields = {"tokenizer": "t", "K": 6, "codebook_size": 24, "order": "fine_to_coarse"}
+    write_tokens_json(tmp_path, **fields, transform="", source="")
+    ((_, _, problems),) = scan([str(url)])
+    assert list(problems) == [f"{url.name}:{n:02d}" for n in range(len(good), len(samples))]
+    for (reason, sample), found in zip(bad.items(), problems.values(), strict=True):
+        assert reason in found, (sample, found)
+    vocab = Vocab(train_text_tokenizer(TEXTS, 300), 24, 6, tokenizer="t")
+    refused = set()
+    rows, chats = RowDecoder(vocab, 64, 0.0, Columns(), 0), ChatDecoder(vocab, 64, 0.0, 0)
+    for record in read_shard(str(url), {}):
+        try:
+            _ = chats(record, "edit", 0) if b'"turns"' in record.get("json", b"") else rows(record, "t2i", 0)
+        except UNREADABLE:
+            refused.add(name(record))
+    assert refused == set(problems)
+
+
+def test_texts_for_a_text_tokenizer_are_read_around_damage(tmp_path, capsys):
+    url, problems = str(write(tmp_path, "no_pictures")), {}
+    assert list(every_text([url], Columns(), problems)) == ["one", "two"]
+    assert problems == {"no_pictures.tar:c": "json caption holds half a character (\\ud83d): repair the text"}
+    call = ["data", "words", "--out", str(tmp_path / "out"), "--shards", url, "--val_shards", url]
+    main([*call, "--length", "2", "--codes", "4", "--hop", "1"])
+    assert "no_pictures.tar:c: json caption holds half a character" in capsys.readouterr().err
