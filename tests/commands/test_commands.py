@@ -660,3 +660,14 @@ def test_real_edits_and_questions_become_conversations(model, tmp_path, ddt_data
               "--processes", "1"])  # fmt: skip
         turns = [json.loads(r["json"])["turns"] for path in out.glob("*.tar") for r in read_shard(str(path), {})]
         assert len(turns) == count and all(len(turn) == 2 for turn in turns)
+
+
+def test_generate_and_edit_write_their_plans(model, tmp_path):
+    given, own, edited = (tmp_path / name for name in ("given", "own", "edited"))
+    fast = ["--model", str(model), "--steps", "1"]
+    main(["generate", "a ring", *fast, "--out", str(given), "--plan", "red ring 4 4 5, teal day |"])
+    main(["generate", "a ring", *fast, "--out", str(own), "--plan", "auto", "--plan_length", "12"])
+    assert lines(given / "results.jsonl")[0]["plan"] == "red ring 4 4 5, teal day |"
+    assert lines(own / "results.jsonl")[0]["plan"] not in ("auto", "none")  # random weights write something
+    main(["edit", str(given / "00000.png"), "make it red", "now blue", *fast, "--out", str(edited), "--plan", "two |"])
+    assert [row["plan"] for row in lines(edited / "results.jsonl")] == ["two |", "two |"]
