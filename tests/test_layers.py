@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": {"distributed"},
     "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},
-    "metrics": {"scenes.check", "atomic"},
+    "metrics": {"scenes.check", "atomic", "texts"},
     "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
-        "atomic", "images", "inputs", "model_folder", "pipeline", "prompts", "sampling", "workers",
+        "atomic", "images", "inputs", "model_folder", "pipeline", "prompts", "sampling", "texts", "workers",
         "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it
     },
     "studies": CORE | {

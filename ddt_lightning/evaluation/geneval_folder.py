@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddt_lightning.images import read_image, save_png
+from ddt_lightning.texts import read_json_file
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_folder(folder: str | Path) -> list[Drawn]:
     for place in sorted((path for path in root.iterdir() if path.is_dir() and path.name.isdigit()), key=number):
         if not (place / "metadata.jsonl").is_file():
             raise FileNotFoundError(f"`--images` ({folder}): {place.name} has no metadata.jsonl.")
-        metadata = json.loads((place / "metadata.jsonl").read_text(encoding="utf-8"))
+        metadata = read_json_file(place / "metadata.jsonl")
         samples = sorted((path for path in place.glob("samples/*.png") if path.stem.isdigit()), key=number)
         if not samples:
             raise ValueError(f"`--images` ({folder}): {place.name}/samples has no image such as 0000.png.")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ddt_lightning.metrics.cards import Card, card
 from ddt_lightning.metrics.intervals import DRAWS, percentiles, wilson
 from ddt_lightning.scenes.check import Object, detect, relations
+from ddt_lightning.texts import parse_json, read_lines
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -220,13 +221,11 @@ def read_metadata(prompts: str) -> list[dict]:
     if not path.is_file():
         raise FileNotFoundError(f"`prompts` ({prompts}) is not a file of GenEval metadata.")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         try:
-            metadata = json.loads(line)
+            metadata = parse_json(line)
             whole = metadata["tag"] in TAGS and metadata["prompt"] and metadata["include"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
             raise ValueError(f"{prompts}, line {number} is not GenEval metadata (tag, include, prompt).")

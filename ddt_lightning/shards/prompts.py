@@ -4,7 +4,6 @@ Prompt n of a run depends on the seed and n alone. They come from the embedded w
 JSON Lines file; there are no images, so a world of combinations that no shard shows is one setting away.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader, IterableDataset
 
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.texts import parse_json, read_lines
 from ddt_lightning.vocab import Vocab
 
 Prompt = dict[str, Any]
@@ -40,14 +40,12 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
     if not path.is_file():
         raise FileNotFoundError(f"`{option}` ({source}) must be one of {', '.join(WORLD)}, or a JSON Lines file.")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(path):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = parse_json(line)
+        except ValueError:
             entry = None
-        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
+        if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"].strip():
             raise ValueError(f'`{option}` ({source}): line {number} is no json with a "prompt".')
         found.append({"tag": NO_TAG, **entry})
     if not found:

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from ddt_lightning.cli import main
+from ddt_lightning.metrics.geneval import read_metadata
 from ddt_lightning.shards.images import read_images
+from ddt_lightning.shards.prompts import read_prompts
 from ddt_lightning.shards.read import read_shard
 from tests.foreign import encoded, picture
 from tests.shards.test_conversations import script
@@ -102,3 +104,16 @@ def test_a_picture_that_cannot_be_read_is_named_and_nothing_is_left(photos, tmp_
         main(["reconstruct", str(photos), "--model", str(model), "--out", str(tmp_path / "out"), "--steps", "1"])
     assert stop.value.code == 1 and "b.png is not a readable image" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_to_practise_on_and_geneval_with_a_byte_order_mark(tmp_path):
+    entry = {"tag": "single_object", "prompt": "a red\u2028ring", "include": [{"class": "ring", "count": 1}]}
+    path = tmp_path / "x.jsonl"
+    path.write_text(f"{MARK}{json.dumps(entry, ensure_ascii=False)}\r\n\r\n", "utf-8")
+    assert read_metadata(str(path)) == read_prompts(str(path), "data.prompts") == [entry]
+    for line in ('{"prompt": null}', '{"prompt": " "}', "{"):
+        path.write_text(f"\n{line}\n")
+        with pytest.raises(ValueError, match=r"line 2 is no"):
+            read_prompts(str(path), "data.prompts")
+        with pytest.raises(ValueError, match=r"x\.jsonl, line 2 is not GenEval metadata"):
+            read_metadata(str(path))
