@@ -59,6 +59,9 @@ def check(step: Step, label: str) -> None:
                 cli.parse(verb, cli.load(verb), rest)
                 continue
             stage = words[1]
+            if "--ckpt_path" in words and not Path(words[words.index("--ckpt_path") + 1]).exists():
+                at = words.index("--ckpt_path")  # an earlier step writes it
+                del words[at : at + 2]
             net, data = (cli.locate(target) for target in cli.STAGES[stage])
             try:
                 StageCLI(net, data, args=words[2:], stage=stage)

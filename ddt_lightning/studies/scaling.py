@@ -143,7 +143,8 @@ class ScalingStudy(Study[list[Point]]):
             command = [CLI, "fit", "pretrain", *words, "--run_dir", str(at), "--seed_everything", str(seed)]
             # a run that is at its last step already trains nothing and writes its release
             command += ["--ckpt_path", str(checkpoint), f"--trainer.max_steps={mark}"]
-            command += ["--data.vocab", str(folder / "run" / "vocab")]
+            # with the vocabulary of the run, which counts as a change of its settings
+            command += ["--data.vocab", str(folder / "run" / "vocab"), "--resume_with_changes", "true"]
             steps.append(Step(f"{size}.{seed}.at-{percent}", "release a checkpoint", [command], at, train.files))
             if self.tokenizer is not None and (self.score or seed == self.seeds[0]):
                 few = {} if self.score else {"prompts": 2, "images": 1}  # the baselines need two of a tag
