@@ -13,8 +13,9 @@ from typing import Any
 
 from ddt_lightning.atomic import write_json
 from ddt_lightning.inputs import positive
+from ddt_lightning.scenes.world import World
 from ddt_lightning.shards.check import FEWEST, LISTED, Facts, layout, listed, scan
-from ddt_lightning.shards.from_scenes import write_scenes
+from ddt_lightning.shards.from_scenes import SceneShards, Teaching, write_scenes
 from ddt_lightning.shards.words import OTHER, read_words, windows
 
 
@@ -30,13 +31,14 @@ def scenes(
     per_shard: int = 1_000,
     seed: int = 0,
     workers: int = 2,
-    plans: bool = False,
-    two_way: bool = False,
+    teaching: Teaching = Teaching(),
+    world: World = World(),
 ) -> None:
     """Make shards of the embedded world: images, edits, questions and lines of text, for training and validation.
 
     The same seed gives the same bytes, whatever the number of workers. Held-out combinations are never in training;
-    `prompts.jsonl` asks for them.
+    `prompts.jsonl` asks for them (`prompts-novel.jsonl` for places of the novel split), and `world.json` says what the
+    shards are.
 
     Args:
         out: folder of the shards; shards of the same kinds in it are replaced.
@@ -49,8 +51,8 @@ def scenes(
         per_shard: samples in a shard at most.
         seed: of everything drawn.
         workers: processes.
-        plans: add a plan in words to whatever is drawn, for instruct models that plan before they draw.
-        two_way: caption the relation of two objects in both directions, too.
+        teaching: what is said about the images, and which of them stand side by side.
+        world: what there is, and what training shows of it.
 
     Raises:
         ValueError: a number is too small.
@@ -69,6 +71,9 @@ def scenes(
             raise ValueError(f"`--{option}` ({value}) must be at least 1.")
     if not any(counts.values()):
         raise ValueError("`--images`, `--edits`, `--questions` and `--text` are all 0: nothing to make.")
+    options = SceneShards(side, seed, world, teaching)
+    asked = {"prompts": suite(world=world)}
+    asked |= {"prompts-novel": suite(world=world, split="novel")} if world.holds("novel") else {}
     with staged(out) as folder:
         tasks = []
         for kind, count in counts.items():
@@ -76,9 +81,10 @@ def scenes(
                 shards = max(-(-wanted // per_shard), min(FEWEST, wanted) if split == "train" else 0)
                 for number, part in enumerate(parts(wanted, shards)):
                     path = str(folder / f"{kind}-{split}-{number:06d}.tar")
-                    tasks.append((path, kind, split, part, side, seed, plans, two_way))
-        prompts = (json.dumps(prompt) + "\n" for prompt in suite())
-        (folder / "prompts.jsonl").write_text("".join(prompts))
+                    tasks.append((path, kind, split, part, options))
+        for name, prompts in asked.items():
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+        write_json(folder / "world.json", options.facts())
         written = {Path(path).name for path in run_tasks(write_scenes, tasks, workers, "scenes")}
     kinds = {name.rpartition("-")[0] for name in written}
     for old in Path(out).glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):

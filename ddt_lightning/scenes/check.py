@@ -8,6 +8,7 @@ overlaps with no kind well enough is an object of kind None: a blob must not pas
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from ddt_lightning.scenes.outlines import OUTLINES, area_and_centroid, length
 from ddt_lightning.scenes.render import (
     CANVAS,
     COLOURS,
@@ -46,6 +48,7 @@ AREA = {
     "cross": 8 * CROSS_ARM - 4 * CROSS_ARM**2,
     "ring": math.pi * (1 - RING_HOLE**2),
     "diamond": 2 * HALF_BOX["diamond"][0] * HALF_BOX["diamond"][1],
+    **{kind: area_and_centroid(corners)[0] for kind, corners in OUTLINES.items()},
 }
 # Outline length times radius over area: overlap that is lost when the outline is off by one radius on average.
 FRAGILITY = {
@@ -55,8 +58,12 @@ FRAGILITY = {
     "cross": 8 / AREA["cross"],
     "ring": 2 / (1 - RING_HOLE),
     "diamond": 4 * math.hypot(*HALF_BOX["diamond"]) / AREA["diamond"],
+    **{kind: length(corners) / AREA[kind] for kind, corners in OUTLINES.items()},
 }
-CENTROID = {"triangle": HALF_BOX["triangle"][1] / 3}
+CENTROID = {
+    "triangle": HALF_BOX["triangle"][1] / 3,
+    **{kind: area_and_centroid(corners)[1] for kind, corners in OUTLINES.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -156,14 +163,14 @@ def _colours(pixels: Floats, ground: Floats, piece: NDArray[np.bool_], depth: Fl
     return [np.median(pixels[piece & (depth >= 0.75 * deepest)], 0)]
 
 
-def _fit(coverage: Floats, top: int, left: int) -> tuple[str | None, Box, float]:
+def _fit(coverage: Floats, top: int, left: int, kinds: Sequence[str]) -> tuple[str | None, Box, float]:
     """The kind, box and score of one piece from its soft coverage `[h, w]` at `(top, left)` of the canvas."""
     height, width = coverage.shape
     xs, ys = left + 0.5 + np.arange(width, dtype=np.float32), top + 0.5 + np.arange(height, dtype=np.float32)
     area = float(coverage.sum())
     x, y = float((coverage.sum(0) * xs).sum() / area), float((coverage.sum(1) * ys).sum() / area)
     ranked = []
-    for kind in KINDS:
+    for kind in kinds:
         radius = math.sqrt(area / AREA[kind])
         centre = y - CENTROID.get(kind, 0.0) * radius
         distance = signed_distance(kind, xs[None, :] - x, ys[:, None] - centre, radius)
@@ -184,11 +191,12 @@ def _fit(coverage: Floats, top: int, left: int) -> tuple[str | None, Box, float]
     return (kind if sure else None), box, score
 
 
-def detect(image: NDArray[np.uint8]) -> Detected:
+def detect(image: NDArray[np.uint8], kinds: Sequence[str] = KINDS) -> Detected:
     """Read the objects and the background class of an image of any side.
 
     Args:
         image: uint8 `[H, W, 3]`; it is read at 64 x 64.
+        kinds: what an object can be.
 
     Raises:
         ValueError: `image` is not uint8 `[H, W, 3]`.
@@ -229,7 +237,7 @@ def detect(image: NDArray[np.uint8]) -> Detected:
                     continue
                 around = ndimage.binary_dilation(part, iterations=2) & (part | (parts == 0))
                 soft = np.clip((np.where(around, coverage, 0) - 0.06) / 0.88, 0, 1).astype(np.float32)
-                kind, (x1, y1, x2, y2), score = _fit(soft, rows.start, columns.start)
+                kind, (x1, y1, x2, y2), score = _fit(soft, rows.start, columns.start, kinds)
                 own = nearest_colour(colour)
                 placed = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
                 objects.append(Object(kind, own, placed, score))

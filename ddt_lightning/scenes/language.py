@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddt_lightning.scenes.check import relations
-from ddt_lightning.scenes.render import CANVAS, COLOURS, KINDS, Scene, Shape, box
+from ddt_lightning.scenes.render import ALL_KINDS, CANVAS, COLOURS, Scene, Shape, box
 
 NUMBERS = ("zero", "one", "two", "three", "four")
 SYNONYMS = {"disc": "circle", "plus": "cross", "hoop": "ring", "rhombus": "diamond"}
@@ -125,7 +125,7 @@ def both_ways(scene: Scene, rng: np.random.Generator) -> list[str]:
 
 _KIND_WORDS = {
     word: (kind, many)
-    for name, kind in [*zip(KINDS, KINDS, strict=True), *SYNONYMS.items()]
+    for name, kind in [*zip(ALL_KINDS, ALL_KINDS, strict=True), *SYNONYMS.items()]
     for word, many in ((name, False), (plural(name), True))
 }
 _COUNT_WORDS = {"a": 1, "an": 1, **{word: n for n, word in enumerate(NUMBERS) if n}, **{str(n): n for n in range(1, 5)}}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ddt_lightning.scenes.check import Object
 from ddt_lightning.scenes.language import parse_caption
-from ddt_lightning.scenes.render import CANVAS, COLOURS, GROUNDS, KINDS, TIMES, Background, Scene, Shape, box
+from ddt_lightning.scenes.render import ALL_KINDS, CANVAS, COLOURS, GROUNDS, TIMES, Background, Scene, Shape, box
 from ddt_lightning.scenes.tasks import Edit
 
 CELL = 4.0  # pixels of a cell of the grid
@@ -23,7 +23,7 @@ CELLS = int(CANVAS / CELL)
 END = " |"
 TURN = " to "  # between the plans of source and target
 
-_OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(KINDS)}) (\d{{1,2}}) (\d{{1,2}}) (\d{{1,2}})")
+_OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(ALL_KINDS)}) (\d{{1,2}}) (\d{{1,2}}) (\d{{1,2}})")
 _GROUND = re.compile(rf"({'|'.join(GROUNDS)}) ({'|'.join(TIMES)})")
 
 

@@ -6,16 +6,21 @@ background colours lie far from all ten shape colours, by day and by night: what
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ddt_lightning.scenes.outlines import OUTLINES, half_box, polygon_distance
 
 Floats = NDArray[np.floating]
 Box = tuple[float, float, float, float]
 
 CANVAS = 64
 KINDS = ("circle", "square", "triangle", "cross", "ring", "diamond")
+ALL_KINDS = (*KINDS, *OUTLINES)
+"""All 18 kinds that can be drawn; a world has the first 6, 12 or 18."""
 # The ten GenEval colours in GenEval's order; the values are ours, chosen far apart.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (222, 32, 38),
@@ -52,6 +57,7 @@ HALF_BOX = {
     "cross": (1.0, 1.0),
     "ring": (1.0, 1.0),
     "diamond": (0.78, 1.0),
+    **{kind: half_box(corners) for kind, corners in OUTLINES.items()},
 }
 CROSS_ARM = 0.32  # half width of an arm
 RING_HOLE = 0.55  # inner radius
@@ -62,7 +68,7 @@ class Shape:
     """One coloured shape.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `ALL_KINDS`.
         colour: a key of `COLOURS`.
         x: centre of the shape's box, pixels from the left of the 64-side canvas.
         y: centre of the shape's box, pixels from the top.
@@ -138,7 +144,9 @@ def signed_distance(kind: str, dx: Floats, dy: Floats, radius: float) -> Floats:
     if kind == "cross":
         arm = radius * CROSS_ARM
         return np.minimum(np.maximum(ax - radius, ay - arm), np.maximum(ax - arm, ay - radius))
-    raise ValueError(f"A shape's kind is {kind!r}; it must be one of {', '.join(KINDS)}.")
+    if kind in OUTLINES:
+        return radius * polygon_distance(OUTLINES[kind], dx / radius, dy / radius)
+    raise ValueError(f"A shape's kind is {kind!r}; it must be one of {', '.join(ALL_KINDS)}.")
 
 
 def box(shape: Shape) -> Box:
@@ -231,11 +239,14 @@ def place(
             return tuple(shapes)
 
 
-def sample_scene(rng: np.random.Generator) -> Scene:
-    """Any scene of the world: 1-4 shapes of any kinds and colours, anywhere."""
+def sample_looks(rng: np.random.Generator, count: int, kinds: Sequence[str] = KINDS) -> list[tuple[str, str]]:
+    """Kind and colour of so many shapes, each drawn evenly from these kinds and all colours."""
     names = list(COLOURS)
-    count = int(rng.integers(1, 5))
-    looks = [
-        (KINDS[k], names[c]) for k, c in zip(rng.integers(6, size=count), rng.integers(10, size=count), strict=True)
-    ]
+    drawn = zip(rng.integers(len(kinds), size=count), rng.integers(len(names), size=count), strict=True)
+    return [(kinds[k], names[c]) for k, c in drawn]
+
+
+def sample_scene(rng: np.random.Generator, kinds: Sequence[str] = KINDS) -> Scene:
+    """Any scene of the world with these kinds: 1-4 shapes of any kinds and colours, anywhere."""
+    looks = sample_looks(rng, int(rng.integers(1, 5)), kinds)
     return Scene(place(rng, looks), sample_background(rng))

@@ -1,25 +1,36 @@
-"""Prompt suites and held-out combinations: GenEval-style prompts over shapes, and the scenes that training may see.
+"""Prompt suites, and the scenes, edits, questions and texts that training shows or that ask for what it does not.
 
-Some combinations never occur in a training scene, edit, question or text: pairs of kinds, numbers of a kind, colours
-of a kind, places of one kind relative to another, and pairs of coloured kinds. The suite's prompts of five tags are
-exactly these combinations; single_object cannot be held out. Every kind, colour, number and relation is seen in others.
-A second suite asks for combinations that training does show. The two together tell memorised from generalised.
+What training shows is a matter of the world (`combinations.py`). The suite's prompts, in GenEval's form and by its
+tags, ask for just the combinations that are held out; single_object cannot be. A second suite asks for combinations
+that training does show. The two together tell memorised from generalised. Prompts for places of the `novel` split are
+a suite apart.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from itertools import combinations
+from functools import partial
 
 import numpy as np
 
 from ddt_lightning.scenes.check import RELATIONS, relations
-from ddt_lightning.scenes.language import NUMBERS, OPPOSITE, article, pick, plural, text_line
+from ddt_lightning.scenes.combinations import (
+    COLOUR_NAMES,
+    LOOKS_SEEN,
+    Fact,
+    HeldOut,
+    held,
+    held_places,
+    kinds_of,
+    pairs_of,
+    seen_pairs,
+    shows,
+    some_looks,
+)
+from ddt_lightning.scenes.language import NUMBERS, article, pick, plural, text_line
 from ddt_lightning.scenes.render import (
     CANVAS,
-    COLOURS,
     HALF_BOX,
-    KINDS,
     MARGIN,
     RADII,
     Scene,
@@ -30,90 +41,50 @@ from ddt_lightning.scenes.render import (
     sample_background,
 )
 from ddt_lightning.scenes.tasks import Edit, Question, sample_edit, sample_question
+from ddt_lightning.scenes.world import Split, World
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-_NAMES = tuple(COLOURS)
-
-HELD_PAIRS = frozenset({("circle", "cross"), ("ring", "square"), ("diamond", "triangle")})  # each pair sorted
-HELD_COUNTS = frozenset({("circle", 3), ("square", 4), ("triangle", 2), ("cross", 3), ("ring", 4), ("diamond", 2)})
-# Two colours of every kind; 3 and 10 have no common factor, so that the colours differ from kind to kind.
-HELD_COLOURS = frozenset((kind, _NAMES[(3 * k + shift) % 10]) for k, kind in enumerate(KINDS) for shift in (0, 5))
-SEEN_PAIRS = tuple(pair for pair in combinations(sorted(KINDS), 2) if pair not in HELD_PAIRS)
-# One place of every other pair: (A, relation, B) and, the same fact, (B, opposite, A).
-_FACTS = [(a, RELATIONS[n % 4], b) for n, (a, b) in enumerate(SEEN_PAIRS)]
-HELD_POSITIONS = frozenset(_FACTS + [(b, OPPOSITE[held], a) for a, held, b in _FACTS])
+WORLD = World()
 
 
-Looks = tuple[tuple[str, str], tuple[str, str]]
-"""Two things as (kind, colour)."""
+def held_out(scene: Scene, world: World = WORLD) -> bool:
+    """Whether the scene shows any combination that the world holds out."""
+    return not shows(scene, world)
 
 
-def _some_looks(seed: int, taken: frozenset[Looks] = frozenset()) -> frozenset[Looks]:
-    """Four pairs of coloured kinds for every seen pair of kinds, from seen colours of both, none of them taken."""
-    rng = np.random.default_rng(seed)
-    chosen: list[Looks] = []
-    for a, b in SEEN_PAIRS:
-        looks = [
-            ((a, first), (b, second))
-            for first in _NAMES
-            for second in _NAMES
-            if first != second
-            and not {(a, first), (b, second)} & HELD_COLOURS
-            and ((a, first), (b, second)) not in taken
-        ]
-        chosen += [looks[i] for i in rng.choice(len(looks), 4, replace=False)]
-    return frozenset(chosen)
+def _seen(world: World) -> HeldOut:
+    """All that training shows, but of pairs of coloured kinds only as many as are held out."""
+    kinds, pairs, unseen = kinds_of(world), seen_pairs(world), held(world)
+    counts = {(kind, count) for kind in kinds for count in (2, 3, 4)} - unseen.counts
+    colours = {(kind, colour) for kind in kinds for colour in COLOUR_NAMES} - unseen.colours
+    ordered = [*pairs, *(pair[::-1] for pair in pairs)]
+    places = {(a, where, b) for a, b in ordered for where in RELATIONS} - unseen.positions
+    looks = some_looks(LOOKS_SEEN, pairs, unseen.colours, unseen.looks)
+    return HeldOut(frozenset(pairs), frozenset(counts), frozenset(colours), frozenset(places), looks)
 
 
-HELD_LOOKS = _some_looks(20250422)
-
-
-def held_out(scene: Scene) -> bool:
-    """Whether the scene shows any held-out combination."""
-    kinds = [shape.kind for shape in scene.shapes]
-    if any((shape.kind, shape.colour) in HELD_COLOURS for shape in scene.shapes):
-        return True
-    if any((kind, kinds.count(kind)) in HELD_COUNTS for kind in kinds):
-        return True
-    for first, second in combinations(scene.shapes, 2):
-        a, b = sorted((first, second), key=lambda shape: shape.kind)
-        if (a.kind, b.kind) in HELD_PAIRS or ((a.kind, a.colour), (b.kind, b.colour)) in HELD_LOOKS:
-            return True
-        if a.kind != b.kind and any((a.kind, held, b.kind) in HELD_POSITIONS for held in relations(box(a), box(b))):
-            return True
-    return False
-
-
-Combinations = tuple[
-    Collection[tuple[str, str]],
-    Collection[tuple[str, int]],
-    Collection[tuple[str, str]],
-    Collection[tuple[str, str, str]],
-    Collection[Looks],
-]
-"""Pairs of kinds, numbers of a kind, colours of a kind, places of a kind, pairs of coloured kinds."""
-
-
-def _held() -> Combinations:
-    return HELD_PAIRS, HELD_COUNTS, HELD_COLOURS, HELD_POSITIONS, HELD_LOOKS
-
-
-def _seen() -> Combinations:
-    """All that training shows of the first four, and as many pairs of coloured kinds as are held out."""
-    counts = {(kind, count) for kind in KINDS for count in (2, 3, 4)} - HELD_COUNTS
-    colours = {(kind, colour) for kind in KINDS for colour in _NAMES} - HELD_COLOURS
-    ordered = [*SEEN_PAIRS, *(pair[::-1] for pair in SEEN_PAIRS)]
-    places = {(a, where, b) for a, b in ordered for where in RELATIONS} - HELD_POSITIONS
-    return SEEN_PAIRS, counts, colours, places, _some_looks(20250423, HELD_LOOKS)
-
-
-def suite(seen: bool = False) -> list[dict]:
-    """The 150 prompts as GenEval metadata: tag, include, exclude (counting only), prompt; in the order of `TAGS`.
+def suite(seen: bool = False, world: World = WORLD, split: Split = "mirror") -> list[dict]:
+    """The prompts as GenEval metadata: tag, include, exclude (counting only), prompt; in the order of `TAGS`.
 
     Args:
-        seen: instead, 258 prompts of combinations that training shows.
+        seen: prompts of combinations that training shows, 258 in the smallest world, in place of 150 held out.
+        world: whose combinations.
+        split: `novel` asks only for the places of that split; `mirror` asks for everything else that is held out.
+
+    Raises:
+        ValueError: the places of the `novel` split are asked for, and the world shows them, or `seen` ones are.
     """
-    pairs, counts, colours, places, looks = _seen() if seen else _held()
+    if split == "novel":
+        if seen or not world.holds("novel"):
+            raise ValueError(
+                "`split` (novel) asks for places that training never shows: leave `seen` out, and say by `held_out` "
+                "(novel or both) that the shards were made without them."
+            )
+        return [_position(fact) for fact in sorted(held_places(world, "novel"))]
+    asked = _seen(world) if seen else held(world)
+    places: Collection[Fact] = asked.positions
+    if not seen:
+        places = held_places(world, "mirror") if world.holds("mirror") else []
     rows: list[dict] = []
 
     def add(tag: str, text: str, include: list[dict], exclude: list[dict] | None = None) -> None:
@@ -122,30 +93,34 @@ def suite(seen: bool = False) -> list[dict]:
             row["exclude"] = exclude
         rows.append({**row, "prompt": f"a photo of {text}"})
 
-    for kind in KINDS:
+    for kind in kinds_of(world):
         add("single_object", article(kind), [{"class": kind, "count": 1}])
-    for pair in sorted(pairs):
+    for pair in sorted(asked.pairs):
         for a, b in (pair, pair[::-1]):
             add("two_object", f"{article(a)} and {article(b)}", [{"class": a, "count": 1}, {"class": b, "count": 1}])
-    for kind, count in sorted(counts):
+    for kind, count in sorted(asked.counts):
         more = [{"class": kind, "count": count + 1}]
         add("counting", f"{NUMBERS[count]} {plural(kind)}", [{"class": kind, "count": count}], more)
-    for kind, colour in sorted(colours):
+    for kind, colour in sorted(asked.colours):
         add("colors", article(f"{colour} {kind}"), [{"class": kind, "count": 1, "color": colour}])
-    for a, place_of_a, b in sorted(places):
-        entries = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [place_of_a, 0]}]
-        add("position", f"{article(a)} {place_of_a} {article(b)}", entries)
-    for look in sorted(looks):
+    rows += [_position(fact) for fact in sorted(places)]
+    for look in sorted(asked.looks):
         for (a, first), (b, second) in (look, look[::-1]):
             entries = [{"class": a, "count": 1, "color": first}, {"class": b, "count": 1, "color": second}]
             add("color_attr", f"{article(f'{first} {a}')} and {article(f'{second} {b}')}", entries)
     return rows
 
 
-def place_pair(rng: np.random.Generator, looks: list[tuple[str, str]], held: str) -> tuple[Shape, ...]:
-    """Two shapes of the given kind and colour, the first in the one relation `held` to the second."""
+def _position(fact: Fact) -> dict:
+    a, where, b = fact
+    entries = [{"class": b, "count": 1}, {"class": a, "count": 1, "position": [where, 0]}]
+    return {"tag": "position", "include": entries, "prompt": f"a photo of {article(a)} {where} {article(b)}"}
+
+
+def place_pair(rng: np.random.Generator, looks: list[tuple[str, str]], where: str) -> tuple[Shape, ...]:
+    """Two shapes of the given kind and colour, the first in the one relation `where` to the second."""
     low, high = RADII[2]
-    across, sign = held in ("left of", "right of"), -1 if held in ("left of", "above") else 1
+    across, sign = where in ("left of", "right of"), -1 if where in ("left of", "above") else 1
     while True:
         radii = rng.uniform(low, high, 2)
         # Within 24 degrees of the axis and a little apart, so that no other relation holds.
@@ -167,17 +142,17 @@ def place_pair(rng: np.random.Generator, looks: list[tuple[str, str]], held: str
             Shape(kind, colour, round(float(x + dx), 2), round(float(y + dy), 2), round(float(radius), 2))
             for (kind, colour), (dx, dy), radius in zip(looks, offsets, radii, strict=True)
         )
-        if apart(a, b) and relations(box(a), box(b)) == [held]:
+        if apart(a, b) and relations(box(a), box(b)) == [where]:
             return a, b
 
 
 def _looks(rng: np.random.Generator, kinds: list[str]) -> list[tuple[str, str]]:
-    return [(kind, _NAMES[rng.integers(10)]) for kind in kinds]
+    return [(kind, COLOUR_NAMES[rng.integers(10)]) for kind in kinds]
 
 
-def _mixture(rng: np.random.Generator, unseen: bool) -> Scene:
+def _mixture(rng: np.random.Generator, unseen: bool, world: World) -> Scene:
     """One draw from the mixture of scenes that the six tags need, with a held-out combination just if `unseen`."""
-    pairs = tuple(combinations(sorted(KINDS), 2)) if unseen else SEEN_PAIRS
+    pairs = pairs_of(world) if unseen else seen_pairs(world)
     form = rng.random()
     while True:
         pair = list(pairs[rng.integers(len(pairs))])
@@ -194,67 +169,67 @@ def _mixture(rng: np.random.Generator, unseen: bool) -> Scene:
             looks = _looks(rng, [first, second])
             shapes = place(rng, looks[:1] * int(rng.integers(2, 4)) + looks[1:])
         else:  # three kinds
-            shapes = place(rng, _looks(rng, [KINDS[i] for i in rng.permutation(len(KINDS))[:3]]))
+            shapes = place(rng, _looks(rng, [kinds_of(world)[i] for i in rng.permutation(world.kinds)[:3]]))
         scene = Scene(tuple(shapes[i] for i in rng.permutation(len(shapes))), sample_background(rng))
-        if held_out(scene) == unseen:
+        if held_out(scene, world) == unseen:
             return scene
 
 
-def train_scene(rng: np.random.Generator) -> Scene:
+def train_scene(rng: np.random.Generator, world: World = WORLD) -> Scene:
     """A training scene: never a held-out combination."""
-    return _mixture(rng, unseen=False)
+    return _mixture(rng, False, world)
 
 
-def _allowed(scene: Scene) -> bool:
-    return not held_out(scene)
-
-
-def train_edit(rng: np.random.Generator, kind: str | None = None) -> Edit:
+def train_edit(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Edit:
     """A training edit; neither its source nor its target shows a held-out combination."""
-    return sample_edit(rng, kind, _allowed)
+    return sample_edit(rng, kind, partial(shows, world=world), kinds_of(world))
 
 
-def train_question(rng: np.random.Generator, kind: str | None = None) -> Question:
+def train_question(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Question:
     """A training question; neither its scene nor its text names a held-out combination."""
-    return sample_question(rng, kind, train_scene, _allowed)
+    return sample_question(rng, kind, partial(train_scene, world=world), partial(shows, world=world), kinds_of(world))
 
 
-def train_text(rng: np.random.Generator) -> str:
+def train_text(rng: np.random.Generator, world: World = WORLD) -> str:
     """A training line of text alone: a fact about shapes, or a sentence about a training scene."""
-    return text_line(rng, train_scene(rng))
+    return text_line(rng, train_scene(rng, world))
 
 
-def val_scene(rng: np.random.Generator, unseen: bool = False) -> Scene:
+def val_scene(rng: np.random.Generator, unseen: bool = False, world: World = WORLD) -> Scene:
     """A validation scene: as in training (from other seeds), or with a held-out combination if `unseen`."""
-    return _mixture(rng, unseen)
+    return _mixture(rng, unseen, world)
 
 
-def val_edit(rng: np.random.Generator, kind: str | None = None, unseen: bool = True) -> Edit:
+def val_edit(rng: np.random.Generator, kind: str | None = None, unseen: bool = True, world: World = WORLD) -> Edit:
     """A validation edit; if `unseen`, its source and its target both show a held-out combination."""
-    return sample_edit(rng, kind, held_out if unseen else _allowed)
+    allow: Callable[[Scene], bool] = partial(held_out, world=world) if unseen else partial(shows, world=world)
+    return sample_edit(rng, kind, allow, kinds_of(world))
 
 
-def val_question(rng: np.random.Generator, kind: str | None = None, unseen: bool = True) -> Question:
+def val_question(
+    rng: np.random.Generator, kind: str | None = None, unseen: bool = True, world: World = WORLD
+) -> Question:
     """A validation question; if `unseen`, its scene shows a held-out combination."""
     if not unseen:
-        return train_question(rng, kind)
-    return sample_question(rng, kind, lambda source: val_scene(source, unseen=True))
+        return train_question(rng, kind, world)
+    return sample_question(rng, kind, partial(val_scene, unseen=True, world=world), kinds=kinds_of(world))
 
 
-def truth(metadata: dict, rng: np.random.Generator, seen: bool = False) -> Scene:
+def truth(metadata: dict, rng: np.random.Generator, seen: bool = False, world: World = WORLD) -> Scene:
     """A scene that shows just what a prompt asks for; what it leaves open is drawn, if `seen` from what training shows.
 
     A prompt for held-out combinations has no such scene.
     """
     while True:
-        looks, held = [], None
+        looks, where = [], None
         for entry in metadata["include"]:
-            looks += [(entry["class"], entry.get("color") or _NAMES[rng.integers(10)]) for _ in range(entry["count"])]
-            held = entry["position"][0] if "position" in entry else held
+            colour = entry.get("color")
+            looks += [(entry["class"], colour or COLOUR_NAMES[rng.integers(10)]) for _ in range(entry["count"])]
+            where = entry["position"][0] if "position" in entry else where
         # The last entry is the one that stands in the relation to the first.
-        shapes = place_pair(rng, looks[::-1], held) if held else place(rng, looks)
+        shapes = place_pair(rng, looks[::-1], where) if where else place(rng, looks)
         scene = Scene(shapes, sample_background(rng))
-        if not (seen and held_out(scene)):
+        if not (seen and held_out(scene, world)):
             return scene
 
 

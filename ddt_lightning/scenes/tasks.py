@@ -6,7 +6,7 @@ shape is the only one of its name. Answers are drawn evenly before the scene is,
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from ddt_lightning.scenes.render import (
     fits,
     place,
     sample_background,
+    sample_looks,
     sample_scene,
 )
 
@@ -88,10 +89,10 @@ def _name(shape: Shape, scene: Scene, rng: np.random.Generator) -> str:
     return shape.kind if alone and rng.random() < 0.4 else f"{shape.colour} {shape.kind}"
 
 
-def _edited(kind: str, source: Scene, rng: np.random.Generator) -> tuple[Scene, str] | None:
+def _edited(kind: str, source: Scene, rng: np.random.Generator, kinds: Sequence[str]) -> tuple[Scene, str] | None:
     """One try at an edit of this kind: the target and the instruction, None if it does not fit the source."""
     shapes, ground = source.shapes, source.background
-    colour, new_kind, spot = pick(rng, list(COLOURS)), pick(rng, KINDS), pick(rng, list(PLACES))
+    colour, new_kind, spot = pick(rng, list(COLOURS)), pick(rng, kinds), pick(rng, list(PLACES))
     x, y = PLACES[spot]
     if kind == "background":
         to = pick(rng, [name for name in GROUNDS if name != ground.colour])
@@ -141,29 +142,39 @@ def _edited(kind: str, source: Scene, rng: np.random.Generator) -> tuple[Scene, 
     return Scene((*others[:index], new, *others[index:]), ground), instruction
 
 
-def edit_scene(rng: np.random.Generator) -> Scene:
+def edit_scene(rng: np.random.Generator, kinds: Sequence[str] = KINDS) -> Scene:
     """A scene to edit: 1-3 shapes of any look, small enough for every place."""
-    names = list(COLOURS)
-    count = int(rng.integers(1, 4))
-    looks = [
-        (KINDS[k], names[c]) for k, c in zip(rng.integers(6, size=count), rng.integers(10, size=count), strict=True)
-    ]
+    looks = sample_looks(rng, int(rng.integers(1, 4)), kinds)
     return Scene(place(rng, looks, EDIT_RADII), sample_background(rng))
 
 
-def sample_edit(rng: np.random.Generator, kind: str | None = None, allow: Allow = lambda scene: True) -> Edit:
-    """An edit whose source and target both pass `allow`; `kind` is one of `EDITS`, by default any."""
+def sample_edit(
+    rng: np.random.Generator,
+    kind: str | None = None,
+    allow: Allow = lambda scene: True,
+    kinds: Sequence[str] = KINDS,
+) -> Edit:
+    """An edit whose source and target both pass `allow`.
+
+    Args:
+        rng: where the draws come from.
+        kind: one of `EDITS`, by default any.
+        allow: a test on both scenes.
+        kinds: what shapes there are.
+    """
     kind = kind or pick(rng, EDITS)
     while True:
-        source = edit_scene(rng)
+        source = edit_scene(rng, kinds)
         if not allow(source):
             continue
-        made = _edited(kind, source, rng)
+        made = _edited(kind, source, rng, kinds)
         if made and allow(made[0]):
             return Edit(kind, source, made[1], made[0])
 
 
-def _asked(kind: str, answer: str, scene: Scene, rng: np.random.Generator, allow: Allow) -> str | None:
+def _asked(
+    kind: str, answer: str, scene: Scene, rng: np.random.Generator, allow: Allow, kinds_of_world: Sequence[str]
+) -> str | None:
     """A question of this kind about the scene with just this answer, None if the scene has none."""
     shapes = scene.shapes
     kinds = Counter(shape.kind for shape in shapes)
@@ -184,7 +195,7 @@ def _asked(kind: str, answer: str, scene: Scene, rng: np.random.Generator, allow
         if answer == "yes":
             return f"is there {article(f'{one.colour} {one.kind}')}?"
         # A false question takes a kind or colour that is there, so that it cannot be answered by half.
-        look = (one.kind, pick(rng, list(COLOURS))) if rng.random() < 0.5 else (pick(rng, KINDS), one.colour)
+        look = (one.kind, pick(rng, list(COLOURS))) if rng.random() < 0.5 else (pick(rng, kinds_of_world), one.colour)
         there = any((shape.kind, shape.colour) == look for shape in shapes)
         return None if there or not allow(mention(*look)) else f"is there {article(f'{look[1]} {look[0]}')}?"
     if kind == "position":
@@ -197,6 +208,7 @@ def _asked(kind: str, answer: str, scene: Scene, rng: np.random.Generator, allow
     raise ValueError(f"A question's kind is {kind!r}; it must be one of {', '.join(QUESTIONS)}.")
 
 
+# Answers by question; those to `kind` are the world's kinds, here of the smallest.
 ANSWERS: dict[str, tuple[str, ...]] = {
     "count": NUMBERS[1:],
     "colour": tuple(COLOURS),
@@ -207,20 +219,26 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 
 def sample_question(
-    rng: np.random.Generator, kind: str | None = None, draw: Draw = sample_scene, allow: Allow = lambda scene: True
+    rng: np.random.Generator,
+    kind: str | None = None,
+    draw: Draw = sample_scene,
+    allow: Allow = lambda scene: True,
+    kinds: Sequence[str] = KINDS,
 ) -> Question:
-    """A question with an answer drawn evenly from `ANSWERS[kind]`, about a scene from `draw`.
+    """A question about a scene from `draw`, with an answer drawn evenly from those that its kind can have.
 
     Args:
         rng: where the draws come from.
         kind: one of `QUESTIONS`, by default any.
         draw: makes the scenes.
         allow: what a question that is answered with no may name (see `mention`).
+        kinds: what shapes there are.
     """
     kind = kind or pick(rng, QUESTIONS)
-    answer = pick(rng, ANSWERS[kind]) if kind in ANSWERS else ""
+    answers = {**ANSWERS, "kind": tuple(kinds)}
+    answer = pick(rng, answers[kind]) if kind in answers else ""
     while True:
         scene = draw(rng)
-        question = _asked(kind, answer, scene, rng, allow)
+        question = _asked(kind, answer, scene, rng, allow, kinds)
         if question:
             return Question(kind, scene, question, answer)

@@ -1,34 +1,77 @@
 """Rendered scenes, edits and questions to shards."""
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ddt_lightning.scenes.world import World
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ddt_lightning.scenes.render import Scene
 
 CAPTIONS = 4  # captions of each image: one costs nothing and a language model sees more of the language
 
 
-def write_scenes(
-    path: str, kind: str, split: str, numbers: range, side: int, seed: int, plans: bool = False, two_way: bool = False
-) -> str:
-    """Write the shard of the given sample numbers; each sample depends on kind, split, seed and its number alone."""
+@dataclass(frozen=True)
+class Teaching:
+    """What shards of scenes say beside a caption of each image, and which images they hold side by side.
+
+    A counterpart is a captioned image that takes the place of the next one of training, in the same words but for those
+    of places; where none may be shown, a scene of its own stands there. They come into one batch as often as the
+    shuffle buffer of training is small.
+
+    Args:
+        plans: add a plan in words to whatever is drawn, for instruct models that plan before they draw.
+        both_ways: caption the relation of two objects in both directions, too.
+        flips: after every other image its counterpart with all places mirrored.
+        contrast: after every other image of two kinds its counterpart with the opposite relation.
+    """
+
+    plans: bool = False
+    both_ways: bool = False
+    flips: bool = False
+    contrast: bool = False
+
+
+@dataclass(frozen=True)
+class SceneShards:
+    """All that shards of scenes depend on beside the kind of their samples.
+
+    Args:
+        side: of the images in pixels.
+        seed: of everything drawn.
+        world: what there is, and what training shows of it.
+        teaching: what is said about it.
+    """
+
+    side: int = 64
+    seed: int = 0
+    world: World = World()
+    teaching: Teaching = Teaching()
+
+    def facts(self) -> dict[str, Any]:
+        """The record of a folder's `world.json`."""
+        return {**asdict(self.world), **asdict(self.teaching), "side": self.side, "seed": self.seed}
+
+
+def write_scenes(path: str, kind: str, split: str, numbers: range, options: SceneShards) -> str:
+    """Write the shard of the given sample numbers; each depends on kind, split, options and its number alone."""
     from ddt_lightning.shards.write import write_tar
 
-    write_tar(Path(path), (make_sample(kind, split, n, side, seed, plans, two_way) for n in numbers))
+    write_tar(Path(path), (make_sample(kind, split, n, options) for n in numbers))
     return path
 
 
-def make_sample(
-    kind: str, split: str, n: int, side: int, seed: int, plans: bool = False, two_way: bool = False
-) -> dict[str, Any]:
+def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShards()) -> dict[str, Any]:
     """Sample `n` of a kind of shard, as `write_tar` takes it.
 
     Args:
         kind: `text`, `images`, `edits` or `questions`.
         split: `train` or `val`.
         n: its number.
-        side: of its images in pixels.
-        seed: of everything drawn.
-        plans: add the plan of what is drawn, for each caption in the order in which that mentions the objects.
-        two_way: add captions that say the relation of two objects in both directions.
+        options: of the shards.
     """
     from ddt_lightning.images import to_png
     from ddt_lightning.scenes import suite
@@ -37,23 +80,45 @@ def make_sample(
     from ddt_lightning.scenes.render import render
     from ddt_lightning.seeding import numpy_rng
 
-    rng = numpy_rng("shard", seed, kind, split, n)
+    teaching, world, side = options.teaching, options.world, options.side
+    rng = numpy_rng("shard", options.seed, kind, split, n)
     train, key = split == "train", {"__key__": f"{n:06d}"}
     if kind == "text":
-        return {**key, "txt": suite.train_text(rng)}
+        return {**key, "txt": suite.train_text(rng, world)}
     if kind == "images":
-        scene = suite.train_scene(rng) if train else suite.val_scene(rng)
+        scene, rng = image_scene(split, n, options)
         texts = list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS)))
-        texts = list(dict.fromkeys([*texts, *both_ways(scene, rng)])) if two_way else texts
+        texts = list(dict.fromkeys([*texts, *both_ways(scene, rng)])) if teaching.both_ways else texts
         data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
-        data |= {"plan": [write_plan(scene, text) for text in texts]} if plans else {}
+        data |= {"plan": [write_plan(scene, text) for text in texts]} if teaching.plans else {}
         return {**key, "png": to_png(render(scene, side)), "txt": texts[0], "json": data}
     if kind == "edits":
-        edit = suite.train_edit(rng) if train else suite.val_edit(rng)
+        edit = suite.train_edit(rng, world=world) if train else suite.val_edit(rng, world=world)
         pair = {"source.png": to_png(render(edit.source, side)), "target.png": to_png(render(edit.target, side))}
         data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
-        data |= {"plan": write_edit_plan(edit)} if plans else {}
+        data |= {"plan": write_edit_plan(edit)} if teaching.plans else {}
         return {**key, **pair, "txt": edit.instruction, "json": data}
-    asked = suite.train_question(rng) if train else suite.val_question(rng)
+    asked = suite.train_question(rng, world=world) if train else suite.val_question(rng, world=world)
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
     return {**key, "png": to_png(render(asked.scene, side)), "json": data}
+
+
+def image_scene(split: str, n: int, options: SceneShards) -> tuple["Scene", "np.random.Generator"]:
+    """The scene of captioned image `n`, and where the draws of its captions come from.
+
+    A counterpart draws its captions as the image before it does.
+    """
+    from ddt_lightning.scenes import suite
+    from ddt_lightning.scenes.counterparts import counterpart
+    from ddt_lightning.seeding import numpy_rng
+
+    flips, contrast = options.teaching.flips, options.teaching.contrast
+    if split == "train" and n % 2 and (flips or contrast):
+        scene, rng = image_scene(split, n - 1, options)
+        choice = numpy_rng("counterpart", options.seed, n)
+        other = counterpart(scene, choice, options.world, flips=flips, contrast=contrast)
+        if other is not None:
+            return other, rng
+    rng = numpy_rng("shard", options.seed, "images", split, n)
+    draw = suite.train_scene if split == "train" else suite.val_scene
+    return draw(rng, world=options.world), rng

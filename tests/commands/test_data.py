@@ -7,11 +7,13 @@ import pytest
 
 from ddt_lightning.cli import main
 from ddt_lightning.commands.data import check, scenes, stats
+from ddt_lightning.scenes.combinations import shows
 from ddt_lightning.scenes.language import OPPOSITE, parse_caption
 from ddt_lightning.scenes.layout import read_edit_plan, write_plan
 from ddt_lightning.scenes.render import Scene, render
 from ddt_lightning.scenes.suite import held_out, suite
-from ddt_lightning.shards.from_scenes import make_sample
+from ddt_lightning.scenes.world import World
+from ddt_lightning.shards.from_scenes import SceneShards, Teaching, make_sample
 from ddt_lightning.shards.images import ImageShards, read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import write_shards
@@ -34,7 +36,7 @@ def contents(folder):
 def test_every_kind_has_shards_for_training_and_validation(world):
     kinds = ("edits", "images", "questions", "text")
     expected = [f"{k}-train-{i:06d}.tar" for k in kinds for i in range(8)] + [f"{k}-val-000000.tar" for k in kinds]
-    assert sorted(contents(world)) == sorted([*expected, "prompts.jsonl"])
+    assert sorted(contents(world)) == sorted([*expected, "prompts.jsonl", "world.json"])
     assert [json.loads(line) for line in (world / "prompts.jsonl").read_text().splitlines()] == suite()
 
 
@@ -83,7 +85,7 @@ def test_fewer_shards_replace_more(tmp_path):
     (tmp_path / "mine-000000.tar").write_bytes(b"")
     scenes(str(tmp_path), **small)
     shards = [f"images-train-{i:06d}.tar" for i in range(8)]
-    assert sorted(contents(tmp_path)) == [*shards, "mine-000000.tar", "prompts.jsonl"]
+    assert sorted(contents(tmp_path)) == [*shards, "mine-000000.tar", "prompts.jsonl", "world.json"]
 
 
 @pytest.mark.parametrize("option", ["images", "val", "side", "per_shard", "workers"])
@@ -138,23 +140,72 @@ def test_check_reads_real_shards(capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("86 samples, 137 images")
 
 
-def test_plans_and_two_way_captions_are_options():
-    plain = make_sample("images", "train", 3, 16, 0)
-    assert "plan" not in plain["json"] and "plan" not in make_sample("edits", "train", 3, 16, 0)["json"]
-    two_way = 0
+def test_plans_and_captions_both_ways_are_options():
+    small = SceneShards(side=16)
+    plain = make_sample("images", "train", 3, small)
+    assert "plan" not in plain["json"] and "plan" not in make_sample("edits", "train", 3, small)["json"]
+    more = SceneShards(side=16, teaching=Teaching(plans=True, both_ways=True))
+    both_ways = 0
     for number in range(30):
-        made = make_sample("images", "train", number, 16, 0, plans=True, two_way=True)["json"]
+        made = make_sample("images", "train", number, more)["json"]
         scene, texts = Scene.from_dict(made["scene"]), made["captions"]
         for text, plan in zip(texts, made["plan"], strict=True):
             assert plan == write_plan(scene, text)
-        assert (
-            texts[: len(make_sample("images", "train", number, 16, 0)["json"]["captions"])]
-            == (make_sample("images", "train", number, 16, 0)["json"]["captions"])
-        )
+        usual = make_sample("images", "train", number, small)["json"]["captions"]
+        assert texts[: len(usual)] == usual
         said = {word for word in OPPOSITE for text in texts if f" {word} " in text}
-        two_way += any(OPPOSITE[word] in said for word in said)
-    assert two_way > 8
-    edit = make_sample("edits", "train", 3, 16, 0, plans=True)["json"]
+        both_ways += any(OPPOSITE[word] in said for word in said)
+    assert both_ways > 8
+    edit = make_sample("edits", "train", 3, more)["json"]
     source, target = read_edit_plan(edit["plan"])
     assert sorted(shape.kind for shape in target.shapes) == sorted(one["kind"] for one in edit["target"]["shapes"])
     assert sorted(shape.kind for shape in source.shapes) == sorted(one["kind"] for one in edit["source"]["shapes"])
+
+
+def test_counterparts_stand_beside_what_they_differ_from():
+    """Every other sample is as without them; the one behind it says the same of other places."""
+    words = {"left": "right", "right": "left", "above": "below", "below": "above", "over": "under", "under": "over",
+             "top": "bottom", "bottom": "top"}  # fmt: skip
+    found = 0
+    for name in ("flips", "contrast"):
+        options = SceneShards(side=16, teaching=Teaching(**{name: True}))
+        for number in range(0, 40, 2):
+            first, second = (make_sample("images", "train", n, options)["json"] for n in (number, number + 1))
+            assert first == make_sample("images", "train", number, SceneShards(side=16))["json"]
+            a, b = (Scene.from_dict(one["scene"]) for one in (first, second))
+            assert not held_out(b)
+            if second == make_sample("images", "train", number + 1, SceneShards(side=16))["json"]:
+                continue  # no counterpart may be shown
+            found += 1
+            assert a != b and [(s.kind, s.colour) for s in a.shapes] == [(s.kind, s.colour) for s in b.shapes]
+            for text, other in zip(first["captions"], second["captions"], strict=True):
+                assert all(
+                    word in (said, words.get(said)) for said, word in zip(text.split(), other.split(), strict=True)
+                )
+        assert make_sample("images", "val", 1, options) == make_sample("images", "val", 1, SceneShards(side=16))
+    assert found > 20
+
+
+def test_a_larger_world_is_recorded_and_kept(tmp_path):
+    few = ["--images=30", "--edits=8", "--questions=8", "--text=8", "--val=2", "--side=32", "--workers=1"]
+    main(["data", "scenes", "--out", str(tmp_path / "w"), *few, "--kinds=12", "--held_out=both", "--pairs_shown=0.65",
+          "--plans=true", "--contrast=true"])  # fmt: skip
+    facts = json.loads((tmp_path / "w" / "world.json").read_text())
+    assert facts == {"kinds": 12, "held_out": "both", "pairs_shown": 0.65, "plans": True, "both_ways": False,
+                     "flips": False, "contrast": True, "side": 32, "seed": 0}  # fmt: skip
+    world = World(12, "both", 0.65)
+    prompts = {name: [json.loads(line) for line in (tmp_path / "w" / name).read_text().splitlines()]
+               for name in ("prompts.jsonl", "prompts-novel.jsonl")}  # fmt: skip
+    assert prompts == {"prompts.jsonl": suite(world=world), "prompts-novel.jsonl": suite(world=world, split="novel")}
+    scenes_of = [
+        Scene.from_dict(sample.data[name])
+        for kind, names in {"images": ["scene"], "edits": ["source", "target"], "questions": ["scene"]}.items()
+        for sample in read_images([str(tmp_path / "w" / f"{kind}-train-*.tar")])
+        for name in names
+    ]
+    assert len(scenes_of) == 54 and all(shows(scene, world) for scene in scenes_of)
+    assert {shape.kind for scene in scenes_of for shape in scene.shapes} >= {"star", "pillar"}
+    with pytest.raises(SystemExit):
+        main(["data", "scenes", "--out", str(tmp_path / "x"), *few, "--kinds=7"])
+    with pytest.raises(SystemExit):
+        main(["data", "scenes", "--out", str(tmp_path / "x"), *few, "--pairs_shown=0.3"])

@@ -3,13 +3,16 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from ddt_lightning.scenes.check import AREA, CENTROID
+from ddt_lightning.scenes.outlines import OUTLINES, polygon_distance
 from ddt_lightning.scenes.render import (
     CANVAS,
     COLOURS,
     GAP,
     GROUND_RGB,
+    HALF_BOX,
     KINDS,
     MARGIN,
     RADII,
@@ -72,6 +75,33 @@ def test_box_area_and_centroid(kind):
     assert centroid == pytest.approx(31.6 + CENTROID.get(kind, 0.0) * 15.7, abs=0.05)
 
 
+@pytest.mark.parametrize("kind", sorted(OUTLINES))
+def test_outlines_are_filled_boxed_and_measured(kind):
+    """Against Pillow's filled polygon of the same corners, at high resolution."""
+    radius, fine = 15.7, 16
+    corners = [((32.3 + radius * x) * fine, (31.6 + radius * y) * fine) for x, y in OUTLINES[kind]]
+    canvas = Image.new("L", (CANVAS * fine, CANVAS * fine))
+    ImageDraw.Draw(canvas).polygon(corners, fill=1)
+    exact = np.asarray(canvas, float).reshape(CANVAS, fine, CANVAS, fine).mean((1, 3))
+    error = coverage(kind, radius) - exact
+    assert abs(error).max() < 0.35 and abs(error).mean() < 0.01
+    assert exact.sum() == pytest.approx(AREA[kind] * radius**2, rel=0.02)
+    for axis, centre, offset in ((0, 32.3, 0.0), (1, 31.6, CENTROID[kind] * radius)):
+        centroid = (exact.sum(axis) * (np.arange(CANVAS) + 0.5)).sum() / exact.sum()
+        assert centroid == pytest.approx(centre + offset, abs=0.1)
+    assert max(HALF_BOX[kind]) == pytest.approx(1)
+    xs, ys = (np.array(axis) for axis in zip(*OUTLINES[kind], strict=True))
+    assert (xs.max(), ys.max(), -xs.min(), -ys.min()) == pytest.approx(HALF_BOX[kind] * 2)
+
+
+def test_distance_to_an_outline_is_that_of_its_edges():
+    xs, ys = np.meshgrid(np.linspace(-1.5, 1.5, 13), np.linspace(-1.5, 1.5, 11))
+    bar = OUTLINES["bar"]  # a rectangle of half sides 1 and 0.4, whose distance has a closed form
+    dx, dy = abs(xs) - 1, abs(ys) - 0.4
+    expected = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
+    assert polygon_distance(bar, xs, ys) == pytest.approx(expected, abs=1e-12)
+
+
 def test_other_sides_show_the_same_scene():
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -112,6 +142,6 @@ def test_shade_is_a_ramp_of_the_given_strength():
 
 def test_errors():
     with pytest.raises(ValueError, match="must be one of circle"):
-        signed_distance("star", np.zeros((1, 1)), np.zeros((1, 1)), 5.0)
+        signed_distance("blob", np.zeros((1, 1)), np.zeros((1, 1)), 5.0)
     with pytest.raises(ValueError, match="5 shapes"):
         place(np.random.default_rng(0), [("circle", "red")] * 5)

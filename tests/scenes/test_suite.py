@@ -6,11 +6,10 @@ import pytest
 
 from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import RELATIONS, Object
+from ddt_lightning.scenes.combinations import held
 from ddt_lightning.scenes.language import caption, parse_caption, relation
 from ddt_lightning.scenes.render import COLOURS, KINDS, box
 from ddt_lightning.scenes.suite import (
-    HELD_COLOURS,
-    HELD_COUNTS,
     TAGS,
     held_out,
     suite,
@@ -24,6 +23,7 @@ from ddt_lightning.scenes.suite import (
     val_scene,
 )
 from ddt_lightning.scenes.tasks import EDITS, QUESTIONS
+from ddt_lightning.scenes.world import World
 
 ASKED = [row for row in suite() if row["tag"] != "single_object"]
 
@@ -91,16 +91,16 @@ def test_training_texts_name_no_held_out_look(scenes):
     texts = [caption(scene, rng) for scene in scenes]
     texts += [train_edit(rng).instruction for _ in range(700)] + [train_text(rng) for _ in range(500)]
     texts += [train_question(rng, "yesno").question for _ in range(500)]
-    held = {f"{colour} {kind}" for kind, colour in HELD_COLOURS}
+    unseen = {f"{colour} {kind}" for kind, colour in held(World()).colours}
     looks = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(KINDS)})")
-    assert not [text for text in texts for found in looks.finditer(text) if found[0] in held]
+    assert not [text for text in texts for found in looks.finditer(text) if found[0] in unseen]
     prompts = {row["prompt"] for row in ASKED}
     assert not prompts & set(texts)
     for text in texts[: len(scenes)]:
         counts = Counter()
         for kind, _, count in parse_caption(text):
             counts[kind] += count
-        assert not HELD_COUNTS & set(counts.items())
+        assert not held(World()).counts & set(counts.items())
 
 
 def test_held_out_truths_are_held_out_and_fulfil_their_prompt():
