@@ -23,7 +23,7 @@ from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.seeding import key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
-from ddt_lightning.vocab import Images, Turn, Vocab
+from ddt_lightning.vocab import ROLES, Images, Turn, Vocab
 
 if TYPE_CHECKING:
     from ddt_lightning.latents.vae import FrozenVae
@@ -197,8 +197,6 @@ class Pipeline:
             **changes: fields of `sampling` to change: `text_to_image(["a ring"], temperature=0.7)`.
         """
         sampling = replace(sampling, **changes)
-        if not chat and sampling.plan != "none":
-            raise ValueError(f"`plan` ({sampling.plan}) needs the chat format of an instruct model.")
         return self.draw(self.draw_prompts(prompts, chat=chat), sampling, seed=seed, tokens=tokens).images
 
     def edit_image(
@@ -253,6 +251,9 @@ class Pipeline:
         if sampling.plan == "none":
             return prompts, [""] * len(whole)
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
+        ending = vocab.encode_text(f" {ROLES['assistant']}")
+        if any(row[-len(ending) :] != ending for row in asked):
+            raise ValueError(f"`plan` ({sampling.plan}) needs the chat format of an instruct model.")
         if sampling.plan == "auto":
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
             room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1

@@ -231,3 +231,5 @@ def test_a_plan_that_may_get_too_long_is_refused(folder):
 def test_a_pretrained_model_makes_no_plans(pipeline):
     with pytest.raises(ValueError, match=r"`plan` \(auto\) needs the chat format"):
         pipeline.text_to_image(PROMPTS, chat=False, plan="auto")
+    with pytest.raises(ValueError, match=r"`plan` \(a ring \|\) needs the chat format"):
+        pipeline.draw(pipeline.draw_prompts(PROMPTS, chat=False), Sampling(plan="a ring |"))

@@ -63,7 +63,9 @@ def t2i(
 
     def pictures(folder: Path) -> None:
         galleries.prompts(folder, rows, [r["image"] for r in found], images)
-        (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        plans = [{"plan": r["plan"]} if r["plan"] else {} for r in found]
+        lines = [json.dumps({**row, **plan}) + "\n" for row, plan in zip(rows, plans, strict=True)]
+        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen}
     shown = ["t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer"]

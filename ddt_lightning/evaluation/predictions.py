@@ -82,21 +82,22 @@ def draw_and_check(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool
         chat: ask in the chat format.
 
     Returns:
-        `image`, and the objects found: `drawn` in it, `render` in the rendered scene, `reconstruction` in that as the
-        tokenizer reconstructs it, `circles` in the scene with all shapes drawn as circles.
+        `image`, its `plan`, and the objects found: `drawn` in it, `render` in the rendered scene, `reconstruction` in
+        that as the tokenizer reconstructs it, `circles` in the scene with all shapes drawn as circles.
     """
     pipeline = loaded(setup.loading)
     prompts, scenes, seeds = (list(column) for column in zip(*items, strict=True))
     renders = [render(scene, pipeline.image_size) for scene in scenes]
+    drawing = pipeline.draw(pipeline.draw_prompts(prompts, chat=chat), setup.drawing, seed=seeds)
     images = {
-        "drawn": unstack(pipeline.text_to_image(prompts, setup.drawing, seed=seeds, chat=chat)),
+        "drawn": unstack(drawing.images),
         "render": renders,
         "reconstruction": unstack(pipeline.reconstruct(stack(renders), decoding=setup.drawing, seed=seeds)),
         "circles": [render(as_circles(scene), pipeline.image_size) for scene in scenes],
     }
     found = {name: [objects(image) for image in column] for name, column in images.items()}
     return [
-        {"image": image, **{name: column[n] for name, column in found.items()}}
+        {"image": image, "plan": drawing.plans[n], **{name: column[n] for name, column in found.items()}}
         for n, image in enumerate(images["drawn"])
     ]
 

@@ -671,3 +671,13 @@ def test_generate_and_edit_write_their_plans(model, tmp_path):
     assert lines(own / "results.jsonl")[0]["plan"] not in ("auto", "none")  # random weights write something
     main(["edit", str(given / "00000.png"), "make it red", "now blue", *fast, "--out", str(edited), "--plan", "two |"])
     assert [row["plan"] for row in lines(edited / "results.jsonl")] == ["two |", "two |"]
+
+
+def test_drawings_are_scored_with_their_plans(model, tmp_path):
+    call = ["eval", "t2i", "--model", str(model), *FAST, "--prompts", "2", "--images", "1"]
+    main([*call, "--out", str(tmp_path / "with"), "--plan", "red ring 4 4 5, teal day |"])
+    main([*call, "--out", str(tmp_path / "without")])
+    rows = lines(tmp_path / "with" / "results.jsonl")
+    assert len(rows) == 12 and {row["plan"] for row in rows} == {"red ring 4 4 5, teal day |"}
+    assert all("plan" not in row for row in lines(tmp_path / "without" / "results.jsonl"))
+    assert read_cards(tmp_path / "with")["t2i/shapes_geneval/overall"]["settings"]["plan"] == rows[0]["plan"]
