@@ -1,4 +1,4 @@
-"""How far a plan is, and how long it will take on this machine, for the person who waits."""
+"""Progress of a plan, and the time that it will take on this machine, for the person who waits."""
 
 import csv
 import shutil

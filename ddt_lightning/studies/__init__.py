@@ -1,1 +1,1 @@
-"""Reports and figures from finished runs."""
+"""Experiments of the paper: runs side by side, their tables and pictures, on one base."""
