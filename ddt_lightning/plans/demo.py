@@ -11,13 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from ddt_lightning.atomic import write_json
-from ddt_lightning.metrics.cards import flat
 from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.fingerprint import CLI
 from ddt_lightning.plans.progress import minutes, say
-from ddt_lightning.plans.recipes import CONFIGS, STARTING, assemble_model, fit, mixed_precision, tokenizer_start
-from ddt_lightning.plans.step import Record, Step
+from ddt_lightning.plans.recipes import (
+    CONFIGS,
+    STARTING,
+    assemble_model,
+    collect_metrics,
+    fit,
+    mixed_precision,
+    tokenizer_start,
+)
+from ddt_lightning.plans.step import Step
 
 Until = Literal["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "report"]
 
@@ -144,25 +150,6 @@ def plan(sizes: Demo) -> list[Step]:
             before=partial(collect_metrics, run, list(units)),
         ),
     ]
-
-
-def collect_metrics(run: Path, names: list[str]) -> dict[str, float]:
-    """`metrics.json`: the value of every evaluation card, and the time of every step.
-
-    Keys that begin with `seen/` are of combinations that training shows, all others of held-out ones.
-
-    Args:
-        run: folder of everything.
-        names: of the steps.
-    """
-    metrics = flat(run / "eval")
-    seen = flat(run / "eval" / "seen")
-    metrics |= {f"seen/{key}": value for key, value in seen.items() if not key.startswith("decode/")}
-    times = {name: Record(run, name).seconds for name in names}
-    metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items() if seconds}
-    metrics["time/total_s"] = round(sum(times.values()), 1)
-    write_json(run / "metrics.json", dict(sorted(metrics.items())))
-    return metrics
 
 
 def demo(*, sizes: Demo, until: Until = "report") -> None:

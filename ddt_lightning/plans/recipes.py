@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from ddt_lightning.atomic import write_json
+from ddt_lightning.metrics.cards import flat
 from ddt_lightning.plans.fingerprint import CLI
-from ddt_lightning.plans.step import Step
+from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.settings import merge
 
 Overlay = dict[str, Any]
@@ -162,3 +164,25 @@ def assemble_model(run: Path, language: str) -> None:
         shutil.copytree(run / part / "release" / part, folder / part)
     for part in ("lm", "vocab"):
         shutil.copytree(run / language / "release" / part, folder / part)
+
+
+def collect_metrics(run: Path, names: Sequence[str], others: Sequence[str] = ("seen",)) -> dict[str, float]:
+    """`metrics.json`: the value of every evaluation card, and the time of every step.
+
+    Keys of the other evaluations begin with their name, e.g. `seen/` for combinations that training shows; all others
+    are of held-out ones.
+
+    Args:
+        run: folder of everything.
+        names: of the steps.
+        others: folders of other evaluations, below `eval/`.
+    """
+    metrics = flat(run / "eval")
+    for other in others:
+        found = flat(run / "eval" / other)
+        metrics |= {f"{other}/{key}": value for key, value in found.items() if not key.startswith("decode/")}
+    times = {name: Record(run, name).seconds for name in names}
+    metrics |= {f"time/{name}_s": round(seconds, 1) for name, seconds in times.items() if seconds}
+    metrics["time/total_s"] = round(sum(times.values()), 1)
+    write_json(run / "metrics.json", dict(sorted(metrics.items())))
+    return metrics

@@ -1,0 +1,176 @@
+"""`ddt run emoji`: the whole flow on emoji, as a plan of command lines.
+
+shards -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> eval -> draw -> report, all inside one folder.
+Everything is measured on each held-out part of the emoji world, and on training pictures beside them.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from ddt_lightning.plans.chains import run_to_end
+from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.progress import minutes, say
+from ddt_lightning.plans.recipes import (
+    CONFIGS,
+    STARTING,
+    assemble_model,
+    collect_metrics,
+    fit,
+    mixed_precision,
+    tokenizer_start,
+)
+from ddt_lightning.plans.step import Step
+
+Until = Literal["shards", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "draw", "report"]
+EVALUATED = {"": "val-combination", "seen": "train", "concept": "val-concept", "style": "val-style"}
+"""{folder below `eval/`: part of the shards}; the held-out combinations are what the report shows first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmojiRun:
+    """Sizes of a run on emoji.
+
+    Args:
+        run: folder of everything.
+        shards: shards of the pictures, see `ddt data emoji`.
+        styles: noto, twemoji or openmoji.
+        overlay: YAML file of the tokenizer stage.
+        edits: training edits.
+        questions: training questions.
+        val: edits, and questions, of each held-out part.
+        prompts: prompts of each part that are drawn.
+        views: crops of each training picture that are encoded.
+        tokenizer_steps: optimizer steps of the tokenizer.
+        renderer_steps: optimizer steps of its one-step decoder.
+        pretrain_steps: optimizer steps of the language model's pretraining.
+        instruct_steps: optimizer steps of its instruction tuning.
+        drawn: pictures of each prompt.
+        evaluated: pictures, edits, questions and captions of each part that are scored.
+        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS of reconstructions; null leaves it out.
+        seconds: {step: relative cost of it, of trainings that of an optimizer step}; how long the steps really take is
+            measured while they run.
+    """
+
+    CONFIG: ClassVar[str] = "stages/emoji.yaml"
+
+    run: str
+    shards: list[str]
+    styles: list[str]
+    overlay: str
+    edits: int
+    questions: int
+    val: int
+    prompts: int
+    views: int
+    tokenizer_steps: int
+    renderer_steps: int
+    pretrain_steps: int
+    instruct_steps: int
+    drawn: int
+    evaluated: int
+    lpips: str | None = None
+    seconds: dict[str, float]
+
+
+def evaluation(sizes: EmojiRun, folder: str, part: str) -> list[list[str]]:
+    """Command lines that score reconstructions, edits, answers and captions of one part of the shards."""
+    run = Path(sizes.run)
+    out = ["--model", f"{run}/model", "--out", f"{run / 'eval' / folder}"]
+    images, edits, questions = (f"{run}/shards/{kind}-{part}-*.tar" for kind in ("images", "edits", "questions"))
+    lpips = ["--lpips", sizes.lpips] if sizes.lpips else []
+    number = sizes.evaluated
+    return [
+        [CLI, "eval", "reconstruction", "--shards", images, f"--images={number}", *lpips, *out],
+        [CLI, "eval", "edit", "--shards", edits, f"--edits={number}", *out],
+        [CLI, "eval", "vqa", "--shards", questions, f"--questions={number}", *out],
+        [CLI, "eval", "caption", "--shards", images, f"--captions={number}", *out],
+    ]
+
+
+def plan(sizes: EmojiRun) -> list[Step]:
+    """The steps of a run, in order."""
+    run = Path(sizes.run)
+    shards, tokens = run / "shards", run / "tokens"
+    units = {stage: getattr(sizes, f"{stage}_steps") for stage in ("tokenizer", "renderer", "pretrain", "instruct")}
+
+    def step(
+        name: str, about: str, *commands: list[str], folder: Path, before: Callable[[], object] | None = None
+    ) -> Step:
+        cost = STARTING * len(commands) + sizes.seconds.get(name, 1.0) * units.get(name, 1)
+        return Step(name, about, commands, folder, before=before, cost=cost)
+
+    def train(stage: str, about: str, *words: str, configs: tuple[str, ...] = ()) -> Step:
+        steps = units[stage]
+        options = [*words, *mixed_precision(), f"--trainer.max_steps={steps}"]
+        command = fit(stage, [CONFIGS[stage], *configs], run / stage, *options)
+        return step(stage, f"{about}, {steps} steps", command, folder=run / stage)
+
+    def these(made: Path, kind: str, part: str) -> str:
+        return json.dumps([f"{made}/{kind}-{part}-*.tar"])
+
+    def both(made: Path, kind: str, option: str) -> list[str]:
+        return [
+            f"--data.{option}", these(made, kind, "train"), f"--data.val_{option}", these(made, kind, "val"),
+        ]  # fmt: skip
+
+    counts = [f"--{name}={getattr(sizes, name)}" for name in ("edits", "questions", "val", "prompts")]
+    encode = [CLI, "encode", "--tokenizer", f"{run}/tokenizer", "--out", f"{tokens}", "--shards"]
+    rest = [f"{shards}/{kind}-*.tar" for kind in ("images-val", "edits", "questions")]
+    texts = [f"{tokens}/{kind}-train-*.tar" for kind in ("edits", "questions")]
+    kinds = ("images", "edits", "questions")
+    return [
+        step("shards", "pack pictures, edits and questions",
+             [CLI, "data", "emoji", "--out", f"{shards}", "--shards", json.dumps(sizes.shards),
+              "--styles", json.dumps(sizes.styles), *counts],
+             folder=shards),
+        train("tokenizer", "train the tokenizer", *both(shards, "images", "shards"),
+              *tokenizer_start(sizes.tokenizer_steps), configs=(sizes.overlay,)),
+        train("renderer", "train its one-step decoder", "--model.tokenizer", f"{run}/tokenizer",
+              *both(shards, "images", "shards")),
+        step("tokens", "encode pictures, edits and questions",
+             [*encode, these(shards, "images", "train"), f"--views={sizes.views}"],
+             [*encode, json.dumps(rest)], folder=tokens),
+        train("pretrain", "pretrain the language model", *both(tokens, "images", "shards"),
+              "--data.texts", json.dumps(texts), "--data.t2i=0.75", "--data.i2t=0.25", "--data.text_only=0",
+              "--model.codebook", f"{run}/tokenizer"),
+        train("instruct", "instruction tuning", "--init_from", f"{run}/pretrain",
+              "--data.vocab", f"{run}/pretrain/vocab", *(word for kind in kinds for word in both(tokens, kind, kind))),
+        step("eval", "reconstruct, edit, answer, describe, and score all of it",
+             *(words for folder, part in EVALUATED.items() for words in evaluation(sizes, folder, part)),
+             folder=run / "eval", before=partial(assemble_model, run, "instruct")),
+        step("draw", "draw prompts of each part",
+             [CLI, "generate", f"{shards}/prompts.jsonl", f"--images={sizes.drawn}", "--model", f"{run}/model",
+              "--out", f"{run}/pictures"],
+             folder=run / "pictures"),
+        step("report", "write report.html", [CLI, "report", f"{run}"], folder=run / "report.html",
+             before=partial(collect_metrics, run, list(sizes.seconds), [part for part in EVALUATED if part])),
+    ]  # fmt: skip
+
+
+def emoji(*, sizes: EmojiRun, until: Until = "report") -> None:
+    """Run the whole flow on emoji: shards with held-out parts, tokenizer, language model, evaluation, drawings, report.
+
+    The same call goes on where it was stopped; a step that is done is not run again while nothing that it depends on
+    has changed.
+
+    Args:
+        sizes: of the run.
+        until: last step.
+
+    Raises:
+        FileNotFoundError: the shards of the pictures are missing.
+        ValueError: `DDT_DATA` is not set.
+        ChildProcessError: a step failed.
+    """
+    from ddt_lightning.shards.read import expand
+
+    run, steps = Path(sizes.run), plan(sizes)
+    expand(sizes.shards, "--shards")
+    run_to_end(steps, run, until)
+    if until == "report":
+        spent = collect_metrics(run, [step.name for step in steps], [part for part in EVALUATED if part])
+        say(f"{run}/report.html and {run}/pictures are ready; {minutes(spent['time/total_s'])} in all.")

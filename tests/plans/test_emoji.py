@@ -1,0 +1,88 @@
+"""`ddt run emoji`: every command line parses, every training and evaluation reads the part that it should."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ddt_lightning import cli
+from ddt_lightning.emoji.held_out import PARTS
+from ddt_lightning.plans import emoji
+from tests.command_lines import parse_plan, parsed
+
+ROOT = Path(__file__).parents[2]
+STEPS = ["shards", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "draw", "report"]
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("overlay", [None, "stages/emoji-quick.yaml"])
+def test_every_command_line_parses(overlay, monkeypatch, tmp_path):
+    words = [] if overlay is None else ["--config", emoji.EmojiRun.CONFIG, "--config", overlay]
+    sizes = parsed("run emoji", *words, "--run", str(tmp_path / "run"))["sizes"]
+    steps = emoji.plan(sizes)
+    assert not list(tmp_path.iterdir())  # planning writes nothing
+    configs = parse_plan(steps, monkeypatch)
+    assert [step.name for step in steps] == STEPS and set(sizes.seconds) == set(STEPS)
+    for stage in ("tokenizer", "renderer", "pretrain", "instruct"):
+        assert configs[stage].trainer.max_steps == getattr(sizes, f"{stage}_steps")
+    overlaid = yaml.safe_load(Path(sizes.overlay).read_text())
+    assert configs["tokenizer"].model.tokenizer.tokens == overlaid["model"]["tokenizer"]["tokens"]
+    for stage in ("tokenizer", "renderer", "pretrain"):
+        data = configs[stage].data
+        assert [Path(one).name for one in (*data.shards, *data.val_shards)] == [
+            "images-train-*.tar",
+            "images-val-*.tar",
+        ]
+    for kind in ("images", "edits", "questions"):
+        data = configs["instruct"].data
+        assert data[kind] == [f"{sizes.run}/tokens/{kind}-train-*.tar"]
+        assert data[f"val_{kind}"] == [f"{sizes.run}/tokens/{kind}-val-*.tar"]
+
+
+def test_each_part_is_evaluated_in_a_folder_of_its_own():
+    sizes = parsed("run emoji")["sizes"]
+    commands = next(step for step in emoji.plan(sizes) if step.name == "eval").commands
+    places = {}
+    for command in commands:
+        shards, out = (command[command.index(option) + 1] for option in ("--shards", "--out"))
+        places.setdefault(out, set()).add(Path(shards).name.partition("-")[2])
+    assert all(len(found) == 1 for found in places.values())
+    found = {names.copy().pop().removesuffix("-*.tar") for names in places.values()}
+    assert found == {"train", *(f"val-{part}" for part in PARTS)} and len(places) == 4
+    assert places["runs/emoji/eval/seen"] == {"train-*.tar"}
+
+
+def test_weights_for_lpips_are_passed_on():
+    sizes = parsed("run emoji", "--lpips", "alexnet.pth")["sizes"]
+    commands = next(step for step in emoji.plan(sizes) if step.name == "eval").commands
+    assert [command[2] for command in commands if "alexnet.pth" in command] == ["reconstruction"] * 4
+
+
+def test_missing_pictures_are_named(tmp_path, monkeypatch, capsys):
+    def refused() -> str:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["run", "emoji", "--run", str(tmp_path / "run")])
+        assert left.value.code == 1
+        return capsys.readouterr().err
+
+    monkeypatch.delenv("DDT_DATA", raising=False)
+    assert "DDT_DATA" in refused()
+    monkeypatch.setenv("DDT_DATA", str(tmp_path))
+    assert "emoji-*.tar.gz" in refused()
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_keep_the_parts_apart(tmp_path):
+    for folder, value in (("eval", 0.5), ("eval/seen", 0.75), ("eval/concept", 0.25)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        card = {"tokenizer/psnr": {"value": value, "n": 4}}
+        (tmp_path / folder / "reconstruction.json").write_text(json.dumps(card))
+    metrics = emoji.collect_metrics(tmp_path, STEPS, ["seen", "concept", "style"])
+    assert metrics == {
+        "tokenizer/psnr": 0.5, "seen/tokenizer/psnr": 0.75, "concept/tokenizer/psnr": 0.25, "time/total_s": 0.0,
+    }  # fmt: skip
