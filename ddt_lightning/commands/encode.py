@@ -48,6 +48,7 @@ def encode(
     layout = read_columns(columns) if isinstance(columns, str) else columns or {}
     positive("views", views)
     folder, sources, model = begin(tokenizer, shards, coding)
+    world = world_of(sources)
     order = order or model["order"]
     if (model["kind"] == "ddt") == (order == "raster"):
         fit = "fine_to_coarse or coarse_to_fine" if model["kind"] == "ddt" else "raster"
@@ -95,10 +96,30 @@ def encode(
         )
     old = json.loads((target / "tokens.json").read_text()) if (target / "tokens.json").is_file() else {}
     known = [part for part in str(old.get("source", "")).split(", ") if part]
-    write_json(target / "tokens.json", {**written, "source": ", ".join(dict.fromkeys([*known, *shards]))})
+    written["source"] = ", ".join(dict.fromkeys([*known, *shards]))
+    write_json(target / "tokens.json", {**written, **world})
     report(problems)
     skipped = f", {len(names) - len(tasks)} shards were there already" if len(tasks) < len(names) else ""
     print(f"{count} samples in {len(tasks)} token shards in {out}{skipped}")
+
+
+def world_of(sources: list[str]) -> dict[str, Any]:
+    """The `world.json` beside the shards that are encoded, as an entry of `tokens.json`; empty where they have none.
+
+    Raises:
+        ValueError: the shards are of different worlds: what one holds out another may show.
+    """
+    files = [Path(url).parent / "world.json" for url in sources]
+    worlds = {str(file): json.loads(file.read_text()) for file in dict.fromkeys(files) if file.is_file()}
+    for file, facts in worlds.items():
+        first, expected = next(iter(worlds.items()))
+        for field in ("kinds", "held_out", "pairs_shown"):
+            if facts[field] != expected[field]:
+                raise ValueError(
+                    f"`--shards`: {first} has {field}={expected[field]}, {file} {field}={facts[field]}: encode scenes "
+                    "of one world into a folder."
+                )
+    return {"world": next(iter(worlds.values()))} if worlds else {}
 
 
 def decode(

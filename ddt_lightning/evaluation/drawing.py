@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ddt_lightning.evaluation.held_out import ask, prompts_measured
 from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
 from ddt_lightning.metrics.cards import Card
 from ddt_lightning.sampling import Sampling
+from ddt_lightning.scenes.world import Split, World
 
 
 def t2i(
@@ -19,6 +22,8 @@ def t2i(
     prompts: int = 0,
     chat: bool = True,
     seen: bool = False,
+    split: Split = "mirror",
+    world: World = World(),
     seed: int = 0,
     processes: int = 2,
     loading: Loading = Loading(),
@@ -32,6 +37,9 @@ def t2i(
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         chat: ask in the chat format of an instruct model; false for a pretrained one.
         seen: prompts of combinations that training shows, of all six tags.
+        split: of the places that are held out: `mirror` asks for everything that is held out but the places of the
+            `novel` split, which are scored apart, under keys of their own.
+        world: the world of the training shards, as `ddt data scenes` was given it.
         seed: of the images and of the ground-truth scenes.
         processes: worker processes, each with its share of the cores.
         loading: which model.
@@ -39,27 +47,30 @@ def t2i(
     """
     from ddt_lightning.evaluation import galleries, predictions
     from ddt_lightning.metrics import geneval
-    from ddt_lightning.scenes.suite import suite, truth
+    from ddt_lightning.scenes.combinations import kinds_of
+    from ddt_lightning.scenes.suite import truth
     from ddt_lightning.seeding import numpy_rng
 
     positive("images", images)
+    chosen = ask(seen, split, world, prompts)
     session = Session(loading, drawing, processes, seed)
-    chosen = galleries.spread(suite(seen), "tag", prompts) if prompts else suite(seen)
     asked = [(prompt, sample) for prompt in chosen for sample in range(images)]
     items = []
     for number, (prompt, sample) in enumerate(asked):
-        scene = truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], sample), seen)
+        scene = truth(prompt, numpy_rng("eval truth", seed, prompt["prompt"], sample), seen, world)
         items.append((prompt["prompt"], scene, session.sample_seed(number)))
-    found = session.run(predictions.draw_and_check, items, chat)
+    found = session.run(predictions.draw_and_check, items, chat, kinds_of(world))
 
     metadata = [prompt for prompt, _ in asked]
     names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
     rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
     rule = (
-        "shapes-GenEval: GenEval's rules on a classical shapes checker, prompts of combinations "
-        f"{'that training shows' if seen else 'held out'}, {images} images a prompt"
+        f"shapes-GenEval: GenEval's rules on a classical shapes checker, {prompts_measured(seen, split)}, "
+        f"{images} images a prompt"
     )
-    cards = {**geneval.tag_cards("t2i/shapes_geneval", rows, rule), **bound_cards(found, metadata, rule, seed)}
+    start = "t2i/novel" if split == "novel" else "t2i"
+    cards = geneval.tag_cards(f"{start}/shapes_geneval", rows, rule)
+    cards |= bound_cards(found, metadata, rule, seed, start)
 
     def pictures(folder: Path) -> None:
         galleries.prompts(folder, rows, [r["image"] for r in found], images)
@@ -67,12 +78,15 @@ def t2i(
         lines = [json.dumps({**row, **plan}) + "\n" for row, plan in zip(rows, plans, strict=True)]
         (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
 
-    settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen}
-    shown = ["t2i/shapes_geneval/overall", "t2i/colour_layout/overall", "t2i/ceiling_tokenizer"]
+    settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen, "split": split}
+    settings |= asdict(world)
+    shown = [f"{start}/{score}" for score in ("shapes_geneval/overall", "colour_layout/overall", "ceiling_tokenizer")]
     session.write(out, Outcome("t2i", cards, shown, settings, len(items), len(found), pictures=pictures))
 
 
-def bound_cards(found: Sequence[dict[str, Any]], metadata: Sequence[dict], rule: str, seed: int) -> dict[str, Card]:
+def bound_cards(
+    found: Sequence[dict[str, Any]], metadata: Sequence[dict], rule: str, seed: int, start: str
+) -> dict[str, Card]:
     """Upper bounds and baselines of shapes-GenEval, and colour_layout, each with its value by tag.
 
     Args:
@@ -80,6 +94,7 @@ def bound_cards(found: Sequence[dict[str, Any]], metadata: Sequence[dict], rule:
         metadata: the prompt of each.
         rule: the protocol in words.
         seed: of the other prompts of a baseline.
+        start: of the keys.
     """
     from ddt_lightning.metrics import geneval
 
@@ -114,6 +129,6 @@ def bound_cards(found: Sequence[dict[str, Any]], metadata: Sequence[dict], rule:
     }
     cards = {}
     for name, (rows, protocol) in results.items():
-        cards[f"t2i/{name}"] = geneval.overall_card(rows, protocol)
-        cards[f"t2i/{name}"]["by_tag"] = geneval.summary(rows)
+        cards[f"{start}/{name}"] = geneval.overall_card(rows, protocol)
+        cards[f"{start}/{name}"]["by_tag"] = geneval.summary(rows)
     return cards

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ddt_lightning.evaluation.outcome import because
+from ddt_lightning.scenes.world import Split, World
 
 if TYPE_CHECKING:
     from ddt_lightning.shards.images import ImageSample
@@ -73,6 +74,32 @@ def held_out(
         samples = take_samples(shards, side, number, {} if problems is None else problems)
         return [sample.images[0] for sample in samples]
     return [val_scene(numpy_rng("eval image", seed, n), unseen=not seen) for n in range(number)]
+
+
+def ask(seen: bool, split: Split, world: World, number: int) -> list[dict[str, Any]]:
+    """The suite's prompts that are measured.
+
+    Args:
+        seen: of combinations that training shows.
+        split: see `suite`.
+        world: whose combinations.
+        number: how many of each tag, evenly spaced over the tag; 0 for all.
+
+    Raises:
+        ValueError: the world shows what the split is to hold out.
+    """
+    from ddt_lightning.evaluation.galleries import spread
+    from ddt_lightning.scenes.suite import suite
+
+    chosen = suite(seen, world, split)
+    return spread(chosen, "tag", number) if number else chosen
+
+
+def prompts_measured(seen: bool, split: Split) -> str:
+    """The prompts that are measured, in words."""
+    if split == "novel":
+        return "prompts for kinds side by side along an axis on which training never shows the two"
+    return f"prompts of combinations {'that training shows' if seen else 'held out'}"
 
 
 def scenes_measured(seen: bool) -> str:

@@ -4,6 +4,7 @@ An item holds what is asked (a prompt, an image with an instruction or a questio
 `[H, W, 3]`. The pipeline is loaded once in each process and kept.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,7 @@ from ddt_lightning.latents.pixels import PixelLatents, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
-from ddt_lightning.scenes.check import Object, detect
+from ddt_lightning.scenes.check import detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit
@@ -73,13 +74,16 @@ def draw_prompts(setup: Setup, items: list[tuple[str, int]], chat: bool) -> list
     return [{"image": image} for image in unstack(images)]
 
 
-def draw_and_check(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool) -> list[dict[str, Any]]:
+def draw_and_check(
+    setup: Setup, items: list[tuple[str, Scene, int]], chat: bool, kinds: Sequence[str]
+) -> list[dict[str, Any]]:
     """Draw prompts, and find the objects in the drawings and in the images of the upper bounds and the baseline.
 
     Args:
         setup: model and options.
         items: (prompt, a scene that fulfils it, seed) each.
         chat: ask in the chat format.
+        kinds: what an object can be.
 
     Returns:
         `image`, its `plan`, and the objects found: `drawn` in it, `render` in the rendered scene, `reconstruction` in
@@ -95,7 +99,7 @@ def draw_and_check(setup: Setup, items: list[tuple[str, Scene, int]], chat: bool
         "reconstruction": unstack(pipeline.reconstruct(stack(renders), decoding=setup.drawing, seed=seeds)),
         "circles": [render(as_circles(scene), pipeline.image_size) for scene in scenes],
     }
-    found = {name: [objects(image) for image in column] for name, column in images.items()}
+    found = {name: [detect(image, kinds).objects for image in column] for name, column in images.items()}
     return [
         {"image": image, "plan": drawing.plans[n], **{name: column[n] for name, column in found.items()}}
         for n, image in enumerate(images["drawn"])
@@ -108,11 +112,6 @@ def write_plans(setup: Setup, items: list[tuple[str, int]]) -> list[dict[str, An
     prompts, seeds = (list(column) for column in zip(*items, strict=True))
     _, plans = pipeline.plan(pipeline.draw_prompts(prompts), setup.drawing, seed=seeds)
     return [{"plan": plan} for plan in plans]
-
-
-def objects(image: np.ndarray) -> list[Object]:
-    """The objects that the checker finds in an image."""
-    return detect(image).objects
 
 
 def edit_images(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:

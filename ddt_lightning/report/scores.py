@@ -33,12 +33,15 @@ NO_SHARE = ("psnr", "cider", "perplexity", "_l1", "x0_error", "lpips", "fid", "k
 """Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
 UPPER_BOUNDS = {
     "t2i/shapes_geneval/": {"tokenizer": "t2i/ceiling_tokenizer", "truth": "t2i/ceiling_render"},
+    "t2i/novel/shapes_geneval/": {"tokenizer": "t2i/novel/ceiling_tokenizer", "truth": "t2i/novel/ceiling_render"},
     "edit/exact_match": {"tokenizer": "edit/ceiling_tokenizer"},
 }
 """{start of a score's key: {name: key of the bound}}."""
 BASELINES = {
     "t2i/shapes_geneval/": {"other prompt": "t2i/floor_shuffled", "circles": "t2i/floor_circles"},
     "t2i/colour_layout/overall": {"other prompt": "t2i/colour_layout/floor_shuffled"},
+    "t2i/novel/shapes_geneval/": {"other prompt": "t2i/novel/floor_shuffled", "circles": "t2i/novel/floor_circles"},
+    "t2i/novel/colour_layout/overall": {"other prompt": "t2i/novel/colour_layout/floor_shuffled"},
     "vqa/accuracy": {"other image": "vqa/floor_blind"},
 }
 

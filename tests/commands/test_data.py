@@ -7,6 +7,7 @@ import pytest
 
 from ddt_lightning.cli import main
 from ddt_lightning.commands.data import check, scenes, stats
+from ddt_lightning.commands.encode import world_of
 from ddt_lightning.scenes.combinations import shows
 from ddt_lightning.scenes.language import OPPOSITE, parse_caption
 from ddt_lightning.scenes.layout import read_edit_plan, write_plan
@@ -209,3 +210,12 @@ def test_a_larger_world_is_recorded_and_kept(tmp_path):
         main(["data", "scenes", "--out", str(tmp_path / "x"), *few, "--kinds=7"])
     with pytest.raises(SystemExit):
         main(["data", "scenes", "--out", str(tmp_path / "x"), *few, "--pairs_shown=0.3"])
+
+
+def test_encoded_shards_keep_the_record_of_their_world(world, tmp_path):
+    sources = [str(path) for path in world.glob("*.tar")]
+    assert world_of(sources) == {"world": json.loads((world / "world.json").read_text())}
+    assert world_of([str(tmp_path / "photos-000000.tar")]) == {}
+    (tmp_path / "world.json").write_text(json.dumps({"kinds": 12, "held_out": "mirror", "pairs_shown": 0.8}))
+    with pytest.raises(ValueError, match=r"`--shards`: .*kinds=6, .*kinds=12: encode scenes of one world"):
+        world_of([*sources, str(tmp_path / "images-train-000000.tar")])

@@ -57,3 +57,12 @@ def test_a_model_that_cannot_plan_scores_nothing(model, tmp_path):
     scores, rows = call(model, tmp_path, "--samples", "1", "--prompts", "2", "--plan_length", "8")
     assert len(rows) == 12
     assert scores["plan/right/overall"] == scores["plan/readable"] == 0
+
+
+def test_places_that_training_never_shows_are_scored_apart(model, tmp_path):
+    scores, rows = call(model, tmp_path / "novel", "--samples", "1", "--plan_length", "8", "--split", "novel",
+                        "--held_out", "both")  # fmt: skip
+    assert len(rows) == 16 and {row["tag"] for row in rows} == {"position"}
+    assert all(key.startswith(("plan/novel/", "decode/")) for key in scores) and scores["plan/novel/ceiling_grid"] == 1
+    with pytest.raises(SystemExit):
+        call(model, tmp_path / "none", "--split", "novel")  # the usual world shows these places

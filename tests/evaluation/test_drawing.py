@@ -1,0 +1,61 @@
+"""`ddt eval t2i` on worlds and splits: drawings of known quality get the scores that they deserve."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ddt_lightning.cli import main
+from ddt_lightning.metrics.cards import flat, read_cards
+from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.scenes.render import render
+from ddt_lightning.scenes.suite import suite, truth
+from ddt_lightning.scenes.world import World
+from tests.tiny import tiny_model
+
+WORDS = ["--images", "1", "--processes", "1", "--batch", "64", "--steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"), side=32)
+
+
+def draws(monkeypatch, prompts, side=64):
+    """Let every model draw the right picture of these prompts."""
+    asked, rng = {row["prompt"]: row for row in prompts}, np.random.default_rng(0)
+
+    def text_to_image(self, texts, *options, **more):
+        images = np.stack([render(truth(asked[text], rng), side) for text in texts])
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    monkeypatch.setattr(Pipeline, "text_to_image", text_to_image)
+
+
+def test_novel_places_are_scored_apart(model, tmp_path, monkeypatch, capsys):
+    world = World(held_out="both")
+    draws(monkeypatch, suite(world=world, split="novel"))
+    main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--split", "novel", "--held_out=both", *WORDS])
+    scores = flat(tmp_path)
+    assert all(key.startswith(("t2i/novel/", "decode/")) for key in scores)
+    assert scores["t2i/novel/shapes_geneval/position"] == scores["t2i/novel/shapes_geneval/overall"] == 1
+    assert scores["t2i/novel/colour_layout/overall"] == 1 and scores["t2i/novel/floor_shuffled"] < 0.2
+    card = read_cards(tmp_path)["t2i/novel/shapes_geneval/position"]
+    assert card["n"] == 16 and card["settings"]["split"] == "novel" and card["settings"]["held_out"] == "both"
+    assert "t2i/novel/shapes_geneval/overall 1" in capsys.readouterr().out
+
+
+def test_kinds_of_a_larger_world_are_asked_for_and_read(model, tmp_path, monkeypatch):
+    world = World(kinds=12)
+    draws(monkeypatch, suite(world=world))
+    main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--kinds", "12", "--prompts", "8", *WORDS])
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == 48 and any("pillar" in row["prompt"] for row in rows)
+    assert flat(tmp_path)["t2i/shapes_geneval/overall"] > 0.97
+
+
+def test_the_usual_world_shows_novel_places(model, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--split", "novel", *WORDS])
+    assert "`held_out` (novel or both)" in capsys.readouterr().err
