@@ -8,7 +8,7 @@ import torch
 
 from ddt_lightning.cli import main
 from ddt_lightning.metrics.cards import flat, read_cards
-from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.pipeline import Drawing, Pipeline
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import suite, truth
 from ddt_lightning.scenes.world import World
@@ -26,11 +26,12 @@ def draws(monkeypatch, prompts, side=64):
     """Let every model draw the right picture of these prompts."""
     asked, rng = {row["prompt"]: row for row in prompts}, np.random.default_rng(0)
 
-    def text_to_image(self, texts, *options, **more):
+    def draw(self, texts, *options, **more):
         images = np.stack([render(truth(asked[text], rng), side) for text in texts])
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        return Drawing(torch.from_numpy(images).permute(0, 3, 1, 2), [""] * len(texts), torch.zeros(len(texts), 0))
 
-    monkeypatch.setattr(Pipeline, "text_to_image", text_to_image)
+    monkeypatch.setattr(Pipeline, "draw_prompts", lambda self, texts, **more: texts)
+    monkeypatch.setattr(Pipeline, "draw", draw)
 
 
 def test_novel_places_are_scored_apart(model, tmp_path, monkeypatch, capsys):
