@@ -21,11 +21,8 @@ WORDINGS = {
     "time": ("set the clock to {}", "make it {}", "change the time to {}"),
     "face": ("make it {}", "turn it into {}", "change it to {}"),
 }
-HAIR_WORDINGS = {
-    "bald": ("make it bald", "remove the hair"),
-    "beard": ("add a beard", "give it a beard"),
-}
-PLAIN_HAIR = ("give it {}", "change the hair to {}", "with {}, please")
+BALD = ("make it bald", "remove the hair")
+HAIR = ("give it {}", "change the hair to {}", "with {}, please")
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def instruction(kind: str, target: Emoji, rng: np.random.Generator) -> str:
     """What a user says to get the target."""
     value = getattr(target, kind)
     if kind == "hair":
-        return pick(rng, HAIR_WORDINGS.get(value, PLAIN_HAIR)).format(value)
+        return pick(rng, BALD if value == "bald" else HAIR).format(value)
     return pick(rng, WORDINGS[kind]).format(article(value) if kind == "face" else value)
 
 

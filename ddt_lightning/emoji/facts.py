@@ -43,7 +43,13 @@ _SINGLE = {
 """{code: (gender, concept)} where Unicode has a code of its own for each gender."""
 _NOUNS = {"1F9D1": "adult", "1F9D3": "older adult", "1FAC5": "royal", "1F385": "Claus", "1F9DC": "merfolk"}
 """Names of concepts whose emoji do not share a word."""
-_HAIRS = {"1F9D1-200D-1F9B0", "1F9D1-200D-1F9B1", "1F9D1-200D-1F9B2", "1F9D1-200D-1F9B3", "1F471", "1F9D4"}
+_HAIRS = {
+    "1F9D1-200D-1F9B0",
+    "1F9D1-200D-1F9B1",
+    "1F9D1-200D-1F9B2",
+    "1F9D1-200D-1F9B3",
+    "1F471",
+}  # not with a beard: its hair is another, too
 _FACES = ("face-smiling", "face-affection", "face-tongue", "face-hand", "face-neutral-skeptical", "face-sleepy",
           "face-unwell", "face-concerned", "face-negative", "face-glasses", "face-hat")  # fmt: skip
 _PLAIN = str.maketrans({"\u2019": "'", "\u201c": '"', "\u201d": '"'})  # quotes that nobody types

@@ -62,6 +62,8 @@ def test_hair_is_an_attribute_of_one_family():
     assert (red.head, red.noun, red.hair, red.skin, red.gender) == ("woman", "adult", "red hair", "medium", "woman")
     assert red.family == one(metadata(), "1F468-200D-1F9B2").family == one(metadata(), "1F9D1").family == "1F9D1"
     assert red.concept != one(metadata(), "1F9D1").concept
+    (beard,) = read_emoji([row("1F9D4-200D-2642-FE0F", "man: beard")])
+    assert beard.hair == "beard" and beard.family != "1F9D1"  # a beard comes with hair of its own
 
 
 def test_clocks_faces_and_quotes():
