@@ -79,7 +79,10 @@ def chat(exchanges, drop_text=False):  # [[request parts, answer parts], ..., [r
         ids += tok("USER:", add_special_tokens=False).input_ids
         ids += [i for part in request if not (drop_text and isinstance(part, str)) for i in said(part)]
         ids += tok(" ASSISTANT:", add_special_tokens=False).input_ids
-        ids += [i for part in (answer[0] if answer else []) for i in said(part)]
+        parts = answer[0] if answer else []
+        last_image = max((n for n, part in enumerate(parts) if not isinstance(part, str)), default=-1)
+        dropped = [drop_text and isinstance(part, str) and n < last_image for n, part in enumerate(parts)]  # plans
+        ids += [i for part, drop in zip(parts, dropped) if not drop for i in said(part)]
         ids += [tok.eos_token_id] if answer else []
     return ids
 
