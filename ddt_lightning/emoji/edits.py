@@ -53,7 +53,7 @@ def pairs(world: Sequence[Emoji], kind: str) -> Iterator[tuple[Emoji, Emoji]]:
 
 
 def instruction(kind: str, target: Emoji, rng: np.random.Generator) -> str:
-    """What a user says to get the target."""
+    """Instruction that leads from the source to the target."""
     value = getattr(target, kind)
     if kind == "hair":
         return pick(rng, BALD if value == "bald" else HAIR).format(value)

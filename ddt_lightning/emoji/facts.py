@@ -57,7 +57,7 @@ _PLAIN = str.maketrans({"\u2019": "'", "\u201c": '"', "\u201d": '"'})  # quotes 
 
 @dataclass(frozen=True)
 class Emoji:
-    """What a picture shows, and in whose hand it is drawn. An attribute that an emoji does not have is None.
+    """Attributes of a picture: what it shows, and its style. An attribute that an emoji does not have is None.
 
     Args:
         style: of `STYLES`.

@@ -23,7 +23,7 @@ _SKIN, _FACING = " skin", "facing "
 
 
 def described(emoji: Emoji) -> str:
-    """What an emoji shows, in words and without its style: `woman firefighter, dark skin`."""
+    """Content of an emoji in words, without its style: `woman firefighter, dark skin`."""
     parts = [emoji.head, emoji.hair, emoji.skin and emoji.skin + _SKIN, emoji.facing and _FACING + emoji.facing]
     return ", ".join(part for part in parts if part)
 

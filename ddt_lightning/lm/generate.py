@@ -129,7 +129,7 @@ def text_ids(
 
 
 def barred_ids(size: int, text_size: int, end: int, closed: Sequence[int]) -> Tensor:
-    """Which of the first `size` ids a text may not hold: bool `[size]`; all but text that is not closed, and `end`."""
+    """Mask of the first `size` ids, bool `[size]`, true where a text may not use one: all but open text and `end`."""
     barred = torch.arange(size) >= text_size
     barred[list(closed)] = True
     barred[end] = False

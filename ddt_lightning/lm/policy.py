@@ -60,7 +60,7 @@ def scored(
 
 
 def advantages(rewards: Tensor, group: int, *, scale: bool = True, limit: float | None = None) -> Tensor:
-    """How much better each sample is than the mean of its group, `[N]`.
+    """Advantage of each sample over the mean of its group, `[N]`.
 
     Args:
         rewards: `[N]`, `group` samples of one prompt after the other.

@@ -67,7 +67,7 @@ def closure(modules: Iterable[str]) -> list[str]:
 
 @functools.cache
 def code_of(module: str) -> str:
-    """What a module's source does, as text: comments, docstrings and layout do not count."""
+    """Code of a module as text: comments, docstrings and layout do not count."""
     tree = ast.parse(source_of(module).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

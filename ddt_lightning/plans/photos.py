@@ -83,7 +83,7 @@ def words_of(options: Mapping[str, Any]) -> list[str]:
 
 
 def prompts(sizes: PhotoRun) -> str:
-    """What is drawn: a class or a caption on each line.
+    """Prompts to draw: a class or a caption on each line.
 
     Raises:
         FileNotFoundError: `classes` does not exist.

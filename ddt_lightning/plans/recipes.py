@@ -102,7 +102,7 @@ def fit(stage: str, configs: Sequence[str], run_dir: Path, *options: str) -> lis
 
 
 def processor_flags() -> set[str]:
-    """What Linux says that the processor can do."""
+    """Features of the processor, as Linux names them."""
     facts = Path("/proc/cpuinfo")
     return set(facts.read_text().split()) if facts.is_file() else set()
 
@@ -140,7 +140,7 @@ def mixed_precision() -> list[str]:
 
 
 def tokenizer_start(steps: int) -> list[str]:
-    """How a tokenizer's run of `steps` steps starts, as in stages/tok.yaml.
+    """Options for the start of a tokenizer's run of `steps` steps, as in stages/tok.yaml.
 
     The warm-up is shorter only where the whole run is short; the power of the times falls over half of the run.
     """

@@ -57,7 +57,7 @@ class Chain:
 
 
 class Record:
-    """What is known of a step on disk: its fingerprint, the seconds spent on it, and whether it is done."""
+    """Record of a step on disk: its fingerprint, the seconds spent on it, and whether it is done."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / STEPS / f"{name}.json"

@@ -10,11 +10,11 @@ from ddt_lightning.metrics.cards import Card, read_cards
 from ddt_lightning.report.findings import Findings, Table
 
 MADE = {"tokenizer/": "reconstructions", "t2i/": "drawings", "pictures/": "pictures"}
-"""What was compared with the reference, by the start of a card's key."""
+"""Sets of pictures compared with the reference, by the start of a card's key."""
 MEASURES = ("rfid", "gfid", "FD-", "rkid", "gkid", "KD-", "precision", "recall")
-"""How names of measures begin, in the order of the columns."""
+"""Beginnings of the names of measures, in the order of the columns."""
 HALVES = "halves/"
-"""What the name of a distance between two halves of the reference begins with."""
+"""Beginning of the name of a distance between two halves of the reference."""
 PLAIN = (
     "How far sets of pictures are from real ones. Distances (FID, FD; KID, KD) compare what a frozen network sees in "
     "both sets: less is better. Precision is the share of pictures that look like real ones, recall the share of real "

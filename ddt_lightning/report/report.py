@@ -29,7 +29,7 @@ STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Inst
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
 """Curves that the section about the codebook shows."""
 FIRST_CHARTS = 9
-"""How many charts of a stage are open at once."""
+"""Number of charts of a stage that are open at once."""
 
 
 def write_report(run: str | Path, out: str | Path | None = None) -> Path:

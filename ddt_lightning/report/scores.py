@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ddt_lightning.metrics.cards import Card
 
 SEEN = "seen/"
-"""What keys of combinations that training shows begin with."""
+"""Beginning of the keys of combinations that training shows."""
 HEADLINES = {
     "t2i/shapes_geneval/overall": ("Sampling: all right", "of the objects, colours, counts and positions asked for"),
     "t2i/colour_layout/overall": ("Sampling: colours and layout", "the same, whatever the shapes"),
@@ -21,7 +21,7 @@ HEADLINES = {
     "tokenizer/psnr": ("Reconstruction, dB", "PSNR, mean over held-out images"),
 }
 PLAIN = {"tokenizer/psnr": ".1f", "caption/cider_d_regex": ".2f"}
-"""How headlines that are no shares are written."""
+"""Formats of headlines that are no shares."""
 GROUPS = {
     "Sampling": "t2i/", "Sampling, by GenEval's detector": "geneval_hf/", "Editing": "edit/", "Questions": "vqa/",
     "Captions": "caption/", "Tokenizer": "tokenizer/", "Pictures": "pictures/",

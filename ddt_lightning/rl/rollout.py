@@ -22,7 +22,7 @@ GIVEN, TEXT, IMAGE = 0, 1, 2  # kinds of places in a row: not the policy's, an i
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What was written and drawn for N prompts.
+    """Plans and images drawn for N prompts.
 
     Args:
         rows: LM ids of prompt, plan, [BOV] and image.
@@ -85,7 +85,7 @@ def policy_rows(rollouts: Rollouts, vocab: Vocab, policy: Policy) -> tuple[Tenso
 
 
 def variety(images: Tensor, group: int, apart: float = 0.05) -> tuple[Tensor, Tensor]:
-    """How different the images of each prompt are: what a reward leaves open should stay open.
+    """Variety of the images of each prompt: what a reward leaves open should stay open.
 
     Args:
         images: uint8 `[N, 3, H, W]`, `group` of a prompt one after the other.

@@ -65,7 +65,7 @@ def scan(shards: list[str], columns: dict[str, str] | None = None) -> Iterator[t
 
 
 def scan_shard(url: str, columns: "Columns") -> tuple[Facts, dict[str, str]]:
-    """What is in one shard, and its problems.
+    """Contents of one shard, and its problems.
 
     A sample of a text alone is one in a shard of texts; beside samples with pictures it lacks its picture.
     """

@@ -16,7 +16,7 @@ CAPTIONS = 4  # captions of each image: one costs nothing and a language model s
 
 @dataclass(frozen=True)
 class Teaching:
-    """What shards of scenes say beside a caption of each image, and which images they hold side by side.
+    """Options of shards of scenes: texts beside the caption of each image, and images side by side.
 
     A counterpart is a captioned image that takes the place of the next one of training, in the same words but for those
     of places; where none may be shown, a scene of its own stands there. They come into one batch as often as the

@@ -35,7 +35,7 @@ SEVERAL = 5  # members that an error lists
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a sample's parts lie when its shard has another layout than `data/README.md`.
+    """Places of a sample's parts in a shard of another layout than that of `data/README.md`.
 
     A part is named by its member (`original.png`), a text also by a field of the json member (`json.instruction`).
 

@@ -77,7 +77,7 @@ def write_tar(path: Path, samples: Iterable[Mapping[str, Any]]) -> int:
 
 
 def to_bytes(member: str, value: Any) -> bytes:  # noqa: ANN401 - json holds anything
-    """What a member's file holds.
+    """Bytes of a member's file.
 
     Raises:
         ValueError: the value does not suit the member's ending.

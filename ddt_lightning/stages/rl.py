@@ -34,7 +34,7 @@ from ddt_lightning.training.parallel import forward_method
 
 @dataclass(frozen=True)
 class PracticeConfig:
-    """How a policy samples, and how it learns from what it sampled.
+    """Options of sampling a policy and of learning from its samples.
 
     Args:
         group: samples of each prompt that are compared with each other.

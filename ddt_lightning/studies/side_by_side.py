@@ -104,5 +104,5 @@ def digest(images: Tensor) -> str:
 
 
 def device_of(pipeline: Pipeline) -> torch.device:
-    """Where a pipeline's tokenizer lies."""
+    """Device of a pipeline's tokenizer."""
     return next(pipeline.tokenizer.parameters()).device

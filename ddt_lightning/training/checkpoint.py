@@ -16,7 +16,7 @@ from ddt_lightning.model_folder import find_part
 
 
 def last_checkpoint(run_dir: str | Path) -> Path:
-    """Where a run keeps the checkpoint it continues from."""
+    """Path of the checkpoint that a run continues from."""
     return Path(run_dir) / "checkpoints" / "last.ckpt"
 
 
