@@ -242,19 +242,27 @@ class Pipeline:
         prompts, _ = self.plan(prompts, sampling, seed=seed)
         return self.vocab.reorder(torch.stack(list(self._arriving(prompts, sampling, seed)), dim=1))
 
+    def plan_setting(self, sampling: Sampling, *, chat: bool = True) -> str:
+        """`none`, `auto` or a plan: that of the sampling, or else what the model was trained for in this format."""
+        if sampling.plan is not None:
+            return sampling.plan
+        return "auto" if chat and self.vocab.plans else "none"
+
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
 
         With `auto` the language model decides when the image begins, at the latest after `plan_length` ids.
         """
         whole, free = prompts
-        if sampling.plan == "none":
-            return prompts, [""] * len(whole)
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
         ending = vocab.encode_text(f" {ROLES['assistant']}")
-        if any(row[-len(ending) :] != ending for row in asked):
-            raise ValueError(f"`plan` ({sampling.plan}) needs the chat format of an instruct model.")
-        if sampling.plan == "auto":
+        chat = all(row[-len(ending) :] == ending for row in asked)
+        setting = self.plan_setting(sampling, chat=chat)
+        if setting == "none":
+            return prompts, [""] * len(whole)
+        if not chat:
+            raise ValueError(f"`plan` ({setting}) needs the chat format of an instruct model.")
+        if setting == "auto":
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
             room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
             if sampling.plan_length > room:
@@ -264,7 +272,7 @@ class Pipeline:
                                max_new_tokens=sampling.plan_length, temperature=sampling.plan_temperature,
                                seeds=seeds, closed=sorted(vocab.special_ids))  # fmt: skip
         else:
-            written = [vocab.encode_text(f" {sampling.plan}")] * len(whole)
+            written = [vocab.encode_text(f" {setting}")] * len(whole)
         planned = [[*row, *plan, vocab.bov] for row, plan in zip(asked, written, strict=True)]
         return (planned, free), [vocab.read_text(plan) for plan in written]
 

@@ -29,7 +29,7 @@ class Sampling(Decoding):
         decode_guidance: guidance of the diffusion decoder; 1 for none.
         compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
         plan: what is written before the image: `none`, `auto` for what an instruct model that has learned to plan
-            writes itself, or the plan as a text.
+            writes itself, or the plan as a text; by default `auto` where the model was trained with plans, else `none`.
         plan_temperature: of the language model while it plans; 0 takes the likeliest id.
         plan_length: where a plan is cut, in ids of text.
 
@@ -42,7 +42,7 @@ class Sampling(Decoding):
     top_k: int = 0
     top_p: float = 1.0
     compile: bool = False
-    plan: str = "none"
+    plan: str | None = None
     plan_temperature: float = 0.7
     plan_length: int = 96
 

@@ -110,6 +110,7 @@ class Vocab:
         image_tokens: K, ids per image.
         order: the order in which the model sees an image's ids: `coarse_to_fine` reverses them, the others do not.
         tokenizer: fingerprint of the image tokenizer that the ids come from, where known.
+        plans: whether an assistant writes a plan before its image, so that a model of this vocabulary is to plan.
     """
 
     def __init__(
@@ -119,13 +120,14 @@ class Vocab:
         image_tokens: int,
         order: TokenOrder = "fine_to_coarse",
         tokenizer: str | None = None,
+        plans: bool = False,
     ) -> None:
         if codebook_size < 1 or image_tokens < 1:
             raise ValueError(f"`codebook_size` ({codebook_size}) and `K` ({image_tokens}) must be at least 1.")
         if order not in get_args(TokenOrder):
             raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(TokenOrder))}.")
         self.text, self.codebook_size, self.image_tokens = text, codebook_size, image_tokens
-        self.order, self.tokenizer = order, tokenizer
+        self.order, self.tokenizer, self.plans = order, tokenizer, plans
         self.bos, self.eos, self.pad = text.bos_token_id, text.eos_token_id, text.pad_token_id
         self.text_size = max(text.get_vocab().values()) + 1
         self.image_start = self.text_size
@@ -244,7 +246,7 @@ class Vocab:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.json").unlink(missing_ok=True)
         self.text.save_pretrained(str(folder / "text"))
-        fields = {"text_size": self.text_size, **self._fields()}
+        fields = {"text_size": self.text_size, **self._fields(), "plans": self.plans}
         write_json(folder / "vocab.json", fields)
 
     @classmethod
@@ -255,7 +257,8 @@ class Vocab:
             raise FileNotFoundError(f"`vocab` ({folder}) holds no vocab.json: name a folder that Vocab.save wrote.")
         fields = json.loads(path.read_text())
         text = load_text_tokenizer(folder / "text")
-        vocab = cls(text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"])
+        plans = fields.get("plans", False)  # vocabularies from before there were plans do not say
+        vocab = cls(text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"], plans)
         if vocab.text_size != fields["text_size"]:
             raise ValueError(f"{path}: text_size={fields['text_size']}, but the tokenizer beside it {vocab.text_size}.")
         return vocab

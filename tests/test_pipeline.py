@@ -1,5 +1,7 @@
 """The composed pipeline on a tiny random model: against its parts called by hand, and by its properties."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
 from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.vocab import Vocab
 from tests.reading import read_chat
 from tests.tiny import image_ids, taught_tokenizer, tiny_model, tiny_tokenizer
 
@@ -233,3 +236,22 @@ def test_a_pretrained_model_makes_no_plans(pipeline):
         pipeline.text_to_image(PROMPTS, chat=False, plan="auto")
     with pytest.raises(ValueError, match=r"`plan` \(a ring \|\) needs the chat format"):
         pipeline.draw(pipeline.draw_prompts(PROMPTS, chat=False), Sampling(plan="a ring |"))
+
+
+def test_a_model_plans_as_it_was_trained(folder, pipeline):
+    for kind in ("lm", "tokenizer"):
+        shutil.copytree(folder / kind, folder.parent / "planning" / kind)
+    vocab = Vocab.load(folder / "vocab")
+    assert not vocab.plans
+    vocab.plans = True
+    vocab.save(folder.parent / "planning" / "vocab")
+    planning = Pipeline.from_pretrained(folder.parent / "planning")
+    sampling = Sampling(plan_temperature=1.0, plan_length=12, steps=1)
+    asked = pipeline.draw_prompts(PROMPTS)
+    auto = pipeline.draw(asked, replace(sampling, plan="auto"), seed=3)
+    plain = pipeline.draw(asked, sampling, seed=3)
+    assert any(auto.plans) and not any(plain.plans)
+    assert planning.draw(asked, sampling, seed=3).plans == auto.plans
+    assert torch.equal(planning.draw(asked, replace(sampling, plan="none"), seed=3).ids, plain.ids)
+    drawn = planning.draw(planning.draw_prompts(PROMPTS, chat=False), sampling, seed=3)
+    assert not any(drawn.plans)  # there are no plans in the format of pretraining

@@ -96,7 +96,8 @@ def import_lm(exported: str, folder: str) -> None:
     disable_progress_bar()
     model, extended, facts = read_model(exported)
     text = text_part(extended, facts["text_size"])
-    vocab = Vocab(text, facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"])
+    plans = facts.get("plans", False)
+    vocab = Vocab(text, facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"], plans)
     texts = compare_texts(extended, vocab)
     images = Path(exported) / "tokenizer"
     if images.is_dir():
@@ -120,6 +121,7 @@ def facts_of(vocab: "Vocab") -> dict[str, Any]:
         "tokenizer": vocab.tokenizer,
         "text_size": vocab.text_size,
         "text_tokenizer": text_fingerprint(vocab.text),
+        "plans": vocab.plans,
     }
 
 

@@ -73,7 +73,7 @@ def t2i(
     cards |= bound_cards(found, metadata, rule, seed, start)
 
     def pictures(folder: Path) -> None:
-        galleries.prompts(folder, rows, [r["image"] for r in found], images)
+        galleries.prompts(folder, rows, [r["image"] for r in found], [r["plan"] for r in found], images)
         plans = [{"plan": r["plan"]} if r["plan"] else {} for r in found]
         lines = [json.dumps({**row, **plan}) + "\n" for row, plan in zip(rows, plans, strict=True)]
         (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")

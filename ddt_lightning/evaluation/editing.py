@@ -142,7 +142,11 @@ def edits_of_scenes(session: Session, number: int, seen: bool) -> Done:
     text = "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
     bound = {"tokenizer": [r["bound_kept_l1"] for r in checked]}
     cards |= kind_cards("edit/kept_l1", [r["kept_l1"] for r in checked], kinds, text, bound)
-    return Done(edits, lambda folder: galleries.edits(folder, [one.instruction for one in asked], edits, right), cards)
+
+    def pictures(folder: Path) -> None:
+        galleries.edits(folder, [one.instruction for one in asked], [r["plan"] for r in found], edits, right)
+
+    return Done(edits, pictures, cards)
 
 
 def describe(scene: "Scene") -> str:

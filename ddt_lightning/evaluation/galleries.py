@@ -80,7 +80,9 @@ def reconstructions(folder: Path, found: Sequence[dict[str, Any]]) -> None:
     sheet(rows, titles=titles, label_width=0).save(folder / "reconstruction.png")
 
 
-def prompts(folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], per_prompt: int) -> None:
+def prompts(
+    folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], plans: Sequence[str], per_prompt: int
+) -> None:
     """All images in GenEval's layout, and a sheet of some prompts of every tag."""
     for row, image in zip(rows, images, strict=True):
         save_png(folder / row["filename"], image)
@@ -95,14 +97,17 @@ def prompts(folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], pe
     for item in spread(asked, "tag", SHOWN):
         right = [rows[i]["correct"] for i in item["at"]]
         files = [rows[i]["filename"] for i in item["at"]]
-        index.append(PromptSample(item["tag"], item["prompt"], files, right))
+        planned = [plans[i] for i in item["at"]] if any(plans) else []
+        index.append(PromptSample(item["tag"], item["prompt"], files, right, planned))
         note = f"{item['tag']}: {sum(right)} of {len(right)} right"
         shown.append(Row(item["prompt"], [images[i] for i in item["at"]], note))
     write_samples(folder, "t2i", index)
     sheet(shown).save(folder / "t2i.png")
 
 
-def edits(folder: Path, instructions: Sequence[str], done: Sequence[Edited], right: Sequence[bool]) -> None:
+def edits(
+    folder: Path, instructions: Sequence[str], plans: Sequence[str], done: Sequence[Edited], right: Sequence[bool]
+) -> None:
     """Source, result and target with the instruction."""
     index: list[EditSample] = []
     rows = []
@@ -110,7 +115,7 @@ def edits(folder: Path, instructions: Sequence[str], done: Sequence[Edited], rig
         edit, instruction = done[n], instructions[n]
         images = {"source": edit.source, "result": edit.image, "target": edit.target}
         files = {part: save(folder, "edit", n, part, image) for part, image in images.items()}
-        index.append(EditSample(edit.kind, instruction, **files, correct=right[n]))
+        index.append(EditSample(edit.kind, instruction, **files, correct=right[n], plan=plans[n]))
         rows.append(Row(instruction, list(images.values()), f"{edit.kind}: {'right' if right[n] else 'wrong'}"))
     write_samples(folder, "edit", index)
     sheet(rows, titles=["source", "result", "target"]).save(folder / "edit.png")

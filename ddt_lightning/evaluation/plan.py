@@ -30,7 +30,7 @@ def plan(
     """Let an instruct model plan the suite's prompts and score the plans: how often one fulfils its prompt.
 
     Args:
-        out: folder for plan.json and results.jsonl, the judged plans.
+        out: folder for plan.json and plans.jsonl, the judged plans.
         samples: how many plans for each prompt.
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         seen: prompts of combinations that training shows, of all six tags.
@@ -85,7 +85,7 @@ def plan(
 
     def results(folder: Path) -> None:
         lines = [json.dumps({**row, "plan": text}) + "\n" for row, text in zip(rows, written, strict=True)]
-        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / "plans.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen, "split": split, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("right/overall", "readable", "distinct")]

@@ -36,7 +36,11 @@ def loaded(loading: Loading, llm: bool = True) -> Pipeline:
 
 
 def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
-    """Facts about a model for its cards: `weights` (hashes) and `model` (token order, K, image size, device)."""
+    """Facts about a model for its cards.
+
+    Returns:
+        `weights` (hashes), `model` (token order, K, image size, device), and `plan`, how it plans in the chat format.
+    """
     pipeline = loaded(setup.loading, llm)
     config = pipeline.tokenizer.config
     sizes: dict[str, int | str] = {
@@ -50,7 +54,8 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     order = {"order": pipeline.vocab.order} if llm else {}
     vae = {} if isinstance(pipeline.latents, PixelLatents) else {"vae": weights_hash(pipeline.latents)}
     device = {"device": next(pipeline.tokenizer.parameters()).device.type}
-    return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}}
+    plan = pipeline.plan_setting(setup.drawing) if llm else "none"
+    return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}, "plan": plan}
 
 
 def pixels(image: Scene | np.ndarray, side: int) -> np.ndarray:
@@ -122,13 +127,14 @@ def edit_images(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int
         items: (source, target, instruction, seed) each.
 
     Returns:
-        `image`, and `copy`: the tokenizer's reconstruction of the target.
+        `image`, its `plan`, and `copy`: the tokenizer's reconstruction of the target.
     """
     pipeline = loaded(setup.loading)
     sources, targets, instructions, seeds = (list(column) for column in zip(*items, strict=True))
-    images = pipeline.edit_image(stack(sources), instructions, setup.drawing, seed=seeds)
+    drawing = pipeline.draw(pipeline.edit_prompts(stack(sources), instructions), setup.drawing, seed=seeds)
     copies = pipeline.reconstruct(stack(targets), decoding=setup.drawing, seed=seeds)
-    return [{"image": image, "copy": copy} for image, copy in zip(unstack(images), unstack(copies), strict=True)]
+    made = zip(unstack(drawing.images), drawing.plans, unstack(copies), strict=True)
+    return [{"image": image, "plan": plan, "copy": copy} for image, plan, copy in made]
 
 
 def check_edits(setup: Setup, items: list[tuple[Edit, np.ndarray, np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:

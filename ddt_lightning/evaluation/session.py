@@ -94,9 +94,10 @@ class Session:
         steps = card(drawing.steps, 1, f"Euler steps of the diffusion decoder{whole}")
         guidance = card(drawing.decode_guidance, 1, f"guidance of the diffusion decoder{whole}")
         outcome.cards.update({"decode/steps": steps, "decode/guidance": guidance})
+        planned = {"plan": facts["plan"] if outcome.settings.get("chat", True) else "none"} if self.llm else {}
         shared = {
             "seed": f"{self.seed}: scene n from (what, {self.seed}, n), image n from {self.sample_seed(0)} + n",
             "weights": {**facts["weights"], **self.scorers},
-            "settings": {**asdict(drawing), **facts["model"], "batch": self.size, "checker": VERSION},
+            "settings": {**asdict(drawing), **planned, **facts["model"], "batch": self.size, "checker": VERSION},
         }
         outcome.write(out, shared)

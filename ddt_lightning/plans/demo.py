@@ -1,7 +1,8 @@
 """`ddt run demo`: the whole flow on rendered scenes, as a plan of command lines.
 
-scenes -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> eval -> report, all inside one folder. Every step
-is what a user would type.
+scenes -> tokenizer -> renderer -> tokens -> pretrain -> instruct (-> rl) -> eval -> report, all inside one folder.
+Every step is what a user would type. As an option the language model plans in words before it draws, and practises
+with a reward after instruction tuning.
 """
 
 import json
@@ -25,7 +26,7 @@ from ddt_lightning.plans.recipes import (
 )
 from ddt_lightning.plans.step import Step
 
-Until = Literal["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "report"]
+Until = Literal["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "rl", "eval", "report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Demo:
         renderer_steps: optimizer steps of its one-step decoder.
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
+        plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
+        rl_steps: optimizer steps of practice with a reward; 0 for none.
         prompt_images: images per prompt of the suite.
         evaluated: held-out images, edits, questions and captions that are scored.
         seconds: {step: relative cost of a scene, an optimizer step or a scored sample}; how long the steps really take
@@ -61,6 +64,8 @@ class Demo:
     renderer_steps: int
     pretrain_steps: int
     instruct_steps: int
+    plans: bool
+    rl_steps: int
     prompt_images: int
     evaluated: int
     seconds: dict[str, float]
@@ -78,6 +83,7 @@ def plan(sizes: Demo) -> list[Step]:
         "tokens": scenes,
         "pretrain": sizes.pretrain_steps,
         "instruct": sizes.instruct_steps,
+        **({"rl": sizes.rl_steps} if sizes.rl_steps else {}),
         "eval": sizes.evaluated,
         "report": 1,
     }
@@ -90,8 +96,8 @@ def plan(sizes: Demo) -> list[Step]:
 
     def train(stage: str, about: str, *words: str) -> Step:
         steps = units[stage]
-        options = [*words, *mixed_precision(), f"--trainer.max_steps={steps}"]
-        command = fit(stage, [CONFIGS[stage]], run / stage, *options)
+        faster = [] if stage == "rl" else mixed_precision()  # for stages trained by muon
+        command = fit(stage, [CONFIGS[stage]], run / stage, *words, *faster, f"--trainer.max_steps={steps}")
         return step(stage, f"{about}, {steps} steps", command, folder=run / stage)
 
     def these(kind: str, part: str, made: Path = tokens) -> str:
@@ -99,17 +105,32 @@ def plan(sizes: Demo) -> list[Step]:
 
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
+    written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]
     evaluate = [CLI, "eval", "all", "--model", f"{model}", *scored]
     held_out = [*evaluate, "--out", f"{run}/eval", f"--prompt_images={sizes.prompt_images}"]
     seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true"]
     seen += [f"--prompt_images={max(1, sizes.prompt_images // 2)}"]
+    judge: list[list[str]] = []
+    if sizes.plans or sizes.rl_steps:  # trained without guidance; what a prompt leaves open, the plan varies
+        chosen = [*(["--plan=auto"] if sizes.plans else []), "--guidance=1", *(["--temperature=0"] * sizes.plans)]
+        held_out, seen = [*held_out, *chosen], [*seen, *chosen]
+    if sizes.plans:
+        judge = [
+            [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval", f"--samples={sizes.prompt_images}"],
+            [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval/seen", "--seen=true", "--samples=1"],
+        ]
+    practice = []
+    if sizes.rl_steps:
+        words = ["--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"]
+        words += ["--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"]
+        practice = [train("rl", "practice with a reward", *words)]
     return [
         step(
             "scenes",
             "render shards of scenes, edits and questions",
-            [CLI, "data", "scenes", "--out", f"{shards}", *counts],
+            [CLI, "data", "scenes", "--out", f"{shards}", *counts, *written],
             folder=shards,
         ),
         train("tokenizer", "train the tokenizer", *images, *tokenizer_start(sizes.tokenizer_steps)),
@@ -134,13 +155,15 @@ def plan(sizes: Demo) -> list[Step]:
             *("--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab"),
             *(word for kind in ("images", "edits", "questions") for word in (f"--data.{kind}", these(kind, "train"))),
         ),
+        *practice,
         step(
             "eval",
             "draw, edit, describe, answer, and score all of it",
             held_out,
             seen,
+            *judge,
             folder=run / "eval",
-            before=partial(assemble_model, run, "instruct"),
+            before=partial(assemble_model, run, "rl" if sizes.rl_steps else "instruct"),
         ),
         step(
             "report",

@@ -24,6 +24,7 @@ CONFIGS = {
     "renderer": "stages/renderer.yaml",
     "pretrain": "stages/pretrain.yaml",
     "instruct": "stages/instruct.yaml",
+    "rl": "stages/rl.yaml",
 }
 STARTING = 8.0  # cost of starting a command, in the seconds that the YAML of a plan counts in
 

@@ -25,9 +25,17 @@ from ddt_lightning.report.style import Line
 
 DISTANCES = "distances"
 """Folder of the distances of several models, a folder each."""
-STAGES = {"tokenizer": "Tokenizer", "pretrain": "Pretraining", "instruct": "Instruction tuning", "renderer": "Renderer"}
+STAGES = {
+    "tokenizer": "Tokenizer",
+    "pretrain": "Pretraining",
+    "instruct": "Instruction tuning",
+    "rl": "Practice with a reward",
+    "renderer": "Renderer",
+}
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
 """Curves that the section about the codebook shows."""
+SPLITS = ("train/", "val/")
+"""Starts of the names of curves that share a chart where the rest is the same."""
 FIRST_CHARTS = 9
 """Number of charts of a stage that are open at once."""
 
@@ -149,7 +157,8 @@ def _curves(stages: dict[str, dict[str, Line]]) -> Facts:
         quantities: dict[str, dict[str, Line]] = {}
         for column, line in lines.items():
             if column not in SHOWN_ABOVE:
-                part, _, quantity = column.rpartition("/")
+                split = column.partition if column.startswith(SPLITS) else column.rpartition
+                part, _, quantity = split("/")
                 quantities.setdefault(quantity, {})[part or "value"] = line
         ordered = sorted(quantities, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
         charts: list[Chart | None] = [chart(quantity, quantities[quantity]) for quantity in ordered]

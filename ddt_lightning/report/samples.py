@@ -6,7 +6,7 @@ by their path relative to that folder.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,12 +37,14 @@ class PromptSample:
         prompt: the text.
         files: the images.
         correct: whether each image meets every demand of the prompt.
+        plans: what the model wrote before each image; empty where it drew at once.
     """
 
     tag: str
     prompt: str
     files: list[str]
     correct: list[bool]
+    plans: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class EditSample:
         result: file of the model's image.
         target: file of the ground truth.
         correct: whether the result shows exactly the target's scene.
+        plan: what the model wrote before its image; empty where it drew at once.
     """
 
     type: str
@@ -64,6 +67,7 @@ class EditSample:
     result: str
     target: str
     correct: bool
+    plan: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,13 +141,14 @@ def read_samples(folder: Path, name: str, kind: type[Kind]) -> list[Kind]:
         kind: class of the records.
 
     Raises:
-        ValueError: a record has other fields than the class; names the file.
+        ValueError: a record has other fields than the class, or lacks one without a default; names the file.
     """
     path = folder / "samples" / f"{name}.json"
     if not path.is_file():
         return []
     records = json.loads(path.read_text(encoding="utf-8"))
-    wanted = {field.name for field in fields(kind)}
-    if any(set(record) != wanted for record in records):
+    known = {one.name for one in fields(kind)}
+    wanted = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    if any(not wanted <= set(record) <= known for record in records):
         raise ValueError(f"{path} does not hold {', '.join(sorted(wanted))}: run the evaluation again.")
     return [kind(**record) for record in records]

@@ -14,6 +14,7 @@ SEEN = "seen/"
 HEADLINES = {
     "t2i/shapes_geneval/overall": ("Sampling: all right", "of the objects, colours, counts and positions asked for"),
     "t2i/colour_layout/overall": ("Sampling: colours and layout", "the same, whatever the shapes"),
+    "plan/right/overall": ("Plans", "that fulfil their prompt, before anything is drawn"),
     "edit/exact_match": ("Editing", "edited scenes that equal the target"),
     "vqa/accuracy": ("Questions", "answered correctly"),
     "caption/scene_match": ("Captions", "that name the scene's objects"),
@@ -23,8 +24,8 @@ HEADLINES = {
 PLAIN = {"tokenizer/psnr": ".1f", "caption/cider_d_regex": ".2f"}
 """Formats of headlines that are no shares."""
 GROUPS = {
-    "Sampling": "t2i/", "Sampling, by GenEval's detector": "geneval_hf/", "Editing": "edit/", "Questions": "vqa/",
-    "Captions": "caption/", "Tokenizer": "tokenizer/", "Pictures": "pictures/",
+    "Sampling": "t2i/", "Sampling, by GenEval's detector": "geneval_hf/", "Plans": "plan/", "Editing": "edit/",
+    "Questions": "vqa/", "Captions": "caption/", "Tokenizer": "tokenizer/", "Pictures": "pictures/",
 }  # fmt: skip
 """Parts of the evaluation, and what the keys of their scores begin with; other parts follow under their own names."""
 NO_SCORES = ("time/", "decode/")
@@ -34,6 +35,7 @@ NO_SHARE = ("psnr", "cider", "perplexity", "_l1", "x0_error", "lpips", "fid", "k
 UPPER_BOUNDS = {
     "t2i/shapes_geneval/": {"tokenizer": "t2i/ceiling_tokenizer", "truth": "t2i/ceiling_render"},
     "t2i/novel/shapes_geneval/": {"tokenizer": "t2i/novel/ceiling_tokenizer", "truth": "t2i/novel/ceiling_render"},
+    "plan/right/": {"truth": "plan/ceiling_grid"},
     "edit/exact_match": {"tokenizer": "edit/ceiling_tokenizer"},
 }
 """{start of a score's key: {name: key of the bound}}."""
@@ -42,6 +44,7 @@ BASELINES = {
     "t2i/colour_layout/overall": {"other prompt": "t2i/colour_layout/floor_shuffled"},
     "t2i/novel/shapes_geneval/": {"other prompt": "t2i/novel/floor_shuffled", "circles": "t2i/novel/floor_circles"},
     "t2i/novel/colour_layout/overall": {"other prompt": "t2i/novel/colour_layout/floor_shuffled"},
+    "plan/right/": {"other prompt": "plan/floor_shuffled"},
     "vqa/accuracy": {"other image": "vqa/floor_blind"},
 }
 

@@ -8,6 +8,7 @@ what the assistant says is scored.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ddt_lightning.shards.members import Record
 from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.packing import make_rows
-from ddt_lightning.shards.read import Columns, Reader
+from ddt_lightning.shards.read import Columns, Reader, is_remote, read_shard
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, plans_of, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.texts import captions, read_json
@@ -53,6 +54,12 @@ def with_plans(turns: Turns, plans: list[str]) -> Turns:
     return [
         {**turn, "content": [before[n], *turn["content"]]} if before.get(n) else turn for n, turn in enumerate(turns)
     ]
+
+
+def holds_plans(urls: list[str]) -> bool:
+    """Whether a shard begins with a sample that has a plan; of remote shards only the first one is opened."""
+    local = [url for n, url in enumerate(urls) if n == 0 or not is_remote(url)]
+    return any(b'"plan"' in record.get("json", b"") for url in local for record in islice(read_shard(url, {}), 1))
 
 
 def to_turns(sample: ImageSample) -> list[Turns]:
@@ -186,7 +193,8 @@ class ChatShards(DocumentShards):
         edit: share of edits.
         answer: share of questions.
         converse: share of other conversations.
-        plans: how often the plan of a sample that has one is written before its image.
+        plans: how often the plan of a sample that has one is written before its image. Where it is above 0 and there
+            are plans, the vocabulary says so, and the model plans without being told to.
         **documents: options that `DocumentShards` has and every data module has.
     """
 
@@ -253,6 +261,8 @@ class ChatShards(DocumentShards):
         every = [url for parts in (*train.values(), *val.values()) for urls, _ in parts for url in urls]
         self.set_up_vocab(self.vocab_folder, every, "data")
         if stage == "fit":
+            shown = [urls for parts in train.values() for urls, _ in parts]
+            self.vocab.plans = self.plans > 0 and any(map(holds_plans, shown))
             self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
         self.set_up_texts()

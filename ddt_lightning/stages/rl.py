@@ -39,7 +39,8 @@ class PracticeConfig:
     Args:
         group: samples of each prompt that are compared with each other.
         policy: what is learned: the `ids` of images, the text of the `plan`, or `both`.
-        plan: `auto` where the model plans before it draws, `none` where it draws at once, or one plan for all.
+        plan: `auto` lets the model plan before it draws, `none` lets it draw at once, a text is one plan for all; null
+            is `auto` where the model was trained with plans, else `none`.
         plan_length: where a plan is cut, in ids of text.
         temperature: of sampling image ids, and of the policy, above 0.
         plan_temperature: the same of the plan.
@@ -58,7 +59,7 @@ class PracticeConfig:
 
     group: int = 12
     policy: Policy = "ids"
-    plan: str = "auto"
+    plan: str | None = None
     plan_length: int = 96
     temperature: float = 1.0
     plan_temperature: float = 1.0
@@ -79,10 +80,6 @@ class PracticeConfig:
                 raise ValueError(f"`model.practice.{name}` ({getattr(self, name)}) must be above 0.")
         if self.kl_weight < 0:
             raise ValueError(f"`model.practice.kl_weight` ({self.kl_weight}) must be 0 or more.")
-        if self.policy != "ids" and self.plan != "auto":
-            raise ValueError(
-                f"`model.practice.plan` ({self.plan}) must be auto for `model.practice.policy` ({self.policy})."
-            )
 
     def sampling(self, *, validate: bool = False) -> Sampling:
         """The policy's sampling: the plain model without guidance."""
@@ -141,6 +138,12 @@ class RlModule(LanguageModule):
         vae = FrozenVae(self.vae).to(device) if self.vae else None
         renderer = Renderer.from_pretrained(self.renderer_folder, images) if self.renderer_folder else None
         self.pipeline = Pipeline(images, self.llm, self.vocab, vae, renderer)
+        plan = self.pipeline.plan_setting(self.practice.sampling())
+        if self.practice.policy != "ids" and plan != "auto":
+            raise ValueError(
+                f"`model.practice.plan` ({plan}) must be auto for `model.practice.policy` ({self.practice.policy}): "
+                "otherwise the model writes no plan that it could learn from."
+            )
         barred = barred_ids(self.vocab.bov + 1, self.vocab.text_size, self.vocab.bov, sorted(self.vocab.special_ids))
         self.text_allowed = ~barred.to(device)
 

@@ -22,7 +22,7 @@ def model(tmp_path_factory):
 def call(model, out, *words):
     fast = ["--processes", "1", "--batch", "64", "--model", str(model), "--out", str(out)]
     main(["eval", "plan", *fast, *words])
-    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (out / "plans.jsonl").read_text().splitlines()]
     return flat(out), rows
 
 

@@ -82,6 +82,7 @@ def run(tmp_path: Path) -> Path:
                 "prompt": "<script>alert(1)</script>",
                 "files": [file(0), file(1)],
                 "correct": [True, False],
+                "plans": ["red ring 1 2 3 |", "<b>blue ring |"],
             }
         ],
         "edit": [
@@ -92,6 +93,7 @@ def run(tmp_path: Path) -> Path:
                 "result": file(1),
                 "target": file(2),
                 "correct": True,
+                "plan": "a ring to <no ring |",
             }
         ],
         "vqa": [
@@ -344,3 +346,27 @@ def test_quantizer_health_is_drawn_with_a_reading(tmp_path, stage):
 def test_no_health_panel_without_a_quantizer(run):
     text, _ = parsed(write_report(run))
     assert "Healthy:" not in text
+
+
+def test_plans_stand_under_what_was_drawn_after_them(run):
+    page = write_report(run).read_text()
+    for plan in ("red ring 1 2 3 |", "&lt;b&gt;blue ring |", "plan: a ring to &lt;no ring |"):
+        assert plan in page
+    drawn = run / "eval" / "samples" / "t2i.json"
+    records = json.loads(drawn.read_text())
+    del records[0]["plans"]  # of an evaluation without plans
+    drawn.write_text(json.dumps(records))
+    assert "red ring 1 2 3 |" not in write_report(run).read_text()
+    del records[0]["files"]
+    drawn.write_text(json.dumps(records))
+    with pytest.raises(ValueError, match=r"t2i\.json does not hold correct, files, prompt, tag"):
+        write_report(run)
+
+
+def test_practice_is_shown_by_tag(run):
+    (run / "rl").mkdir()
+    text = "step,train/reward,train/reward/colors,val/reward/colors,train/kl\n1,0.1,0.2,0.3,0.0\n2,0.4,0.5,,0.1\n"
+    (run / "rl" / "metrics.csv").write_text(text)
+    page = write_report(run).read_text()
+    assert "Practice with a reward" in page
+    assert 'aria-label="reward/colors"' in page and 'aria-label="kl"' in page

@@ -227,3 +227,17 @@ def test_conversations_take_a_plan_for_each_image_they_draw(vocab):
     assert [answer[0] for answer in answers] == ["first |", "two", "second |"]
     with pytest.raises(ValueError, match="a list of 2 texts, one for each of its answers with an image"):
         planned(vocab, {"turns": talk, "plan": ["first |"]}, "edit", images=2)
+
+
+def test_plans_in_the_data_are_told_to_the_vocabulary(tmp_path, vocab, shards):
+    folder = str(tmp_path / "vocab")
+    with_plan = {"ids.npy": np.zeros(K, np.uint16), "json": {"caption": "circle", "plan": "circle |"}}
+    write_shards(tmp_path, "planned", [{"__key__": f"p{n}", **with_plan} for n in range(9)], 3)
+    both = {**shards, "images": [*shards["images"], f"{tmp_path}/planned-*.tar"]}
+    for given, share, expected in ((shards, 1.0, False), (both, 1.0, True), (both, 0.0, False)):
+        data = ChatShards(folder, **given, plans=share, workers=0, buffer=10)
+        data.setup("fit")
+        assert data.vocab.plans == expected
+    data.vocab.plans = True
+    data.vocab.save(tmp_path / "told")
+    assert Vocab.load(tmp_path / "told").plans and not Vocab.load(folder).plans
