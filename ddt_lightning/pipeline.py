@@ -242,12 +242,6 @@ class Pipeline:
         prompts, _ = self.plan(prompts, sampling, seed=seed)
         return self.vocab.reorder(torch.stack(list(self._arriving(prompts, sampling, seed)), dim=1))
 
-    def plan_setting(self, sampling: Sampling, *, chat: bool = True) -> str:
-        """`none`, `auto` or a plan: that of the sampling, or else what the model was trained for in this format."""
-        if sampling.plan is not None:
-            return sampling.plan
-        return "auto" if chat and self.vocab.plans else "none"
-
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
 
@@ -257,8 +251,7 @@ class Pipeline:
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
         ending = vocab.encode_text(f" {ROLES['assistant']}")
         chat = all(row[-len(ending) :] == ending for row in asked)
-        setting = self.plan_setting(sampling, chat=chat)
-        if setting == "none":
+        if (setting := sampling.plan_for(chat and vocab.plans)) == "none":
             return prompts, [""] * len(whole)
         if not chat:
             raise ValueError(f"`plan` ({setting}) needs the chat format of an instruct model.")

@@ -46,6 +46,12 @@ class Sampling(Decoding):
     plan_temperature: float = 0.7
     plan_length: int = 96
 
+    def plan_for(self, plans: bool) -> str:
+        """`none`, `auto` or a plan: the one given, or else as a model trained with or without plans draws."""
+        if self.plan is not None:
+            return self.plan
+        return "auto" if plans else "none"
+
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")

@@ -54,7 +54,7 @@ def facts(setup: Setup, llm: bool = True) -> dict[str, Any]:
     order = {"order": pipeline.vocab.order} if llm else {}
     vae = {} if isinstance(pipeline.latents, PixelLatents) else {"vae": weights_hash(pipeline.latents)}
     device = {"device": next(pipeline.tokenizer.parameters()).device.type}
-    plan = pipeline.plan_setting(setup.drawing) if llm else "none"
+    plan = setup.drawing.plan_for(pipeline.vocab.plans) if llm else "none"
     return {"weights": {**pipeline.fingerprints(), **vae}, "model": {**sizes, **order, **device}, "plan": plan}
 
 

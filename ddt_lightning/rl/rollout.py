@@ -56,7 +56,7 @@ def roll_out(pipeline: Pipeline, prompts: Sequence[str], sampling: Sampling, see
     rows = [[*row, *vocab.image_to_lm(one)] for row, one in zip(planned[0], ids.cpu(), strict=True)]
     starts = [len(row) - 1 for row in asked[0]]
     lengths = [len(row) - len(before) for row, before in zip(planned[0], asked[0], strict=True)]
-    given = pipeline.plan_setting(sampling) != "auto"
+    given = sampling.plan_for(vocab.plans) != "auto"
     cut = [given or length >= sampling.plan_length for length in lengths]
     return Rollouts(rows, starts, cut, plans, pipeline.decode(ids, sampling, seed=seeds).cpu())
 

@@ -138,7 +138,7 @@ class RlModule(LanguageModule):
         vae = FrozenVae(self.vae).to(device) if self.vae else None
         renderer = Renderer.from_pretrained(self.renderer_folder, images) if self.renderer_folder else None
         self.pipeline = Pipeline(images, self.llm, self.vocab, vae, renderer)
-        plan = self.pipeline.plan_setting(self.practice.sampling())
+        plan = self.practice.sampling().plan_for(self.vocab.plans)
         if self.practice.policy != "ids" and plan != "auto":
             raise ValueError(
                 f"`model.practice.plan` ({plan}) must be auto for `model.practice.policy` ({self.practice.policy}): "
