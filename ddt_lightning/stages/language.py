@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from ddt_lightning.distributed import summed
+from ddt_lightning.lm.code_regression import CodeRegression
 from ddt_lightning.lm.export import text_fingerprint
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states, softcap, tables
 from ddt_lightning.lm.lora import LoraConfig, add_lora, base_name, merged, reader
@@ -51,6 +52,8 @@ class LanguageModule(pl.LightningModule):
         z_weight: weight of the squared log-partition in the training loss; 1e-4 keeps the logits of a large run small.
         text_weight: weight of a text id in the training loss, an image id's being 1. An answer has few ids and an image
             many: at 1 a model that learns both hardly learns to answer.
+        code_weight: weight of the squared error of the next image id's code vector, regressed from the hidden state, in
+            the training loss; above 0 it needs `codebook`.
     """
 
     llm: PreTrainedModel
@@ -70,6 +73,7 @@ class LanguageModule(pl.LightningModule):
         codebook: str | None = None,
         z_weight: float = 0.0,
         text_weight: float = 1.0,
+        code_weight: float = 0.0,
     ) -> None:
         super().__init__()
         if not self.fresh and not init_from and not llm:
@@ -80,6 +84,11 @@ class LanguageModule(pl.LightningModule):
             raise ValueError(f"`model.z_weight` ({z_weight}) must be 0 or more.")
         if text_weight <= 0:
             raise ValueError(f"`model.text_weight` ({text_weight}) must be above 0.")
+        if code_weight < 0 or (code_weight and not codebook):
+            raise ValueError(
+                f"`model.code_weight` ({code_weight}) must be 0 or more, and above 0 it needs `model.codebook`, the "
+                "image tokenizer of the ids."
+            )
         if lora is not None and not lora.tables and not init_from:
             raise ValueError("`model.lora.tables` (false) leaves the new rows untrained: set it, or give `init_from`.")
         self.network = network
@@ -93,6 +102,7 @@ class LanguageModule(pl.LightningModule):
         self.codebook = codebook
         self.z_weight = z_weight
         self.text_weight = text_weight
+        self.code_weight = code_weight
 
     def configure_model(self) -> None:
         """Build the language model once for the data's vocabulary, load `init_from`, and shard."""
@@ -104,6 +114,10 @@ class LanguageModule(pl.LightningModule):
             check_exported(self.vocab, self.init_from)
         self.llm = self.built()
         self.hidden_states = forward_method(self.llm, hidden_states)
+        if self.code_weight:
+            if self.device_mesh is not None:
+                raise ValueError("`model.code_weight` cannot be used where the weights are sharded: set it to 0.")
+            self.regression = CodeRegression(self.llm.config.hidden_size, self.codes())
 
     def built(self) -> PreTrainedModel:
         """A language model with the weights that training starts from.
@@ -148,19 +162,27 @@ class LanguageModule(pl.LightningModule):
             )
         return tokenizer.quantizer.lookup(torch.arange(self.vocab.codebook_size))
 
-    def sums(self, batch: dict[str, Tensor]) -> LossSums:
+    def hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """Hidden states `[B, T, D]` of a batch."""
+        return self.hidden_states(batch["ids"], batch.get("positions"))
+
+    def sums(self, batch: dict[str, Tensor], hidden: Tensor) -> LossSums:
         """Summed losses of a batch, in all and apart for text and image ids."""
-        hidden = self.hidden_states(batch["ids"], batch.get("positions"))
         head = self.llm.get_output_embeddings().weight
         z_weight, text_weight = (self.z_weight, self.text_weight) if self.training else (0.0, 1.0)
         image = self.vocab.image_start, self.vocab.image_end
         return split_loss(hidden, head, batch["labels"], *image, softcap(self.llm), z_weight, text_weight)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Cross-entropy per scored token of the global batch, text weighted."""
-        sums = self.sums(batch)
+        """Cross-entropy per scored token of the global batch, text weighted, and the error of the regressed codes."""
+        hidden = self.hidden(batch)
+        sums = self.sums(batch, hidden)
         loss = global_mean(sums.total, sums.count)
         parts = {"text_loss": sums.text / sums.text_count, "image_loss": sums.image / sums.image_count}
+        if self.code_weight:
+            errors, number = self.regression(hidden, batch["labels"], self.vocab.image_start)
+            parts["code_loss"] = errors.detach() / number
+            loss = loss + self.code_weight * global_mean(errors, number)
         log_means(self, {"loss": loss, **parts}, self.trainer.log_every_n_steps)
         return loss
 
@@ -170,7 +192,7 @@ class LanguageModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], _: int, dataloader_idx: int = 0) -> None:
         """The same loss on held-out rows, apart for text and image ids: means over the labels of all processes."""
-        sums = self.sums(batch)
+        sums = self.sums(batch, self.hidden(batch))
         if dataloader_idx == self.trainer.datamodule.text_loader:
             self.text_nats += torch.stack([sums.text, sums.text_count])
             return
@@ -196,7 +218,8 @@ class LanguageModule(pl.LightningModule):
         """See `training/optim.py`."""
         # a decay would shrink rows that get no gradient
         undecayed = tables(self.llm) if self.freeze_text_embeddings else []
-        return build_optimizer(self.llm, self.optim, self.trainer.max_steps, undecayed)
+        trained = self if self.code_weight else self.llm
+        return build_optimizer(trained, self.optim, self.trainer.max_steps, undecayed)
 
     def on_before_optimizer_step(self, _: Optimizer) -> None:
         """Keep the text rows of embedding and head as they are, if they are frozen."""

@@ -118,6 +118,10 @@ class RlModule(LanguageModule):
         **language: Any,
     ) -> None:
         super().__init__(network, optim, **language)
+        if self.code_weight:
+            raise ValueError(
+                f"`model.code_weight` ({self.code_weight}) is a loss of pretrain and instruct: set it to 0."
+            )
         self.tokenizer_folder = find_part("tokenizer", tokenizer, "model.tokenizer")
         self.renderer_folder = find_part("renderer", renderer, "model.renderer") if renderer else None
         self.vae = vae

@@ -230,6 +230,31 @@ def test_image_rows_can_start_from_the_codebook(capsys, tmp_path, world):
     assert rows[first].allclose(rows[first + 1]) and not rows[first].allclose(rows[first + 2])
 
 
+def test_codes_can_be_regressed_beside_the_ids(capsys, tmp_path, world):
+    """The map is trained and resumed with the run, changes what the model learns, and is not released."""
+    tokenizer, shards = tiny_tokenizer(), shutil.copytree(world, tmp_path / "shards")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    assert "`model.codebook`" in failure(
+        capsys, "pretrain", *arguments("pretrain", tmp_path / "no", shards), "--model.code_weight=1"
+    )
+    write_tokens_json(
+        shards, tokenizer=tokenizer.fingerprint(), K=K, codebook_size=CODES, order="fine_to_coarse", transform="none",
+        source="test",
+    )  # fmt: skip
+    option = f"--model.codebook={tmp_path}"
+    for name, weight, steps in (("plain", 0, 2), ("whole", 0.5, 4), ("resumed", 0.5, 2), ("resumed", 0.5, 4)):
+        words = [*arguments("pretrain", tmp_path / name, shards), option, f"--model.code_weight={weight}"]
+        cli.fit("pretrain", [*words, f"--trainer.max_steps={steps}", "--model.optim.total_steps=4"])
+    made = {name: weights(tmp_path / name, "pretrain") for name in ("plain", "whole", "resumed")}
+    assert made["plain"].keys() == made["whole"].keys()
+    assert all(made["whole"][key].equal(made["resumed"][key]) for key in made["whole"])
+    first = {name: csv_rows(tmp_path / name / "metrics.csv")[0] for name in made}
+    assert "train/code_loss" not in first["plain"]
+    assert float(first["whole"]["train/code_loss"]) == pytest.approx(1.3, abs=0.7)
+    excess = float(first["whole"]["train/loss"]) - float(first["plain"]["train/loss"])
+    assert excess == pytest.approx(0.5 * float(first["whole"]["train/code_loss"]), rel=1e-3)
+
+
 def csv_rows(path: Path) -> list[dict[str, str]]:
     import csv
 
