@@ -77,6 +77,7 @@ VERBS: dict[str, str] = {
     "study scaling": "commands.study:scaling",
     "study text": "commands.study:text",
     "study against": "commands.study:against",
+    "study composition": "commands.study:composition",
     "study classes": "commands.study:classes",
     "run demo": "plans.demo:demo",
     "run photos": "plans.photos:photos",

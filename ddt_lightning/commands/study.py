@@ -6,6 +6,7 @@ from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.studies.against import AgainstStudy
 from ddt_lightning.studies.base import conclude, run_study
 from ddt_lightning.studies.classes import ClassStudy
+from ddt_lightning.studies.composition import CompositionStudy
 from ddt_lightning.studies.order import OrderStudy
 from ddt_lightning.studies.scaling import ScalingStudy
 from ddt_lightning.studies.schedule import ScheduleStudy
@@ -81,6 +82,20 @@ def against(study: AgainstStudy, *, out: str = "runs/study-against", plan: bool 
     Raises:
         RuntimeError: runs failed; the others are done and shown.
         ValueError: the tokenizers spend different bits on an image.
+    """
+    run_study(study, out, plan)
+
+
+def composition(study: CompositionStudy, *, out: str = "runs/study-composition", plan: bool = False) -> None:
+    """Train language models on variants of data and loss, and compare what they draw that training never showed.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, study.png, the shards, the ids and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        RuntimeError: runs failed; the others are done and shown.
     """
     run_study(study, out, plan)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans.chains import check, is_done, run_chains
 from ddt_lightning.plans.recipes import Overlay
-from ddt_lightning.plans.step import Chain
+from ddt_lightning.plans.step import Chain, Step
 from ddt_lightning.report.findings import Findings, write_findings
 from ddt_lightning.shards.write import common_fields
 
@@ -58,6 +59,10 @@ class Study(ABC, Generic[Found]):
             out: the study's folder.
         """
 
+    def checked(self, run: Chain) -> Sequence[Step]:
+        """The steps of a run whose settings can be read before anything has run."""
+        return run.steps
+
     def prepare(self, out: Path) -> None:
         """Do what has to be done before the first run."""
 
@@ -93,7 +98,7 @@ def run_study(study: Study[Any], out: str, plan: bool) -> None:
         return
     for run in runs:
         if not is_done(folder, run):
-            for step in run.steps:
+            for step in study.checked(run):
                 check(step, run.name)
     study.prepare(folder)
     failed = run_chains(runs, folder, study.jobs)
