@@ -81,7 +81,7 @@ class CompositionStudy(Study[Found]):
         drawing: options of `ddt eval t2i`.
         novel: further ones for the few prompts of the `novel` split.
         seen: further ones for prompts of what training shows.
-        planning: options of `ddt eval plan`, for variants that draw by plans.
+        planning: options of `ddt eval plan`, for variants whose shards have plans.
     """
 
     CONFIG: ClassVar[str] = "stages/study-composition.yaml"
@@ -201,7 +201,7 @@ class CompositionStudy(Study[Found]):
         if novel:
             found.append(("novel", "eval t2i", {**drawing, **self.novel, **novel}))
         found.append(("seen", "eval t2i", {**drawing, **self.seen, **own, "seen": True}))
-        if drawing.get("plan", "none") != "none":
+        if self.options(name).get("plans"):
             found.append(("plan-mirror", "eval plan", {**self.planning, **asked}))
             found += [("plan-novel", "eval plan", {**self.planning, **novel})] if novel else []
         return found

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 VARIANTS = {
     "base": {},
     "codes": {"pretrain": {"model": {"code_weight": 0.5}}},
-    "plans, flips": {"scenes": {"plans": True, "flips": True}, "drawing": {"plan": "auto"}},
+    "plans, flips": {"scenes": {"plans": True, "flips": True}, "drawing": {"guidance": 1.0}},
     "12 kinds": {"scenes": {"kinds": 12}},
 }
 
