@@ -32,6 +32,7 @@ OVERLAYS = {
     "stages/fid.yaml": ["tokenizer"],
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
+    "data/emoji.yaml": ["tokenizer"],
     "data/flickr8k.yaml": ["tokenizer"],
     "data/instructpix2pix.yaml": ["tokenizer"],
     "data/laion.yaml": ["tokenizer"],
@@ -47,7 +48,7 @@ PAPER["stages/gpu/instruct-scenes128.yaml"] = "instruct"
 SHIPPED = sorted(str(p.relative_to(ROOT)) for folder in ("stages", "data") for p in (ROOT / folder).rglob("*.yaml"))
 # those of studies and plans are read by tests/studies and tests/plans
 SHIPPED = [path for path in SHIPPED if not path.startswith(tuple(f"stages/{kind}" for kind in (
-           "study-", "demo", "photos-", "evidence-")))]  # fmt: skip
+           "study-", "demo", "photos-", "evidence-", "emoji")))]  # fmt: skip
 K, CODES = 6, 24
 
 
