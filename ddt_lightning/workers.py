@@ -57,9 +57,10 @@ def follow(caller: Connection) -> None:
 
 def end(processes: int) -> None:
     """Drop a pool's waiting tasks and end its workers, whatever they are at."""
-    executor, ours = POOLS.pop(processes)
-    executor.shutdown(wait=False, cancel_futures=True)
-    ours.close()
+    if processes in POOLS:  # an interrupt may come before there is a pool
+        executor, ours = POOLS.pop(processes)
+        executor.shutdown(wait=False, cancel_futures=True)
+        ours.close()
 
 
 def run_tasks(
@@ -82,8 +83,8 @@ def run_tasks(
             yield function(*task)
             bar.update()
     else:
-        waiting: list[Future[Any]] = [pool(processes, function).submit(function, *task) for task in tasks]
         try:
+            waiting: list[Future[Any]] = [pool(processes, function).submit(function, *task) for task in tasks]
             for future in waiting:
                 yield future.result()
                 bar.update()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ddt_lightning.plans.step import Record
+from tests.test_workers import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -38,7 +39,8 @@ run_chains([Chain("all", "", [step])], folder)
 def test_a_stopped_caller_stops_its_command(number, tmp_path):
     (tmp_path / "waiting_child.py").write_text(CHILD)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    caller = subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
+    words = [sys.executable, "-c", CALLER, str(tmp_path)]
+    caller = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, preexec_fn=heed_interrupts)
     until(lambda: (tmp_path / "started").exists() and Record(tmp_path, "s").seconds > 0)
     caller.send_signal(number)
     caller.communicate()
