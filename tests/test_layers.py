@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
-    "rl": {"pipeline", "vocab", "sampling", "metrics.geneval", "scenes.check"},
+    "rl": {"pipeline", "vocab", "sampling", "metrics.editing", "metrics.geneval", "scenes"},
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
         "seeding", "metrics.features", "pipeline", "rl", "sampling",

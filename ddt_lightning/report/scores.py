@@ -36,6 +36,7 @@ UPPER_BOUNDS = {
     "t2i/shapes_geneval/": {"tokenizer": "t2i/ceiling_tokenizer", "truth": "t2i/ceiling_render"},
     "t2i/novel/shapes_geneval/": {"tokenizer": "t2i/novel/ceiling_tokenizer", "truth": "t2i/novel/ceiling_render"},
     "plan/right/": {"truth": "plan/ceiling_grid"},
+    "plan/novel/right/": {"truth": "plan/novel/ceiling_grid"},
     "edit/exact_match": {"tokenizer": "edit/ceiling_tokenizer"},
 }
 """{start of a score's key: {name: key of the bound}}."""
@@ -45,6 +46,7 @@ BASELINES = {
     "t2i/novel/shapes_geneval/": {"other prompt": "t2i/novel/floor_shuffled", "circles": "t2i/novel/floor_circles"},
     "t2i/novel/colour_layout/overall": {"other prompt": "t2i/novel/colour_layout/floor_shuffled"},
     "plan/right/": {"other prompt": "plan/floor_shuffled"},
+    "plan/novel/right/": {"other prompt": "plan/novel/floor_shuffled"},
     "vqa/accuracy": {"other image": "vqa/floor_blind"},
 }
 

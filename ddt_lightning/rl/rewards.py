@@ -2,17 +2,22 @@
 
 A reward takes images, uint8 `[N, 3, H, W]` on the CPU, and their N prompts, dictionaries with `prompt` and `tag` and
 whatever else the file of prompts holds, and returns N numbers. Those here read rendered shapes exactly, by the rules of
-GenEval on what the checker finds; a detector of photos or a network that compares texts fits the same face.
+GenEval on what the checker finds, and edits by their targets; a detector of photos or a network that compares texts
+fits the same face.
 """
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import Object, detect
+from ddt_lightning.scenes.render import CANVAS, Scene, render
+from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit
 
 Prompt = Mapping[str, Any]
 Reward = Callable[[Tensor, Sequence[Prompt]], Sequence[float]]
@@ -58,6 +63,26 @@ def demands(prompt: Prompt) -> list[dict[str, Any]]:
             other = {"class": entries[target]["class"], "count": entries[target]["count"]}
             single.append({"include": [other, {**plain, "position": [held, 0]}]})
     return [*single, *({"include": [], "exclude": [entry]} for entry in prompt.get("exclude", []))]
+
+
+def edit_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """1 where an edit shows exactly the objects of its `target`, and of a global edit its background; else 0."""
+    return [
+        float(exact_match(image, prompt["target"], background=prompt["tag"] in GLOBAL_EDITS))
+        for image, prompt in zip(images.permute(0, 2, 3, 1).numpy(), prompts, strict=True)
+    ]
+
+
+def edit_kept(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """1 less the mean absolute difference to the `target` where a local edit changes nothing; 0 for global edits."""
+    found = []
+    for image, prompt in zip(images.permute(0, 2, 3, 1).numpy(), prompts, strict=True):
+        source, target = (Scene.from_dict(prompt[name]) for name in ("source", "target"))
+        edit, side = Edit(prompt["tag"], source, prompt["prompt"], target), len(image)
+        boxes = [(a, b, c, d) for a, b, c, d in (np.array(edit.boxes) * side / CANVAS).tolist()]
+        kept = prompt["tag"] not in GLOBAL_EDITS
+        found.append(1 - kept_l1(image, render(target, side), boxes) if kept else 0.0)
+    return found
 
 
 def detected(images: Tensor) -> list[list[Object]]:

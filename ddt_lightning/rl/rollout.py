@@ -1,18 +1,21 @@
 """Rollouts: what a language model writes and draws for its prompts, as rows of ids that a policy is scored on.
 
-A row is `prompt plan [BOV] image`. Every sample has its own seed, so a rollout does not depend on what else is in the
-batch, on the number of processes, or on whether training was interrupted.
+A row is `prompt plan [BOV] image`; the prompt of an edit shows its source, too. Every sample has its own seed, so a
+rollout does not depend on what else is in the batch, on the number of processes, or on interruptions of training.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.pipeline import Pipeline, Prompts
+from ddt_lightning.rl.rewards import Prompt
 from ddt_lightning.sampling import Sampling
+from ddt_lightning.scenes.render import Scene, render
 from ddt_lightning.vocab import Vocab
 
 Policy = Literal["both", "ids", "plan"]
@@ -38,19 +41,52 @@ class Rollouts:
     plans: list[str]
     images: Tensor
 
+    def replaced(self, places: Sequence[int], others: "Rollouts") -> "Rollouts":
+        """These rollouts with others in some of their places."""
+        at = dict(zip(places, range(len(places)), strict=True))
+        columns = {
+            name: [getattr(others, name)[at[n]] if n in at else one for n, one in enumerate(getattr(self, name))]
+            for name in ("rows", "starts", "cut", "plans")
+        }
+        images = self.images.clone()
+        images[list(places)] = others.images
+        return Rollouts(images=images, **columns)
+
+
+def ask(pipeline: Pipeline, prompts: Sequence[Prompt]) -> Prompts:
+    """LM ids of prompts; one with a `source`, a scene as plain data, asks for an edit of its render."""
+    edits = [n for n, prompt in enumerate(prompts) if "source" in prompt]
+    drawn = [n for n, prompt in enumerate(prompts) if "source" not in prompt]
+    scenes = [Scene.from_dict(prompts[n]["source"]) for n in edits]
+    asked: list[tuple[list[int], list[int]]] = [([], [])] * len(prompts)
+    for places, made in (
+        (drawn, pipeline.draw_prompts([prompts[n]["prompt"] for n in drawn])),
+        (edits, pipeline.edit_prompts(stack_scenes(scenes, pipeline), [prompts[n]["prompt"] for n in edits])
+         if edits else ([], [])),
+    ):  # fmt: skip
+        for n, pair in zip(places, zip(*made, strict=True), strict=True):
+            asked[n] = pair
+    return [whole for whole, _ in asked], [free for _, free in asked]
+
+
+def stack_scenes(scenes: Sequence[Scene], pipeline: Pipeline) -> Tensor:
+    """Renders of scenes at a model's size, uint8 `[N, 3, H, W]`."""
+    renders = np.stack([render(scene, pipeline.image_size) for scene in scenes])
+    return torch.from_numpy(renders).permute(0, 3, 1, 2)
+
 
 @torch.no_grad()
-def roll_out(pipeline: Pipeline, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> Rollouts:
+def roll_out(pipeline: Pipeline, prompts: Sequence[Prompt], sampling: Sampling, seeds: Sequence[int]) -> Rollouts:
     """Plan, draw and decode, one sample for each prompt and seed.
 
     Args:
         pipeline: with the language model that is the policy, in eval mode.
-        prompts: texts.
+        prompts: of drawings and edits, see `ask`.
         sampling: the policy's temperature and plan; guidance 1, for the policy is the plain model.
         seeds: one for each prompt.
     """
     vocab = pipeline.vocab
-    asked = pipeline.draw_prompts(prompts)
+    asked = ask(pipeline, prompts)
     planned, plans = pipeline.plan(asked, sampling, seed=seeds)
     ids = pipeline.draw_ids(planned, replace(sampling, plan="none"), seed=seeds)
     rows = [[*row, *vocab.image_to_lm(one)] for row, one in zip(planned[0], ids.cpu(), strict=True)]

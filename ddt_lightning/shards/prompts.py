@@ -17,7 +17,8 @@ from ddt_lightning.vocab import Vocab
 
 Prompt = dict[str, Any]
 
-WORLD = ("seen", "held_out", "all")
+WORLD = ("seen", "held_out", "all", "edits", "held_out_edits")
+EDITS_OF_A_KIND = 200
 NO_TAG = "prompt"  # tag of prompts that have none
 
 
@@ -25,13 +26,16 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
     """Prompts of the embedded world, or of a JSON Lines file with `prompt`, perhaps `tag`, and what rewards need.
 
     Args:
-        source: `seen` (combinations that training shows), `held_out`, `all` (both), or a file.
+        source: `seen` (combinations that training shows), `held_out`, `all` (both), `edits` and `held_out_edits` of
+            scenes, or a file.
         option: the option that it comes from, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line without a prompt, or no line at all.
     """
+    if source in ("edits", "held_out_edits"):
+        return world_edits(unseen=source == "held_out_edits")
     if source in WORLD:
         from ddt_lightning.scenes.suite import suite
 
@@ -51,6 +55,22 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
     if not found:
         raise ValueError(f"`{option}` ({source}) holds no prompt.")
     return found
+
+
+def world_edits(*, unseen: bool) -> list[Prompt]:
+    """Edits of the embedded world, every kind alike often, with `source` and `target` as plain data; always the same.
+
+    Args:
+        unseen: edits of which both scenes show a held-out combination, in place of those that training may show.
+    """
+    from ddt_lightning.scenes.suite import val_edit
+    from ddt_lightning.scenes.tasks import EDITS
+
+    asked = [val_edit(numpy_rng("rl edit", unseen, n), kind, unseen) for kind in EDITS for n in range(EDITS_OF_A_KIND)]
+    return [
+        {"tag": one.kind, "prompt": one.instruction, "source": one.source.to_dict(), "target": one.target.to_dict()}
+        for one in asked
+    ]
 
 
 def by_tag(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
@@ -93,8 +113,9 @@ class PromptStream(pl.LightningDataModule):
 
     Args:
         vocab: folder of the vocabulary that the language model was trained with.
-        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, or a JSON Lines
-            file with a `prompt`, perhaps a `tag`, and what the rewards need on each line.
+        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, `edits` and
+            `held_out_edits` of its scenes, or a JSON Lines file with a `prompt`, perhaps a `tag`, and what the rewards
+            need on each line.
         val_prompts: prompts to watch, from the same sources; null for no validation.
         val_samples: at most so many of them, of every tag alike many.
         batch_size: prompts of a step, over all processes.

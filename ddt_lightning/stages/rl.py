@@ -2,9 +2,10 @@
 
 A step samples a group of plans and images for each of its prompts, decodes and rewards them, and makes one update of
 the policy that drew them: group-relative policy gradient (`lm/policy.py`) with a divergence from the start. Groups in
-which all are worth the same are left out. Rollouts are keyed by (seed, prompt, sample): several processes do what one
-does, and a continued run what an uninterrupted one does. Watch the reward of held-out prompts and the variety beside
-the reward, not the loss: what a reward does not see may be given up.
+which all are worth the same teach nothing: they are drawn again, if asked for, or left out. As a baseline, the policy
+learns what was worth enough as training data is learned (rejection sampling). Rollouts are keyed by (seed, prompt,
+sample): several processes do what one does, and a continued run what an uninterrupted one does. Watch the reward of
+held-out prompts and the variety beside the reward, not the loss: what a reward does not see may be given up.
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class PracticeConfig:
 
     Args:
         group: samples of each prompt that are compared with each other.
+        objective: `policy_gradient` makes samples that are better than their group likelier, and worse ones less;
+            `rejection` makes those likelier that are worth at least `keep`, and leaves out all others.
+        keep: the least reward of a sample that `rejection` learns.
+        resample: how often at most a group that teaches nothing is drawn again.
         policy: what is learned: the `ids` of images, the text of the `plan`, or `both`.
         plan: `auto` lets the model plan before it draws, `none` lets it draw at once, a text is one plan for all; null
             is `auto` where the model was trained with plans, else `none`.
@@ -58,6 +63,9 @@ class PracticeConfig:
     """
 
     group: int = 12
+    objective: Literal["policy_gradient", "rejection"] = "policy_gradient"
+    keep: float = 1.0
+    resample: int = 0
     policy: Policy = "ids"
     plan: str | None = None
     plan_length: int = 96
@@ -78,8 +86,19 @@ class PracticeConfig:
         for name in ("temperature", "plan_temperature", "limit"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`model.practice.{name}` ({getattr(self, name)}) must be above 0.")
-        if self.kl_weight < 0:
-            raise ValueError(f"`model.practice.kl_weight` ({self.kl_weight}) must be 0 or more.")
+        for name in ("kl_weight", "resample"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`model.practice.{name}` ({getattr(self, name)}) must be 0 or more.")
+
+    def lessons(self, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """What is learned from samples with these rewards `[N]`: the weight of each, and whether it is learned at all.
+
+        Of a group that teaches nothing no sample is learned.
+        """
+        if self.objective == "rejection":
+            return torch.ones_like(rewards), rewards >= self.keep
+        gains = advantages(rewards, self.group, scale=self.scale, limit=self.limit)
+        return gains, ~undecided(rewards, self.group)
 
     def sampling(self, *, validate: bool = False) -> Sampling:
         """The policy's sampling: the plain model without guidance."""
@@ -151,15 +170,37 @@ class RlModule(LanguageModule):
         barred = barred_ids(self.vocab.bov + 1, self.vocab.text_size, self.vocab.bov, sorted(self.vocab.special_ids))
         self.text_allowed = ~barred.to(device)
 
-    def draw(self, prompts: list[Prompt], samples: list[int], group: int, sampling: Sampling, key: str) -> Rollouts:
-        """`group` samples for each prompt, one prompt after the other."""
-        texts = [prompt["prompt"] for prompt in prompts for _ in range(group)]
-        seeds = [key_bits(key, self.seed, n, g) >> 1 for n in samples for g in range(group)]
+    def draw(
+        self, prompts: list[Prompt], samples: list[int], places: range, sampling: Sampling, key: str
+    ) -> tuple[Rollouts, Tensor]:
+        """Samples number `places` of each prompt, one prompt after the other, and their rewards."""
+        each = [prompt for prompt in prompts for _ in places]
+        seeds = [key_bits(key, self.seed, n, g) >> 1 for n in samples for g in places]
         training = self.llm.training
         self.llm.eval()
-        drawn = roll_out(self.pipeline, texts, sampling, seeds)
+        drawn = roll_out(self.pipeline, each, sampling, seeds)
         self.llm.train(training)
-        return drawn
+        return drawn, torch.tensor(worth(self.rewards, drawn.images, each), dtype=torch.float64)
+
+    def practised(self, prompts: list[Prompt], samples: list[int]) -> tuple[Rollouts, Tensor, Tensor]:
+        """A group for each prompt, drawn again where it teaches nothing.
+
+        Returns:
+            Their samples, their rewards `[N]`, and the rewards of those that were drawn first `[N]`.
+        """
+        group, sampling = self.practice.group, self.practice.sampling()
+        drawn, rewards = self.draw(prompts, samples, range(group), sampling, "rollout")
+        first = rewards.clone()
+        for attempt in range(1, self.practice.resample + 1):
+            idle = (~self.practice.lessons(rewards)[1].view(-1, group).any(1)).nonzero()[:, 0].tolist()
+            if not idle:
+                break
+            chosen = [prompts[n] for n in idle], [samples[n] for n in idle]
+            again, found = self.draw(*chosen, range(attempt * group, (attempt + 1) * group), sampling, "rollout")
+            places = [n * group + g for n in idle for g in range(group)]
+            drawn = drawn.replaced(places, again)
+            rewards[places] = found
+        return drawn, rewards, first
 
     def scores(self, hidden: Tensor, head: Tensor, ids: Tensor, kinds: Tensor) -> dict[int, Scored]:
         """The policy at the places of each kind: text among what a plan may hold, image ids among the codes."""
@@ -178,13 +219,10 @@ class RlModule(LanguageModule):
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Sample, reward, and the loss of the policy on what it sampled."""
         prompts, practice = batch["prompt"], self.practice
-        drawn = self.draw(prompts, batch["sample"], practice.group, practice.sampling(), "rollout")
-        each = [prompt for prompt in prompts for _ in range(practice.group)]
-        rewards = torch.tensor(worth(self.rewards, drawn.images, each), dtype=torch.float64)
-        gains = advantages(rewards, practice.group, scale=practice.scale, limit=practice.limit)
-        equal = undecided(rewards, practice.group)
+        drawn, rewards, first = self.practised(prompts, batch["sample"])
+        gains, learned = practice.lessons(rewards)
         # Every process takes part in the forward pass, also one that has nothing to learn from.
-        kept = (~equal).nonzero()[:, 0] if not equal.all() else torch.tensor([0])
+        kept = learned.nonzero()[:, 0] if learned.any() else torch.tensor([0])
         ids, kinds = (rows[kept].to(self.device) for rows in policy_rows(drawn, self.vocab, practice.policy))
         gains = gains[kept].float().to(self.device)
 
@@ -202,10 +240,10 @@ class RlModule(LanguageModule):
                 divergence.append(k3(found.chosen, start[kind].chosen))
         rows, kl = torch.cat(row), torch.cat(divergence)
         total, count = policy_loss(torch.cat(chosen), gains[rows], kl, rows, len(ids), kl_weight=practice.kl_weight)
-        if equal.all():
+        if not learned.any():
             total, count = 0.0 * total, 0 * count
         loss = global_mean(total, count)
-        self.log_rollouts(prompts, drawn, rewards, equal, policy, kl, kinds, loss)
+        self.log_rollouts(prompts, drawn, rewards, first, policy, kl, kinds, loss)
         return loss
 
     @torch.no_grad()
@@ -221,7 +259,7 @@ class RlModule(LanguageModule):
         prompts: list[Prompt],
         drawn: Rollouts,
         rewards: Tensor,
-        equal: Tensor,
+        first: Tensor,
         policy: dict[int, Scored],
         kl: Tensor,
         kinds: Tensor,
@@ -232,11 +270,13 @@ class RlModule(LanguageModule):
             return
         group, device = self.practice.group, self.device
         distance, distinct = variety(drawn.images, group)
-        found = {"loss": loss, "reward": rewards, "equal_groups": equal, "kl": kl, "distance": distance}
+        equal, left_out = undecided(first, group), ~self.practice.lessons(rewards)[1]
+        found = {"loss": loss, "reward": first, "equal_groups": equal, "left_out": left_out, "kl": kl}
+        found["distance"] = distance
         found |= {"distinct": distinct, "cut_plans": torch.tensor(drawn.cut), **self.entropies(policy, kinds)}
         tags = [prompt["tag"] for prompt in prompts for _ in range(group)]
         for tag in self.trainer.datamodule.by_tag:
-            found[f"reward/{tag}"] = rewards[torch.tensor([one == tag for one in tags])]
+            found[f"reward/{tag}"] = first[torch.tensor([one == tag for one in tags])]
         pairs = {
             f"train/{name}": (values.double().sum().to(device), torch.tensor(values.numel(), device=device))
             for name, values in found.items()
@@ -263,8 +303,8 @@ class RlModule(LanguageModule):
     def validation_step(self, batch: dict[str, Any], _: int, dataloader_idx: int = 0) -> None:
         """Draw each prompt to watch once."""
         prompts = batch["prompt"]
-        drawn = self.draw(prompts, batch["sample"], 1, self.practice.sampling(validate=True), "watched")
-        for prompt, reward in zip(prompts, worth(self.rewards, drawn.images, prompts), strict=True):
+        rewards = self.draw(prompts, batch["sample"], range(1), self.practice.sampling(validate=True), "watched")[1]
+        for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
             self.watched[prompt["tag"]][0] += reward
             self.watched[prompt["tag"]][1] += 1
 

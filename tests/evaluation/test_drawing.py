@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ddt_lightning.cli import main
+from ddt_lightning.evaluation.drawing import best
 from ddt_lightning.metrics.cards import flat, read_cards
 from ddt_lightning.pipeline import Drawing, Pipeline
+from ddt_lightning.scenes.check import Object
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import suite, truth
 from ddt_lightning.scenes.world import World
@@ -60,3 +62,20 @@ def test_the_usual_world_shows_novel_places(model, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--split", "novel", *WORDS])
     assert "`held_out` (novel or both)" in capsys.readouterr().err
+
+
+def test_the_best_of_several_is_kept():
+    ring, square = ({"class": kind, "count": 1, "color": "red"} for kind in ("ring", "square"))
+    prompt = {"tag": "colors", "include": [ring]}
+    shown = {name: [Object(name, "red", (0, 0, 9, 9), 1.0)] for name in ("ring", "square")}
+    none, layout, right = ({"drawn": found} for found in ([], shown["square"], shown["ring"]))
+    assert best([none, layout, right, right], prompt) is right
+    assert best([none, layout], prompt) is layout and best([none, none], prompt) is none
+    assert best([layout, right], {**prompt, "include": [square]}) is layout
+
+
+def test_best_of_draws_more_and_says_so(model, tmp_path, monkeypatch):
+    draws(monkeypatch, suite())
+    main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--prompts", "2", "--best_of", "3", *WORDS])
+    card = read_cards(tmp_path)["t2i/shapes_geneval/overall"]
+    assert card["n"] == 12 and card["settings"]["best_of"] == 3 and "best of 3" in card["protocol"]

@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from ddt_lightning.rl.rewards import LAYOUT_SHARE, all_right, demands, find_rewards, shapes, share_right, worth
+from ddt_lightning.rl.rewards import (
+    LAYOUT_SHARE,
+    all_right,
+    demands,
+    edit_kept,
+    edit_right,
+    find_rewards,
+    shapes,
+    share_right,
+    worth,
+)
 from ddt_lightning.scenes.render import Background, Scene, Shape, render
 from ddt_lightning.scenes.suite import as_circles, suite, truth
+from ddt_lightning.shards.prompts import EDITS_OF_A_KIND, world_edits
 
 GROUND = Background("grey", "day")
 PROMPT = {
@@ -67,3 +78,16 @@ def test_rewards_are_found_by_path_and_weighed():
         find_rewards({})
     with pytest.raises(ValueError, match="one gives 0 values for 1 images"):
         worth({"one": (lambda images, prompts: [], 1.0)}, images(scene), [PROMPT])
+
+
+def test_edits_are_worth_their_target():
+    asked = world_edits(unseen=False)[:: EDITS_OF_A_KIND // 2]  # two of each kind
+    targets, sources = (images(*(Scene.from_dict(one[name]) for one in asked)) for name in ("target", "source"))
+    everywhere = [one["tag"] in ("background", "daynight") for one in asked]
+    assert len({one["tag"] for one in asked}) == 7
+    assert edit_right(targets, asked) == [1.0] * len(asked)
+    assert edit_right(sources, asked) == [0.0] * len(asked)
+    kept = edit_kept(targets, asked)
+    assert kept == [float(not one) for one in everywhere]
+    inverted = edit_kept(255 - targets, asked)
+    assert all(0 <= bad < good for bad, good in zip(inverted, kept, strict=True) if good)

@@ -6,10 +6,16 @@ import torch
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.rl.rollout import GIVEN, IMAGE, TEXT, policy_rows, roll_out, variety
 from ddt_lightning.sampling import Sampling
+from ddt_lightning.scenes.render import Scene, render
+from ddt_lightning.shards.prompts import world_edits
 from tests.tiny import taught_tokenizer, tiny_model
 
 PROMPTS = ["a red circle", "a red circle", "two crosses"]
 PLANNED = Sampling(steps=1, guidance=1.0, temperature=1.0, plan="auto", plan_temperature=1.5, plan_length=9)
+
+
+def asked(texts):
+    return [{"tag": "prompt", "prompt": text} for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -19,20 +25,20 @@ def pipeline(tmp_path_factory):
 
 
 def test_rows_are_what_the_pipeline_draws(pipeline):
-    drawn = roll_out(pipeline, PROMPTS, PLANNED, [5, 6, 7])
+    drawn = roll_out(pipeline, asked(PROMPTS), PLANNED, [5, 6, 7])
     again = pipeline.draw(pipeline.draw_prompts(PROMPTS), PLANNED, seed=[5, 6, 7])
     assert drawn.plans == again.plans and torch.equal(drawn.images, again.images)
     vocab = pipeline.vocab
     for row, start, plan, ids in zip(drawn.rows, drawn.starts, again.plans, again.ids, strict=True):
         assert row[-6:] == vocab.image_to_lm(ids) and row[-7] == vocab.bov
         assert vocab.read_text(row[start:-7]) == plan
-    alone = roll_out(pipeline, PROMPTS[2:], PLANNED, [7])
+    alone = roll_out(pipeline, asked(PROMPTS[2:]), PLANNED, [7])
     assert alone.rows == drawn.rows[2:] and torch.equal(alone.images, drawn.images[2:])
 
 
 def test_places_of_each_policy(pipeline):
     vocab = pipeline.vocab
-    drawn = roll_out(pipeline, PROMPTS * 20, PLANNED, list(range(60)))
+    drawn = roll_out(pipeline, asked(PROMPTS * 20), PLANNED, list(range(60)))
     assert any(drawn.cut) and not all(drawn.cut)
     ids, both = policy_rows(drawn, vocab, "both")
     _, plan = policy_rows(drawn, vocab, "plan")
@@ -50,7 +56,7 @@ def test_places_of_each_policy(pipeline):
 
 def test_without_a_plan_of_its_own_nothing_is_text(pipeline):
     for plan in ("none", "a ring |"):
-        drawn = roll_out(pipeline, PROMPTS, Sampling(steps=1, guidance=1.0, plan=plan), [1, 2, 3])
+        drawn = roll_out(pipeline, asked(PROMPTS), Sampling(steps=1, guidance=1.0, plan=plan), [1, 2, 3])
         assert (policy_rows(drawn, pipeline.vocab, "ids")[1] == IMAGE).sum() == 18
         assert all(drawn.cut)
 
@@ -60,3 +66,17 @@ def test_variety_of_images():
     distance, distinct = variety(torch.cat([black, black + 1, white, white, white, white]), 3)
     torch.testing.assert_close(distance, torch.tensor([(1 / 255 + 1 + 254 / 255) / 3, 0.0]))
     torch.testing.assert_close(distinct, torch.tensor([2 / 3, 1 / 3]))
+
+
+def test_edits_and_drawings_stand_side_by_side(pipeline):
+    edit = world_edits(unseen=False)[0]
+    mixed = roll_out(pipeline, [asked(PROMPTS)[0], edit, asked(PROMPTS)[2]], PLANNED, [5, 6, 7])
+    drawn = roll_out(pipeline, asked(PROMPTS), PLANNED, [5, 6, 7])
+    assert mixed.rows[0] == drawn.rows[0] and mixed.rows[2] == drawn.rows[2]
+    source = torch.from_numpy(render(Scene.from_dict(edit["source"]), pipeline.image_size)).permute(2, 0, 1)
+    alone = pipeline.draw(pipeline.edit_prompts(source[None], [edit["prompt"]]), PLANNED, seed=6)
+    assert mixed.plans[1] == alone.plans[0] and torch.equal(mixed.images[1:2], alone.images)
+    again = drawn.replaced([1], roll_out(pipeline, [edit], PLANNED, [6]))
+    assert again.rows == [drawn.rows[0], mixed.rows[1], drawn.rows[2]]
+    assert torch.equal(again.images[1], mixed.images[1]) and torch.equal(again.images[2], drawn.images[2])
+    assert again.starts[1] == mixed.starts[1] and again.plans[1] == mixed.plans[1]

@@ -21,6 +21,11 @@ def bright(images, prompts):
     return (images.float().mean((1, 2, 3)) / 255).tolist()
 
 
+def coin(images, prompts):
+    """1 for about every other image, by the parity of a pixel, else 0."""
+    return [float(one.sum().item() % 2) for one in images[:, :, 0, 0]]
+
+
 def equal(images, prompts):
     """All images are worth the same."""
     return [0.5] * len(images)
@@ -126,6 +131,27 @@ def test_nothing_is_learned_from_equal_rewards(model, tmp_path):
     fit(model, tmp_path, "--trainer.max_steps=2", reward="equal")
     same(weights(tmp_path), load_file(model / "lm" / "model.safetensors"))
     assert logged(tmp_path)["train/equal_groups"] == [1.0, 1.0]
+
+
+def test_groups_that_teach_nothing_are_drawn_again(model, tmp_path):
+    few = ["--model.practice.group=2", "--data.batch_size=8", "--trainer.max_steps=2", "--data.val_prompts=null"]
+    fit(model, tmp_path / "once", *few, reward="coin")
+    fit(model, tmp_path / "again", *few, "--model.practice.resample=6", reward="coin")
+    once, again = logged(tmp_path / "once"), logged(tmp_path / "again")
+    assert once["train/reward"][0] == again["train/reward"][0]  # what is logged was drawn first
+    assert once["train/left_out"] == once["train/equal_groups"] and once["train/left_out"][0] > 0.2
+    assert again["train/equal_groups"][0] == once["train/equal_groups"][0] > again["train/left_out"][0]
+
+
+def test_rejection_learns_what_was_worth_enough(model, tmp_path):
+    fit(model, tmp_path / "some", "--model.practice.objective=rejection", "--trainer.max_steps=1", reward="coin")
+    some = logged(tmp_path / "some")
+    assert some["train/left_out"][0] == pytest.approx(1 - some["train/reward"][0])
+    fit(model, tmp_path / "none", "--model.practice.objective=rejection", "--trainer.max_steps=1", reward="equal")
+    assert logged(tmp_path / "none")["train/left_out"] == [1.0]
+    start = load_file(model / "lm" / "model.safetensors")
+    same(weights(tmp_path / "none"), start)
+    assert any(not torch.equal(one, start[name]) for name, one in weights(tmp_path / "some").items())
 
 
 @pytest.mark.parametrize(
