@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ddt_lightning.distributed import summed
 from ddt_lightning.latents.vae import FrozenVae
 from ddt_lightning.lm.generate import barred_ids
 from ddt_lightning.lm.llm import LlmConfig, hidden_states, softcap
@@ -193,10 +194,13 @@ class RlModule(LanguageModule):
         first = rewards.clone()
         for attempt in range(1, self.practice.resample + 1):
             idle = (~self.practice.lessons(rewards)[1].view(-1, group).any(1)).nonzero()[:, 0].tolist()
-            if not idle:
+            if not summed(torch.tensor(len(idle), device=self.device)):
                 break
-            chosen = [prompts[n] for n in idle], [samples[n] for n in idle]
+            at = idle or [0]  # where weights are sharded, every process takes part in the steps of all
+            chosen = [prompts[n] for n in at], [samples[n] for n in at]
             again, found = self.draw(*chosen, range(attempt * group, (attempt + 1) * group), sampling, "rollout")
+            if not idle:
+                continue
             places = [n * group + g for n in idle for g in range(group)]
             drawn = drawn.replaced(places, again)
             rewards[places] = found
@@ -272,8 +276,8 @@ class RlModule(LanguageModule):
         distance, distinct = variety(drawn.images, group)
         equal, left_out = undecided(first, group), ~self.practice.lessons(rewards)[1]
         found = {"loss": loss, "reward": first, "equal_groups": equal, "left_out": left_out, "kl": kl}
-        found["distance"] = distance
-        found |= {"distinct": distinct, "cut_plans": torch.tensor(drawn.cut), **self.entropies(policy, kinds)}
+        found |= {"distance": distance, "distinct": distinct, "cut_plans": torch.tensor(drawn.cut)}
+        found |= self.entropies(policy, kinds)
         tags = [prompt["tag"] for prompt in prompts for _ in range(group)]
         for tag in self.trainer.datamodule.by_tag:
             found[f"reward/{tag}"] = first[torch.tensor([one == tag for one in tags])]

@@ -21,6 +21,11 @@ def bright(images, prompts):
     return (images.float().mean((1, 2, 3)) / 255).tolist()
 
 
+def light(images, prompts):
+    """1 for images that are lighter than most, else 0."""
+    return [float(one.float().mean() > 128) for one in images]
+
+
 def coin(images, prompts):
     """1 for about every other image, by the parity of a pixel, else 0."""
     return [float(one.sum().item() % 2) for one in images[:, :, 0, 0]]
@@ -125,6 +130,23 @@ def test_two_processes_do_what_one_does(model, tmp_path):
     )
     same(first, second, 1e-5)
     assert not any("reference" in name for name in first)  # the start is in its own run
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_draw_again_as_one_does(model, tmp_path):
+    again = ["--trainer.max_steps=1", "--model.practice.group=2", "--model.practice.resample=2"]
+    again.append("--data.val_prompts=null")
+    fit(model, tmp_path / "one", *again, reward="light")
+    fit(model, tmp_path / "two", *again, "--trainer.devices=2", "--trainer.strategy=ddp_fork", reward="light")
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
+    assert one["train/left_out"] < one["train/equal_groups"]
+    for name in ("train/reward", "train/equal_groups", "train/left_out", "train/distance"):
+        assert one[name] == pytest.approx(two[name], abs=1e-6)
+    runs = [
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in ("one", "two")
+    ]
+    same(*runs, 3e-5)  # a tenth of Adam's step, which makes gradients near 0 large
 
 
 def test_nothing_is_learned_from_equal_rewards(model, tmp_path):
