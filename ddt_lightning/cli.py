@@ -87,6 +87,7 @@ VERBS: dict[str, str] = {
     "import": "commands.model:import_lm",
     "import-selftok": "commands.model:import_selftok",
     "report": "commands.study:report",
+    "judges": "commands.judges:judges",
     "doctor": "commands.doctor:doctor",
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
+from ddt_lightning.judges import find_judge
 from ddt_lightning.model_folder import find_part, holds
 
 if TYPE_CHECKING:
@@ -60,12 +61,20 @@ class Networks:
         inception: torch-fidelity's Inception weights, for FID, KID, precision and recall; without them these are left
             out.
         encoder: encoder that `ddt study encoder` wrote; the shipped one, of scenes, if not given.
-        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+        backbone: EfficientNet-Lite0's weights, or `efficientnet_lite0` of `make judges`, for distances by features of
+            an ImageNet classifier; without them these are left out.
+        lpips: torchvision's weights of AlexNet or VGG-16, or `alexnet` or `vgg16` of `make judges`, for LPIPS; without
+            them it is left out.
     """
 
     inception: str | None = None
     encoder: str | None = None
+    backbone: str | None = None
     lpips: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("backbone", "lpips"):
+            object.__setattr__(self, name, find_judge(getattr(self, name), f"--{name}"))
 
 
 Item = TypeVar("Item")

@@ -16,3 +16,11 @@ def ddt_data() -> Path:
     if "DDT_DATA" not in os.environ:
         pytest.skip("DDT_DATA is not set")
     return Path(os.environ["DDT_DATA"])
+
+
+@pytest.fixture
+def ddt_judges() -> Path:
+    """Folder of real judges, or a skip."""
+    if "DDT_JUDGES" not in os.environ:
+        pytest.skip("DDT_JUDGES is not set")
+    return Path(os.environ["DDT_JUDGES"])

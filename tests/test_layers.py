@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "distributed": set(),
     "workers": set(),
     "images": set(),
+    "judges": set(),
     "texts": set(),
     "prompts": {"texts"},
     "results": {"atomic", "images", "texts"},
@@ -41,12 +42,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rl": {"pipeline", "vocab", "sampling", "metrics.editing", "metrics.geneval", "scenes"},
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
-        "seeding", "metrics.features", "pipeline", "rl", "sampling",
+        "seeding", "judges", "metrics.features", "pipeline", "rl", "sampling",
     },
     "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown
     "training_cost": {"tokens"},
-    "inputs": {"model_folder", "pipeline", "sampling"},
+    "inputs": {"judges", "model_folder", "pipeline", "sampling"},
     "encoding": {
         "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
     },
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
-        "atomic", "images", "inputs", "model_folder", "pipeline", "prompts", "sampling", "texts", "workers",
+        "atomic", "images", "inputs", "judges", "model_folder", "pipeline", "prompts", "sampling", "texts", "workers",
         "report.contact_sheet", "report.samples",  # what it leaves for people to look at, and the record of it
     },
     "studies": CORE | {
@@ -62,8 +63,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report", "sampling", "settings",
     },
     "commands": CORE | {
-        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "model_folder", "pipeline", "plans", "prompts",
-        "report", "results", "sampling", "settings", "studies", "texts", "training", "training_cost", "workers",
+        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline", "plans",
+        "prompts", "report", "results", "sampling", "settings", "studies", "texts", "training", "training_cost",
+        "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

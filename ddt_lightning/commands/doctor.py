@@ -9,6 +9,7 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ddt_lightning.judges import JUDGES, judges_folder
 from ddt_lightning.model_folder import lacking
 from ddt_lightning.settings import read_yaml
 from ddt_lightning.training_cost import cost_lines, tokenizer_cost
@@ -32,6 +33,7 @@ NEEDED = (
 )
 OPTIONAL = {
     "wandb": "its logger; pip install 'ddt-lightning[wandb]'",
+    "onnxruntime": "the detector of `ddt eval boxes`; pip install 'ddt-lightning[judges]'",
 }
 
 
@@ -64,6 +66,8 @@ def doctor(*, model: str = "runs/demo/model", config: list[str] | None = None, t
     print(f"{'disk':<16} {shutil.disk_usage('.').free / 2**30:.1f} GiB free here")
     for name in ("DDT_DATA", "DDT_GOLDEN"):
         print(f"{name:<16} {os.environ.get(name) or 'not set: tests on outside data are skipped'}")
+    judges = [name for name, file in JUDGES.items() if (judges_folder() / file).exists()]
+    print(f"{'judges':<16} {judges_folder()}: {', '.join(judges) or 'none; `make judges` fetches them'}")
     print(f"{'model':<16} {model_state(Path(model))}")
     if missing:
         raise ValueError(f"Not installed: {', '.join(missing)}; run `make setup`.")

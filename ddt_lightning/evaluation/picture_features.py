@@ -20,6 +20,7 @@ from ddt_lightning.evaluation.session import Setup
 from ddt_lightning.evaluation.similarity import similarity
 from ddt_lightning.images import IMAGES, is_image, read_images, stack
 from ddt_lightning.inputs import Networks, chunks, pick_device
+from ddt_lightning.metrics.efficientnet import EfficientNetLite0
 from ddt_lightning.metrics.features import Inception
 from ddt_lightning.metrics.picture_encoder import SHIPPED, PictureEncoder, file_hash
 from ddt_lightning.scenes.language import caption
@@ -48,9 +49,11 @@ class Picture:
 
 @lru_cache(maxsize=1)
 def networks(files: Networks, device: str) -> dict[str, nn.Module]:
-    """The frozen networks of this process by name: the small encoder, and Inception where its weights are named."""
+    """The frozen networks of this process by name: the small encoder, and others where their weights are named."""
     path = files.encoder or SHIPPED
     found: dict[str, nn.Module] = {f"FD-{file_hash(path)}": PictureEncoder.load(path)}
+    if files.backbone is not None:
+        found[f"FD-EfficientNetLite0-{file_hash(files.backbone)}"] = EfficientNetLite0(files.backbone)
     if files.inception is not None:
         found["inception"] = Inception(files.inception)
     return {name: network.to(device) for name, network in found.items()}

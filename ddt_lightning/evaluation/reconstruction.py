@@ -10,6 +10,7 @@ from ddt_lightning.evaluation.held_out import held_out, scenes_measured
 from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
+from ddt_lightning.judges import find_judge
 from ddt_lightning.metrics.cards import Card, card, mean_card
 from ddt_lightning.sampling import Decoding, Sampling
 
@@ -36,7 +37,8 @@ def reconstruction(
         shards: image shards to take them from; held-out scenes if not given.
         tokens: numbers of first tokens; quarters of all tokens if not given.
         prefix_images: how many images to decode from fewer tokens.
-        lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS; without them it is left out.
+        lpips: torchvision's weights of AlexNet or VGG-16, or `alexnet` or `vgg16` of `make judges`, for LPIPS; without
+            them it is left out.
         seen: scenes of combinations that training shows.
         seed: of the scenes and of the decoder's noise.
         processes: worker processes, each with its share of the cores.
@@ -46,6 +48,7 @@ def reconstruction(
     from ddt_lightning.evaluation import galleries, predictions
 
     number, first = positive("images", images), positive("prefix_images", prefix_images)
+    lpips = find_judge(lpips, "--lpips")
     session = Session(loading, Sampling(**asdict(decoding)), processes, seed, llm=False, files={"lpips": lpips})
     model = session.facts["model"]
     total = model["tokens"]

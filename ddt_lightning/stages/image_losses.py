@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddt_lightning.judges import find_judge
 from ddt_lightning.metrics.features import Lpips
 from ddt_lightning.training.discriminator import Adversary, AdversaryConfig
 
@@ -21,7 +22,8 @@ class ImageLossConfig:
     """Weights of the perceptual and the GAN loss.
 
     Args:
-        lpips: torchvision's weights of AlexNet or VGG-16; without them there is no perceptual distance.
+        lpips: torchvision's weights of AlexNet or VGG-16, or `alexnet` or `vgg16` of `make judges`; without them there
+            is no perceptual distance.
         lpips_weight: of the perceptual distance.
         gan_from: step from which a discriminator takes part; None for never.
         gan_weight: of the discriminator.
@@ -42,6 +44,7 @@ class ImageLossConfig:
                 raise ValueError(f"`loss.{name}` ({getattr(self, name)}) must not be negative.")
         if self.gan_from is not None and self.gan_from < 0:
             raise ValueError(f"`loss.gan_from` ({self.gan_from}) must not be negative; null is never.")
+        object.__setattr__(self, "lpips", find_judge(self.lpips, "loss.lpips"))
         if self.lpips is not None and not Path(self.lpips).is_file():
             raise FileNotFoundError(f"`loss.lpips` ({self.lpips}) does not exist: name torchvision's alexnet or vgg16.")
 

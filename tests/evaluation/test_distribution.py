@@ -203,3 +203,15 @@ def test_reconstruction_has_lpips_and_the_vae_reference(latent_model, alexnet, t
     distance = Lpips(alexnet[0])(made.float() / 127.5 - 1, originals.float() / 127.5 - 1)
     assert cards["tokenizer/lpips"]["value"] == pytest.approx(float(distance.mean()), rel=1e-3)
     assert set(cards["tokenizer/lpips"]["weights"]) == {"tokenizer", "vae", "lpips"}
+
+
+def test_distances_by_an_imagenet_backbone(ddt_judges, tmp_path, capsys):
+    drawn = scenes(12)
+    one, two = save(tmp_path / "a", drawn[:6]), save(tmp_path / "b", drawn[6:])
+    call = ["eval", "distribution", "--device", "cpu", "--generated", str(one), "--reference", str(two)]
+    main([*call, "--subsets", "3", "--backbone", "efficientnet_lite0", "--out", str(tmp_path / "eval")])
+    cards = read_cards(tmp_path / "eval")
+    tail = f"EfficientNetLite0-{file_hash(ddt_judges / 'efficientnet_lite0.safetensors')}"
+    assert {f"pictures/KD-{tail}", f"pictures/precision-{tail}"} <= set(cards)
+    assert f"no pictures/FD-{tail}: 6 pictures are fewer than 1281" in capsys.readouterr().out
+    assert cards[f"pictures/KD-{tail}"]["weights"]["backbone"].startswith(tail.rpartition("-")[2])
