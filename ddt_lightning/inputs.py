@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ddt_lightning.judges import find_judge
 from ddt_lightning.model_folder import find_part, holds
+from ddt_lightning.pretrained import find_model
 
 if TYPE_CHECKING:
     from ddt_lightning.pipeline import Pipeline
@@ -21,7 +22,8 @@ class Loading:
     """Options of a model: its folders, device and batch.
 
     Args:
-        model: model folder, with tokenizer/, lm/ and vocab/; or the folder of a run.
+        model: name of a shipped model such as scenes; or a model folder, with tokenizer/, lm/ and vocab/; or the folder
+            of a run; or hf://OWNER/NAME, which is fetched from the Hugging Face hub.
         tokenizer: tokenizer folder, or the run of one, where the model folder has none (as after pretraining).
         renderer: renderer folder, or the run of one, where the model folder has none; `none` decodes by diffusion even
             where it has. Whole images are then drawn in one step.
@@ -29,7 +31,7 @@ class Loading:
         batch: images at a time.
     """
 
-    model: str = "runs/demo/model"
+    model: str = "scenes"
     tokenizer: str | None = None
     renderer: str | None = None
     device: str = "auto"
@@ -109,7 +111,7 @@ def find_parts(loading: Loading, llm: bool) -> tuple[Path, Path]:
     Raises:
         FileNotFoundError: naming the option and the part.
     """
-    folder = Path(loading.model)
+    folder = find_model(loading.model)
     folder = folder / "release" if (folder / "release").is_dir() else folder
     for part in ("lm", "vocab") if llm else ():
         if not holds(part, folder):

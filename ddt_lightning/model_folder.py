@@ -1,10 +1,13 @@
 """Parts of a model folder: which files belong to each, and where each may lie.
 
 A model folder holds `tokenizer/`, `lm/` and `vocab/`, and perhaps `renderer/`. The run of a stage holds the parts it
-trained in `release/`. Whoever names a part may name its own folder, a model folder, a release or a run.
+trained in `release/`. Whoever names a part may name its own folder, a model folder, a release, a run, or a model as
+`pretrained.py` knows it.
 """
 
 from pathlib import Path
+
+from ddt_lightning.pretrained import locate
 
 PARTS = {
     "tokenizer": ("config.json", "model.safetensors"),
@@ -30,13 +33,14 @@ def find_part(part: str, given: str | Path, option: str | None = None) -> Path:
 
     Args:
         part: a key of `PARTS`.
-        given: a run, a release, a model folder or the part's own folder.
+        given: a run, a release, a model folder or its name, or the part's own folder.
         option: the option that gave it, for the error; `--part` if not given.
 
     Raises:
         FileNotFoundError: none of these folders holds the files of the part.
     """
-    places = [Path(given) / "release" / part, Path(given) / part, Path(given)]
+    home = locate(given)
+    places = [home / "release" / part, home / part, home]
     for folder in places:
         if not lacking(part, folder):
             return folder

@@ -2,9 +2,8 @@
 
 In and out: images uint8 `[B, 3, H, W]`, texts, ids int64 `[B, K]` in codebook order (token 0 the finest). A `Pipeline`
 is built from a model folder (`tokenizer/`, `lm/`, `vocab/`, optional `vae/`, `renderer/`) or from live modules during
-training. A renderer draws whole images in one step; the first n < K ids are decoded by the tokenizer itself.
-Every sample has its own seed, so that it does not depend on what else is in the batch: `seed` is one number for each
-sample, or one that is counted up.
+training. A renderer draws whole images in one step; the first n < K ids are decoded by the tokenizer itself. A sample
+does not depend on what else is in the batch: `seed` is one number for each sample, or one that is counted up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
+from ddt_lightning.pretrained import find_model
 from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.seeding import key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
@@ -91,10 +91,10 @@ class Pipeline:
     ) -> Self:
         """Load a model folder: `tokenizer/` (or one named), and if there `lm/` with `vocab/`, `vae/`, `renderer/`.
 
-        `llm` and `renderer` leave these parts out when false; `renderer` may also name a folder. A FileNotFoundError
-        where there is no tokenizer, or a language model without its vocabulary.
+        A shipped model may be given by its name. `llm` and `renderer` leave these parts out when false; `renderer` may
+        also name a folder. A FileNotFoundError where there is no tokenizer, or a language model without its vocabulary.
         """
-        folder = Path(folder)
+        folder = find_model(folder, "folder")
         images = load_tokenizer(tokenizer or folder / "tokenizer").to(device)
         model, vocab, vae = None, None, None
         if llm and (folder / "lm").is_dir():

@@ -14,12 +14,20 @@ if TYPE_CHECKING:
 OPTION = re.compile(r"--?[A-Za-z]")  # the start of an option; -1 is a value
 
 
+PLACES = (Path(__file__).parent / "configs", Path(__file__).parents[1])
+"""Folders that may hold `stages/` and `data/`: the installed package, and a checkout."""
+
+
+def own_file(path: str) -> Path | None:
+    """The project's own `stages/...` or `data/...`, whatever the working directory; None where it has none."""
+    return next((place / path for place in PLACES if (place / path).exists()), None)
+
+
 def shipped(path: str) -> str:
-    """`stages/...` or `data/...` as given if it exists, otherwise the copy inside the installed package."""
+    """`stages/...` or `data/...` as given if it exists, otherwise the project's own."""
     if Path(path).exists() or not path.startswith(("stages/", "data/")):
         return path
-    packaged = Path(__file__).parent / "configs" / path
-    return str(packaged) if packaged.exists() else path
+    return str(own_file(path) or path)
 
 
 def read_yaml(paths: list[str]) -> dict[str, Any]:

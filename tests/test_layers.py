@@ -14,8 +14,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # ground: helpers of files, processes and settings that know nothing of images or tokens
     "__init__": set(),
     "atomic": set(),
-    "model_folder": set(),
     "settings": set(),
+    "pretrained": {"settings"},
+    "model_folder": {"pretrained"},
     "seeding": set(),
     "distributed": set(),
     "workers": set(),
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"scenes.check", "atomic", "texts"},
     "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
-    "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "sampling", "seeding"},
+    "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
     "rl": {"pipeline", "vocab", "sampling", "metrics.editing", "metrics.geneval", "scenes"},
     "stages": {
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown
     "training_cost": {"tokens"},
-    "inputs": {"judges", "model_folder", "pipeline", "sampling"},
+    "inputs": {"judges", "model_folder", "pipeline", "pretrained", "sampling"},
     "encoding": {
         "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
     },
@@ -64,8 +65,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "commands": CORE | {
         "atomic", "chat", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline", "plans",
-        "prompts", "report", "results", "sampling", "settings", "studies", "texts", "training", "training_cost",
-        "workers",
+        "pretrained", "prompts", "report", "results", "sampling", "settings", "studies", "texts", "training",
+        "training_cost", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

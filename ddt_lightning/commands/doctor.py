@@ -7,10 +7,10 @@ import importlib
 import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from ddt_lightning.judges import JUDGES, judges_folder
 from ddt_lightning.model_folder import lacking
+from ddt_lightning.pretrained import find_model
 from ddt_lightning.settings import read_yaml
 from ddt_lightning.training_cost import cost_lines, tokenizer_cost
 
@@ -37,11 +37,11 @@ OPTIONAL = {
 }
 
 
-def doctor(*, model: str = "runs/demo/model", config: list[str] | None = None, tflops: float = 400.0) -> None:
+def doctor(*, model: str = "scenes", config: list[str] | None = None, tflops: float = 400.0) -> None:
     """Say what is installed, which devices and memory there are, and which weights are missing.
 
     Args:
-        model: model folder to look at.
+        model: model to look at, by its name or folder.
         config: YAML of a tokenizer stage, and overlays: say instead what training it takes.
         tflops: TFLOP/s that a device sustains, for the time of a training step.
     """
@@ -68,7 +68,7 @@ def doctor(*, model: str = "runs/demo/model", config: list[str] | None = None, t
         print(f"{name:<16} {os.environ.get(name) or 'not set: tests on outside data are skipped'}")
     judges = [name for name, file in JUDGES.items() if (judges_folder() / file).exists()]
     print(f"{'judges':<16} {judges_folder()}: {', '.join(judges) or 'none; `make judges` fetches them'}")
-    print(f"{'model':<16} {model_state(Path(model))}")
+    print(f"{'model':<16} {model_state(model)}")
     if missing:
         raise ValueError(f"Not installed: {', '.join(missing)}; run `make setup`.")
 
@@ -95,10 +95,12 @@ def devices() -> list[str]:
     return lines
 
 
-def model_state(folder: Path) -> str:
+def model_state(model: str) -> str:
     """State of a model folder: whole, or what it lacks."""
-    if not folder.is_dir():
-        return f"{folder} is not there; `make demo` makes it"
+    try:
+        folder = find_model(model)
+    except (FileNotFoundError, ConnectionError) as error:
+        return str(error)
     absent = {part: lacking(part, folder / part) for part in ("tokenizer", "lm", "vocab")}
     if not absent["tokenizer"] and not (folder / "lm").is_dir() and not (folder / "vocab").is_dir():
         return f"{folder} holds a tokenizer only: it can reconstruct, not draw"
