@@ -1,7 +1,8 @@
 """Results of a verb: a folder of `00000.png`, ... and `results.jsonl`, one line for each picture or text.
 
 A call replaces what an earlier call left in the folder: the pictures that its `results.jsonl` names are removed, other
-files stay. A call whose own inputs would be replaced is refused before it begins.
+files stay. A call whose own inputs would be replaced is refused before it begins. A call that names no folder gets a
+new one below `pictures/`.
 """
 
 import json
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 LINES = "results.jsonl"
 PICTURE = re.compile(r"\d{5,}\.png")  # the name that a result has
+PLACE = "pictures"  # where new folders are made
+LONGEST = 40  # characters of a text in the name of a folder
 
 
 class Results:
@@ -34,14 +37,16 @@ class Results:
         self.folder, self.lines = folder, lines
         self.pictures: set[str] = set()
 
-    def add(self, record: dict[str, Any], picture: "Tensor | None" = None) -> None:
-        """Write a line, and a picture uint8 `[3, H, W]` that it names."""
+    def add(self, record: dict[str, Any], picture: "Tensor | None" = None) -> str:
+        """Write a line, and a picture uint8 `[3, H, W]` that it names; returns the picture's name."""
+        name = ""
         if picture is not None:
             name = f"{len(self.pictures):05d}.png"
             save_png(self.folder / name, picture.permute(1, 2, 0).numpy())
             self.pictures.add(name)
             record = {"file": name, **record}
         self.lines.write(to_json(record) + "\n")
+        return name
 
 
 @contextmanager
@@ -53,6 +58,35 @@ def results(out: str) -> Iterator[Results]:
         former = pictures_of(Path(out))
     for name in former - written.pictures:
         (Path(out) / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_for(out: str | None, text: str) -> Iterator[str]:
+    """The folder `out`, or where none is given a new one, `pictures/NUMBER-TEXT`; it goes where the block fails."""
+    if out is not None:
+        yield out
+        return
+    place = Path(PLACE)
+    made = [] if place.exists() else [place]
+    place.mkdir(exist_ok=True)
+    words = re.sub(r"\W+", "-", text.lower()).strip("-")[:LONGEST].rstrip("-")
+    used = [int(found[0]) for path in place.iterdir() if (found := re.match(r"\d+", path.name))]
+    number = max(used, default=0)
+    while True:
+        number += 1
+        folder = place / f"{number:03d}-{words}"
+        try:
+            folder.mkdir()
+            break
+        except FileExistsError:  # another call was faster
+            continue
+    try:
+        yield str(folder)
+    except BaseException:
+        for path in (folder, *made):
+            if not any(path.iterdir()):
+                path.rmdir()
+        raise
 
 
 def pictures_of(folder: Path) -> set[str]:

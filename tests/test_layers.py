@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "texts": set(),
     "prompts": {"texts"},
     "results": {"atomic", "images", "texts"},
+    "terminal": {"images"},
     "sampling": set(),
     # core: each arrow of the flow, and what measures it
     "vocab": {"atomic"},
@@ -65,8 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "commands": CORE | {
         "atomic", "chat", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline", "plans",
-        "pretrained", "prompts", "report", "results", "sampling", "settings", "studies", "texts", "training",
-        "training_cost", "workers",
+        "pretrained", "prompts", "report", "results", "sampling", "settings", "studies", "terminal", "texts",
+        "training", "training_cost", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

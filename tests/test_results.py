@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddt_lightning.results import check_sources, results
+from ddt_lightning.results import check_sources, folder_for, results
 
 PICTURE = torch.zeros(3, 4, 4, dtype=torch.uint8)
 
@@ -64,3 +64,26 @@ def test_inputs_are_not_replaced(tmp_path):
     check_sources(str(tmp_path / "edits"), [tmp_path / "00000.png"])
     check_sources(str(tmp_path), [tmp_path / "photo.png"])
     check_sources(None, [tmp_path / "00000.png"])
+
+
+def test_calls_without_a_folder_get_new_ones(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError), folder_for(None, "a ring"):
+        raise RuntimeError
+    assert names(tmp_path) == []
+    for _ in range(2):
+        with folder_for(None, "Two rings, & a Blue square!") as folder:
+            write(Path(folder), 1)
+    (tmp_path / "pictures" / "017-mine").mkdir()
+    with folder_for(None, "../x " * 30) as folder, results(folder) as written:
+        with folder_for(None, "\u732b") as other:  # at the same time
+            assert other == "pictures/019-\u732b"
+        written.add({"seed": 0}, PICTURE)
+    assert folder == f"pictures/018-{'x-' * 20}"[:-1]
+    assert names(tmp_path / "pictures" / "001-two-rings-a-blue-square") == ["00000.png", "results.jsonl"]
+    assert "002-two-rings-a-blue-square" in names(tmp_path / "pictures")
+    with pytest.raises(RuntimeError), folder_for(None, "a ring"):
+        raise RuntimeError
+    assert not any("ring" in name and "rings" not in name for name in names(tmp_path / "pictures"))
+    with folder_for("given", "a ring") as folder:
+        assert folder == "given" and not Path("given").exists()

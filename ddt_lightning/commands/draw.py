@@ -1,29 +1,61 @@
 """`ddt generate|edit|describe|reconstruct`: a trained model on prompts and image files.
 
 In: a prompt or a file of prompts, images or folders of images. Out: a folder with `00000.png`, ... and
-`results.jsonl`, one line per image with everything needed to make it again. A failed call leaves nothing behind.
+`results.jsonl`, one line per image with everything needed to make it again; and in a terminal the first pictures. A
+failed call leaves nothing behind.
 """
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ddt_lightning import terminal
 from ddt_lightning.images import IMAGES, image_files, read_images
 from ddt_lightning.inputs import Loading, load_pipeline, positive, progress
 from ddt_lightning.prompts import class_names, read_prompts
-from ddt_lightning.results import check_sources, results
+from ddt_lightning.results import check_sources, folder_for, results
 from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.texts import to_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Shown:
+    """The first pictures of a call, for whoever waits for it at a terminal."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[tuple[str, str, Tensor]] = []
+
+    def add(self, name: str, plan: str, picture: "Tensor") -> None:
+        """Keep a picture uint8 `[3, H, W]`, its file's name and its plan, if it is one of the first."""
+        self.count += 1
+        if len(self.first) < terminal.MOST:
+            self.first.append((name, plan, picture))
+
+    def tell(self, folder: str, show: bool) -> None:
+        """Print plans and files, and show the pictures where `show` is true and a terminal reads the output."""
+        for name, plan, _ in self.first:
+            if plan:
+                print(f"plan: {plan}")
+            print(Path(folder) / name)
+        if self.count > len(self.first):
+            print(f"{self.count} images in {folder}")
+        if show:
+            terminal.show([picture.permute(1, 2, 0).contiguous().numpy() for _, _, picture in self.first])
 
 
 def generate(
     prompt: str,
     *,
-    out: str,
+    out: str | None = None,
     images: int = 1,
     seed: int = 0,
     tokens: int | None = None,
     chat: bool = True,
     classes: str | None = None,
+    show: bool = True,
     loading: Loading = Loading(),
     drawing: Sampling = Sampling(),
 ) -> None:
@@ -31,7 +63,7 @@ def generate(
 
     Args:
         prompt: what to draw; or a text file with a prompt on each line; or a .jsonl file with a "prompt" on each.
-        out: folder for the PNGs and results.jsonl.
+        out: folder for the PNGs and results.jsonl; a new one in pictures/ if not given.
         images: how many for each prompt.
         seed: of the first image; counted up from image to image.
         tokens: decode the first ones only.
@@ -39,6 +71,7 @@ def generate(
         classes: file with the name of each class on a line, or a .json list of names, in the order of their numbers,
             for a model of classes: a prompt is then a class, by name or number, and drawn by its name as its shards
             caption it.
+        show: show the first pictures in a terminal.
         loading: which model.
         drawing: how to draw.
     """
@@ -48,7 +81,8 @@ def generate(
     pipeline = load_pipeline(loading)
 
     shared = {**asdict(drawing), "tokens": tokens, "weights": pipeline.fingerprints()}
-    with results(out) as written:
+    made = Shown()
+    with folder_for(out, asked[0]) as folder, results(folder) as written:
         for start in progress(range(0, len(prompts), size), "drawing"):
             part = prompts[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
@@ -56,16 +90,17 @@ def generate(
             for n, text in enumerate(part):
                 record = {"prompt": text, "seed": seeds[n], **shared, "plan": drawn.plans[n] or "none"}
                 record["ids"] = drawn.ids[n].tolist()
-                written.add(record, drawn.images[n])
-    print(f"{len(prompts)} images in {out}")
+                made.add(written.add(record, drawn.images[n]), drawn.plans[n], drawn.images[n])
+    made.tell(folder, show)
 
 
 def edit(
     image: str,
     instructions: list[str],
     *,
-    out: str,
+    out: str | None = None,
     seed: int = 0,
+    show: bool = True,
     loading: Loading = Loading(),
     drawing: Sampling = Sampling(),
 ) -> None:
@@ -74,8 +109,9 @@ def edit(
     Args:
         image: image file, or a folder of images.
         instructions: what to change; each further one goes on in the same conversation. One picture for each.
-        out: folder for the PNGs and results.jsonl.
+        out: folder for the PNGs and results.jsonl; a new one in pictures/ if not given.
         seed: of the first image; counted up from image to image.
+        show: show the first pictures in a terminal.
         loading: which model.
         drawing: how to draw.
     """
@@ -89,7 +125,8 @@ def edit(
     from ddt_lightning.chat import edit_in_turns
 
     shared = {**asdict(drawing), "weights": pipeline.fingerprints()}
-    with results(out) as written:
+    made = Shown()
+    with folder_for(out, instructions[0]) as folder, results(folder) as written:
         for start in progress(range(0, len(files), size), "editing"):
             part = files[start : start + size]
             seeds = [seed + start + n for n in range(len(part))]
@@ -99,8 +136,8 @@ def edit(
                 for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
                     record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
                     record["plan"] = edited.plans[n] or "none"
-                    written.add(record, edited.images[n])
-    print(f"{len(files) * len(instructions)} images in {out}")
+                    made.add(written.add(record, edited.images[n]), edited.plans[n], edited.images[n])
+    made.tell(folder, show)
 
 
 def describe(

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from ddt_lightning import encoding, inputs, pipeline
+from ddt_lightning import encoding, inputs, pipeline, terminal
 from ddt_lightning.atomic import staged
 from ddt_lightning.cli import VERBS, load, main, parse
 from ddt_lightning.commands import encode as encode_module
@@ -130,7 +130,7 @@ def test_overview_lists_all_verbs(capsys):
         ["nonsense"],
         ["eval"],
         ["eval", "nonsense"],
-        ["generate", "a ring"],
+        ["generate", "--out", "x"],
         ["generate", "a ring", "--out", "x", "--unknown", "1"],
         ["generate", "a ring", "--out", "x", "--steps", "many"],
         ["encode", "--out", "x"],
@@ -247,6 +247,25 @@ def test_generate_repeats_and_writes_a_line_for_each_image(model, tmp_path):
     saved = np.asarray(Image.open(tmp_path / "a" / "00001.png"))
     assert np.abs(saved.astype(int) - drawn).max() <= 1
     assert rows[0]["weights"] == used.fingerprints()
+
+
+def test_without_a_folder_pictures_get_a_new_one_and_are_shown(model, tmp_path, monkeypatch, capsys):
+    shown: list[list[np.ndarray]] = []
+    monkeypatch.setattr(terminal, "show", shown.append)
+    monkeypatch.chdir(tmp_path)
+    call = ["--model", str(model), "--steps", "1", "--plan", "red ring 4 4 5"]
+    for _ in range(2):
+        main(["generate", "a red circle", *call])
+    main(["edit", "pictures/002-a-red-circle/00000.png", "make the ring green", *call, "--show", "false"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[::2] == ["plan: red ring 4 4 5"] * 3
+    assert said[1::2] == [f"pictures/{name}/00000.png" for name in
+                          ("001-a-red-circle", "002-a-red-circle", "003-make-the-ring-green")]  # fmt: skip
+    saved = [np.asarray(Image.open(path)) for path in said[1::2]]
+    assert [len(pictures) for pictures in shown] == [1, 1]
+    assert all(np.array_equal(one, file) for (one,), file in zip(shown, saved, strict=False))
+    main(["generate", "a red circle", *call, "--images", "6", "--out", "six"])
+    assert capsys.readouterr().out.splitlines()[-1] == "6 images in six" and len(shown[-1]) == 4
 
 
 def test_compiled_steps_draw_the_same_images(model, tmp_path, monkeypatch):
