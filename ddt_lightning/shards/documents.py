@@ -19,9 +19,9 @@ from ddt_lightning.shards.order import Slot
 from ddt_lightning.shards.packing import check_row_length, make_rows
 from ddt_lightning.shards.permute import NATURAL, marked, permutation
 from ddt_lightning.shards.read import Columns, expand
-from ddt_lightning.shards.rows import pick_view, read_ids
+from ddt_lightning.shards.rows import pick_view, plans_of, read_ids
 from ddt_lightning.shards.stream import Example
-from ddt_lightning.shards.texts import captions
+from ddt_lightning.shards.texts import captions, read_json
 from ddt_lightning.shards.write import common_fields
 from ddt_lightning.vocab import Ids, Vocab
 
@@ -40,6 +40,7 @@ class RowDecoder:
         seed: of the choice of captions.
         row_length: see `shards/packing.py`.
         permute: see `shards/permute.py`.
+        plans: how often a plan that a sample has follows its caption, as one text: `a red ring: red ring 5 4 6 |`.
     """
 
     vocab: Vocab
@@ -49,14 +50,12 @@ class RowDecoder:
     seed: int
     row_length: int | None = None
     permute: str = NATURAL
+    plans: float = 0.0
 
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample in the format `label`."""
         rng = numpy_rng("row", self.seed, sample)
-        texts = captions(record, self.columns) if label != "image_only" else []
-        text = texts[int(rng.integers(len(texts)))] if texts else None
-        if text is None and label != "image_only":
-            raise ValueError(f"has no text for the format {label}")
+        text = self.text(record, label, rng) if label != "image_only" else None
         if label == "text_only":
             ids, labels = self.vocab.text_only(text or "", self.max_length)
             return {"ids": ids, "labels": labels}
@@ -68,6 +67,17 @@ class RowDecoder:
         else:
             ids, labels = self.vocab.t2i(text or "", image, self.max_length)
         return {"ids": ids, "labels": labels}
+
+    def text(self, record: Record, label: str, rng: np.random.Generator) -> str:
+        """One of the texts of a sample; where there is an image beside it, perhaps with the plan of the image."""
+        texts = captions(record, self.columns)
+        if not texts:
+            raise ValueError(f"has no text for the format {label}")
+        number = int(rng.integers(len(texts)))
+        if not self.plans or self.columns.text or label == "text_only":  # plans are those of a sample's own captions
+            return texts[number]
+        plans = plans_of(read_json(record), len(texts), "captions")
+        return f"{texts[number]}: {plans[number]}" if plans and rng.random() < self.plans else texts[number]
 
     def collate(self, examples: list[Example]) -> Example:
         """Padded or packed ids and labels."""

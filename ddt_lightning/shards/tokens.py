@@ -48,6 +48,8 @@ class TokenShards(DocumentShards):
         i2t: share of rows image -> caption.
         image_only: share of rows without a caption, besides what `caption_drop` adds.
         text_only: share of rows without an image.
+        plans: how often a plan that a sample has follows its caption, so that drawing by a plan, and reading one off
+            an image, are learned before instruction tuning asks for them.
         **documents: options that `DocumentShards` has and every data module has.
     """
 
@@ -67,6 +69,7 @@ class TokenShards(DocumentShards):
         i2t: float = 0.3,
         image_only: float = 0.0,
         text_only: float = 0.1,
+        plans: float = 0.5,
         **documents: Any,
     ) -> None:
         super().__init__(**documents)
@@ -75,6 +78,9 @@ class TokenShards(DocumentShards):
             raise ValueError(
                 f"`data.{min(shares, key=lambda k: shares[k])}` {shares}: shares must be 0 or more, not all 0."
             )
+        if not 0 <= plans <= 1:
+            raise ValueError(f"`data.plans` ({plans}) must be between 0 and 1.")
+        self.plans = plans
         self.shards, self.val_shards, self.text_shards, self.texts = shards, val_shards, text_shards, texts
         self.vocab_folder, self.text_tokenizer, self.text_vocab_size = vocab, text_tokenizer, text_vocab_size
         permutation(permute, 1)  # refuses an unknown name
@@ -147,7 +153,9 @@ class TokenShards(DocumentShards):
 
     def decoder(self, caption_drop: float, seed: int) -> RowDecoder:
         """Raw samples to rows, for training or validation."""
-        return RowDecoder(self.vocab, self.max_length, caption_drop, self.columns, seed, self.row_length, self.permute)
+        return RowDecoder(
+            self.vocab, self.max_length, caption_drop, self.columns, seed, self.row_length, self.permute, self.plans
+        )
 
     def slots(self, images: list[Fraction], texts: list[Fraction]) -> list[Slot]:
         """The formats' shares over the sources of images and then those of text alone, if any."""

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from ddt_lightning.shards.documents import RowDecoder
+from ddt_lightning.shards.read import Columns
 from ddt_lightning.shards.rows import PLAIN, ROUND, pad_rows, texts_of, with_wordings, word
 from ddt_lightning.shards.tokens import TokenShards
-from ddt_lightning.shards.write import write_shards, write_tokens_json
+from ddt_lightning.shards.write import to_bytes, write_shards, write_tokens_json
 from ddt_lightning.vocab import IGNORE, Vocab, train_text_tokenizer
 from tests.reading import read_image
 
@@ -107,6 +109,23 @@ def test_every_caption_of_an_image_is_used(tmp_path, vocab):
     found = rows(islice(data.train_dataloader(), 30))
     texts = Counter(vocab.read_text([i for i in ids if i < vocab.text_size]) for ids, _ in found.values())
     assert len(texts) == 120 and sum(count for text, count in texts.items() if text.startswith("picture")) > 200
+
+
+@pytest.mark.parametrize("label", ["t2i", "i2t"])
+def test_a_plan_follows_its_caption(vocab, label):
+    data = {"captions": ["a photo", "a line of text"], "plan": ["photo |", "line |"]}
+    record = {"ids.npy": to_bytes("ids.npy", image(0)), "json": to_bytes("json", data)}
+    whole = {"a photo: photo |", "a line of text: line |"}
+
+    def texts(plans, text=None, label=label):
+        decoder = RowDecoder(vocab, 60, 0.0, Columns(text=text), 0, plans=plans)
+        rows = [decoder(record, label, n)["ids"] for n in range(60)]
+        return Counter(vocab.read_text([i for i in row if i < vocab.text_size]).strip() for row in rows)
+
+    assert set(texts(1.0)) == whole and set(texts(0.0)) == set(data["captions"])
+    assert 15 < sum(texts(0.5)[text] for text in whole) < 45
+    assert set(texts(1.0, label="text_only")) == set(data["captions"])
+    assert set(texts(1.0, text="json.captions")) == set(data["captions"])
 
 
 def test_rows_do_not_depend_on_ranks_and_workers(tmp_path, vocab, monkeypatch):
