@@ -51,6 +51,7 @@ VERBS: dict[str, str] = {
     "data stats": "commands.data:stats",
     "data emoji": "commands.data_emoji:emoji",
     "data words": "commands.data:words",
+    "data select": "commands.select:select",
     "encode": "commands.encode:encode",
     "decode": "commands.encode:decode",
     "generate": "commands.draw:generate",

@@ -53,6 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "encoding": {
         "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
     },
+    "selecting": {
+        "encoding", "inputs", "latents", "load_tokenizer", "pipeline", "rl", "sampling", "shards", "tokens",
+    },
     "cli": {"settings", "training.run"},
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
@@ -66,8 +69,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "commands": CORE | {
         "atomic", "chat", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline", "plans",
-        "pretrained", "prompts", "report", "results", "sampling", "settings", "studies", "terminal", "texts",
-        "training", "training_cost", "workers",
+        "pretrained", "prompts", "report", "results", "sampling", "selecting", "settings", "studies", "terminal",
+        "texts", "training", "training_cost", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import Object, detect
+from ddt_lightning.scenes.layout import read_edit_plan, read_plan
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit
 
@@ -73,6 +74,17 @@ def edit_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     ]
 
 
+def plan_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """1 where an image shows exactly the objects and the background of its `plan`, of an edit's the target; else 0."""
+    found = []
+    for image, prompt in zip(images.permute(0, 2, 3, 1).numpy(), prompts, strict=True):
+        plan = prompt.get("plan") or ""
+        edit = read_edit_plan(plan)
+        scene = edit[1] if edit else read_plan(plan)
+        found.append(float(scene is not None and exact_match(image, scene.to_dict(), background=True)))
+    return found
+
+
 def edit_kept(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     """1 less the mean absolute difference to the `target` where a local edit changes nothing; 0 for global edits."""
     found = []
@@ -90,26 +102,27 @@ def detected(images: Tensor) -> list[list[Object]]:
     return [detect(image).objects for image in images.permute(0, 2, 3, 1).numpy()]
 
 
-def find_rewards(weights: Mapping[str, float]) -> dict[str, tuple[Reward, float]]:
+def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") -> dict[str, tuple[Reward, float]]:
     """The functions of a configuration with their weights, by name.
 
     Args:
         weights: import path -> weight, e.g. `{ddt_lightning.rl.rewards.shapes: 1.0}`.
+        option: where they come from, for errors.
 
     Raises:
         ValueError: no reward, or a path that leads to no function.
     """
     if not weights:
-        raise ValueError("`model.rewards` is empty: name a function, e.g. {ddt_lightning.rl.rewards.shapes: 1.0}.")
+        raise ValueError(f"`{option}` is empty: name a function, e.g. {{ddt_lightning.rl.rewards.shapes: 1.0}}.")
     found: dict[str, tuple[Reward, float]] = {}
     for path, weight in weights.items():
         module, _, name = path.rpartition(".")
         try:
             function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"`model.rewards` ({path}) cannot be imported: {error}.") from None
+            raise ValueError(f"`{option}` ({path}) cannot be imported: {error}.") from None
         if not callable(function):
-            raise ValueError(f"`model.rewards` ({path}) is no function of images and prompts.")
+            raise ValueError(f"`{option}` ({path}) is no function of images and prompts.")
         found[name] = function, weight
     return found
 

@@ -11,12 +11,15 @@ from ddt_lightning.rl.rewards import (
     edit_kept,
     edit_right,
     find_rewards,
+    plan_right,
     shapes,
     share_right,
     worth,
 )
+from ddt_lightning.scenes.layout import write_edit_plan, write_plan
 from ddt_lightning.scenes.render import Background, Scene, Shape, render
 from ddt_lightning.scenes.suite import as_circles, suite, truth
+from ddt_lightning.scenes.tasks import Edit
 from ddt_lightning.shards.prompts import EDITS_OF_A_KIND, world_edits
 
 GROUND = Background("grey", "day")
@@ -91,3 +94,15 @@ def test_edits_are_worth_their_target():
     assert kept == [float(not one) for one in everywhere]
     inverted = edit_kept(255 - targets, asked)
     assert all(0 <= bad < good for bad, good in zip(inverted, kept, strict=True) if good)
+
+
+def test_plans_are_right_where_the_image_shows_them():
+    first = Scene((Shape("ring", "red", 18, 22, 10), Shape("square", "blue", 46, 42, 10)), GROUND)
+    moved = Scene((Shape("ring", "red", 18, 50, 10), Shape("square", "blue", 46, 22, 10)), GROUND)
+    night = Scene(first.shapes, Background("grey", "night"))
+    plans = [{"plan": write_plan(scene)} for scene in (first, moved, night)]
+    assert plan_right(images(first, moved, night), plans) == [1.0, 1.0, 1.0]
+    assert plan_right(images(moved, night, first), plans) == [0.0, 0.0, 0.0]
+    edit = {"plan": write_edit_plan(Edit("daynight", first, "make it night", night))}
+    assert plan_right(images(first, night), [edit, edit]) == [0.0, 1.0]
+    assert plan_right(images(first, first), [{"plan": "red ring"}, {"plan": None}]) == [0.0, 0.0]
