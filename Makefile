@@ -1,9 +1,8 @@
 # Every target sets itself up. `make demo` and `make test` are the two commands of a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO = --config stages/demo.yaml $(if $(PLANS),--config stages/demo-plans.yaml) \
-	$(if $(QUICK),--config stages/demo-quick.yaml $(if $(PLANS),--run runs/demo-quick-plans --rl_steps 2)) \
-	$(if $(LONG),--config stages/demo-long.yaml $(if $(PLANS),--run runs/demo-long-plans))
+DEMO = --config stages/demo.yaml $(if $(QUICK),--config stages/demo-quick.yaml) \
+	$(if $(LONG),--config stages/demo-long.yaml)
 # one thread per process: the demo runs two processes, the tests two workers
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -21,11 +20,10 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 1 to 2 hours, PLANS=1: with plans and practice)
+demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2 to 3 hours)
 	$(BIN)/ddt run demo $(DEMO) $(ARGS)
 
-rl: PLANS = 1
-scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step (rl: with PLANS=1)
+scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step
 	$(BIN)/ddt run demo $(DEMO) $(ARGS) --until $@
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)

@@ -108,9 +108,9 @@ def asked(record: Record, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], li
         plans = plans_of(data, len(texts), "captions")
         return ids[:1], [{"tag": "image", **fields, "prompt": texts[0], "plan": plans[0] if plans else None}]
     turns = drawing_turns(fields["turns"])
-    plans = plans_of(data, len(turns), "answers with an image") or [None] * len(turns)
+    said: list[str | None] = [*plans_of(data, len(turns), "answers with an image")] or [None] * len(turns)
     places, prompts = [], []
-    for turn, plan in zip(turns, plans, strict=True):
+    for turn, plan in zip(turns, said, strict=True):
         request = [part for part in fields["turns"][turn - 1]["content"] if isinstance(part, str)]
         for part in fields["turns"][turn]["content"]:
             if not isinstance(part, str):

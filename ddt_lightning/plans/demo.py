@@ -1,8 +1,8 @@
 """`ddt run demo`: the whole flow on rendered scenes, as a plan of command lines.
 
-scenes -> tokenizer -> renderer -> tokens -> pretrain -> instruct (-> rl) -> eval -> report, all inside one folder.
-Every step is what a user would type. As an option the language model plans in words before it draws, and practises
-with a reward after instruction tuning.
+scenes -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> rl -> eval -> report, all inside one folder. Every
+step is what a user would type. The language model plans in words before it draws; it learns to draw from images that
+the tokenizer reconstructs rightly, and practises with a reward after instruction tuning.
 """
 
 import json
@@ -45,6 +45,7 @@ class Demo:
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
         plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
+        select: tune on the images and edits alone whose ids decode to what their plans say.
         rl_steps: optimizer steps of practice with a reward; 0 for none.
         prompt_images: images per prompt of the suite.
         evaluated: held-out images, edits, questions and captions that are scored.
@@ -65,6 +66,7 @@ class Demo:
     pretrain_steps: int
     instruct_steps: int
     plans: bool
+    select: bool
     rl_steps: int
     prompt_images: int
     evaluated: int
@@ -75,6 +77,8 @@ def plan(sizes: Demo) -> list[Step]:
     """The steps of a demo, in order."""
     run = Path(sizes.run)
     shards, tokens, model = run / "shards", run / "tokens", run / "model"
+    if sizes.select and not sizes.plans:
+        raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
     scenes = sizes.images + sizes.edits + sizes.questions
     units = {
         "scenes": scenes,
@@ -103,7 +107,8 @@ def plan(sizes: Demo) -> list[Step]:
     def these(kind: str, part: str, made: Path = tokens) -> str:
         return json.dumps([f"{made}/{kind}-{part}-*.tar"])
 
-    images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
+    pictures = json.dumps([f"{shards}/{kind}-train-*.tar" for kind in ("images", "edits")])
+    images = ["--data.shards", pictures, "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
@@ -112,6 +117,16 @@ def plan(sizes: Demo) -> list[Step]:
     held_out = [*evaluate, "--out", f"{run}/eval", f"--prompt_images={sizes.prompt_images}"]
     seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true"]
     seen += [f"--prompt_images={max(1, sizes.prompt_images // 2)}"]
+    right = tokens
+    choose: list[list[str]] = []
+    if sizes.select:
+        right = run / "tokens" / "right"
+        chosen_from = json.dumps([f"{tokens}/{kind}-train-*.tar" for kind in ("images", "edits")])
+        words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
+        words += ["--shards", chosen_from, "--rewards", '{"ddt_lightning.rl.rewards.plan_right": 1.0}']
+        choose = [[*words, "--out", f"{right}"]]
+    # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
+    lighter = ["--model.text_weight=2"] if sizes.plans else []
     judge: list[list[str]] = []
     if sizes.plans or sizes.rl_steps:  # trained without guidance; what a prompt leaves open, the plan varies
         chosen = [*(["--plan=auto"] if sizes.plans else []), "--guidance=1", *(["--temperature=0"] * sizes.plans)]
@@ -139,6 +154,7 @@ def plan(sizes: Demo) -> list[Step]:
             "tokens",
             "encode images, edits and questions",
             [CLI, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", json.dumps(kinds), "--out", f"{tokens}"],
+            *choose,
             folder=tokens,
         ),
         train(
@@ -153,7 +169,8 @@ def plan(sizes: Demo) -> list[Step]:
             "instruct",
             "instruction tuning",
             *("--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab"),
-            *(word for kind in ("images", "edits", "questions") for word in (f"--data.{kind}", these(kind, "train"))),
+            *(word for kind in ("images", "edits") for word in (f"--data.{kind}", these(kind, "train", right))),
+            *("--data.questions", these("questions", "train"), *lighter),
         ),
         *practice,
         step(

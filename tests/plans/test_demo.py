@@ -22,29 +22,29 @@ def in_the_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-STEPS = ["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "report"]
+STEPS = ["scenes", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "rl", "eval", "report"]
 
 
-@pytest.mark.parametrize("overlay", [None, "stages/demo-quick.yaml", "stages/demo-long.yaml", "stages/demo-plans.yaml"])
+@pytest.mark.parametrize("overlay", [None, "stages/demo-quick.yaml", "stages/demo-long.yaml"])
 def test_every_command_line_parses(overlay, monkeypatch):
     words = [] if overlay is None else ["--config", demo.Demo.CONFIG, "--config", overlay]
     sizes = parsed("run demo", *words)["sizes"]
     steps = demo.plan(sizes)
     configs = parse_plan(steps, monkeypatch)
-    practised = ["rl"] if overlay == "stages/demo-plans.yaml" else []
-    assert [step.name for step in steps] == [*STEPS[:6], *practised, *STEPS[6:]]
-    assert set(sizes.seconds) == {*STEPS, "rl"}
-    for stage in ("tokenizer", "renderer", "pretrain", "instruct", *practised):
+    assert [step.name for step in steps] == STEPS
+    assert set(sizes.seconds) == set(STEPS)
+    for stage in ("tokenizer", "renderer", "pretrain", "instruct", "rl"):
         assert configs[stage].trainer.max_steps == getattr(sizes, f"{stage}_steps")
     assert overlay is None or sizes.run == f"runs/{Path(overlay).stem}"
 
 
-def test_the_default_neither_plans_nor_practises():
-    scenes, *_, instruct, scored, _ = demo.plan(parsed("run demo")["sizes"])
+def test_without_plans_and_practice_the_flow_is_the_plain_one():
+    sizes = replace(parsed("run demo")["sizes"], plans=False, select=False, rl_steps=0)
+    scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
-    counts = ["--images=24000", "--edits=8000", "--questions=6000", "--text=4000", "--val=512"]
+    counts = ["--images=24000", "--edits=12000", "--questions=6000", "--text=4000", "--val=512"]
     assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
-    assert not any("plan" in word for word in instruct.commands[0])
+    assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
     evaluate += [f"--{kind}=200" for kind in ("images", "edits", "questions", "captions")]
     assert list(scored.commands) == [
@@ -52,24 +52,29 @@ def test_the_default_neither_plans_nor_practises():
         [*evaluate, "--out", f"{folder}/eval/seen", "--seen=true", "--prompt_images=2"],
     ]
     assert scored.before.args == (Path(folder), "instruct")
+    with pytest.raises(ValueError, match=r"`select` \(true\) needs `plans` \(False\)"):
+        demo.plan(replace(sizes, select=True))
 
 
-def test_plans_and_practice_run_through_all_steps():
-    words = ("--config", demo.Demo.CONFIG, "--config", "stages/demo-plans.yaml")
-    sizes = parsed("run demo", *words)["sizes"]
+def test_plans_selection_and_practice_run_through_all_steps():
+    sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
+    assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
+    tuned = " ".join(steps["instruct"].commands[0])
+    for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
+        assert f'--data.{kind} ["runs/demo/{place}/{kind}-train-*.tar"]' in tuned
+    assert "tokens/right" not in " ".join(steps["pretrain"].commands[0])
     practice = " ".join(steps["rl"].commands[0])
-    for given in ("--init_from runs/demo-plans/instruct", "--data.vocab runs/demo-plans/instruct/release/vocab",
-                  "--model.tokenizer runs/demo-plans/tokenizer", "--model.renderer runs/demo-plans/renderer",
-                  "--trainer.max_steps=120"):  # fmt: skip
+    for given in ("--init_from runs/demo/instruct", "--data.vocab runs/demo/instruct/release/vocab",
+                  "--model.tokenizer runs/demo/tokenizer", "--model.renderer runs/demo/renderer",
+                  f"--trainer.max_steps={sizes.rl_steps}"):  # fmt: skip
         assert given in practice
     verbs = [" ".join(command[1:3]) for command in steps["eval"].commands]
     assert verbs == ["eval all", "eval all", "eval plan", "eval plan"]
     assert all("--plan=auto" in command for command in steps["eval"].commands[:2])
-    assert steps["eval"].before.args == (Path("runs/demo-plans"), "rl")
-    alone = {step.name for step in demo.plan(replace(sizes, rl_steps=0))}
-    assert alone == set(STEPS)
+    assert steps["eval"].before.args == (Path("runs/demo"), "rl")
+    assert set(STEPS) - {step.name for step in demo.plan(replace(sizes, rl_steps=0))} == {"rl"}
     before = fingerprints(Chain("demo", "", demo.plan(sizes)))
     longer = fingerprints(Chain("demo", "", demo.plan(replace(sizes, rl_steps=240))))
     changed = [a != b for a, b in zip(before, longer, strict=True)]
