@@ -42,6 +42,7 @@ SHOWN = {
     "t2i/FD": "distance: FD",
 }
 PREFIXES = ("t2i/shapes_geneval/", "edit/exact_match/", "t2i/FD")
+SCORED = 3  # steps of a chain that score: drawing, editing, distance
 GROUPS = ("drawing", "editing", "upper bound", "L1 error", "distance")
 SHARES = ("drawing: ", "editing: ")
 PLAIN = (
@@ -74,6 +75,7 @@ class AgainstStudy(Study[Comparison]):
         shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
         bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
         instruct: {configs, settings, steps} of instruction tuning.
+        rl: the same of practice with a reward after it, see `stages/rl.yaml`; empty for none.
         coding: further options of `ddt encode`.
         drawing: options of `ddt eval t2i`.
         editing: options of `ddt eval edit`.
@@ -88,6 +90,7 @@ class AgainstStudy(Study[Comparison]):
     orders: dict[str, str] = field(default_factory=dict)
     bits_tolerance: float = 0.02
     instruct: dict[str, Any] = field(default_factory=dict)
+    rl: dict[str, Any] = field(default_factory=dict)
     coding: dict[str, Any] = field(default_factory=dict)
     drawing: dict[str, Any] = field(default_factory=dict)
     editing: dict[str, Any] = field(default_factory=dict)
@@ -104,8 +107,9 @@ class AgainstStudy(Study[Comparison]):
         for option, named in (("renderers", self.renderers), ("orders", self.orders)):
             if unknown := sorted(set(named) - set(self.tokenizers)):
                 raise ValueError(f"`{option}` ({unknown[0]}) is none of the tokenizers {', '.join(self.tokenizers)}.")
-        if sorted(self.instruct) != ["configs", "settings", "steps"]:
-            raise ValueError(f"`instruct` ({', '.join(self.instruct)}) must have configs, settings and steps.")
+        for option, given in (("instruct", self.instruct), ("rl", self.rl)):
+            if sorted(given) != ["configs", "settings", "steps"] and (given or option == "instruct"):
+                raise ValueError(f"`{option}` ({', '.join(given)}) must have configs, settings and steps.")
 
     def encode_step(self, name: str, out: Path) -> Step:
         """The step that encodes all shards with one tokenizer."""
@@ -115,7 +119,7 @@ class AgainstStudy(Study[Comparison]):
         return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
 
     def chain_of(self, name: str, seed: int, out: Path) -> Chain:
-        """Encoding, pretraining, instruction tuning, drawing and editing with one tokenizer's ids.
+        """Encoding, pretraining, instruction tuning, perhaps practice, drawing and editing with one tokenizer's ids.
 
         Raises:
             FileNotFoundError: shards, tokenizer or renderer are missing.
@@ -137,7 +141,14 @@ class AgainstStudy(Study[Comparison]):
         instruct = fit_step(f"{name}.{seed}.instruct", "instruct", self.instruct["configs"], tuned, seed, out,
                             run / "instruct")  # fmt: skip
         renderer = self.renderers.get(name)
-        loading = {"model": str(run / "instruct"), "tokenizer": self.tokenizers[name], "renderer": renderer}
+        trained, last = [pretrain, instruct], run / "instruct"
+        if self.rl:
+            parts = {"tokenizer": self.tokenizers[name], "renderer": renderer}
+            start = {"init_from": str(last), "data": {"vocab": f"{last}/release/vocab"}, "model": parts}
+            practised = overlaid({"trainer": {"max_steps": self.rl["steps"]}}, self.rl["settings"], start)
+            last = run / "rl"
+            trained.append(fit_step(f"{name}.{seed}.rl", "rl", self.rl["configs"], practised, seed, out, last))
+        loading = {"model": str(last), "tokenizer": self.tokenizers[name], "renderer": renderer}
         drawn_by = "" if renderer is None else weights_mark(find_part("renderer", renderer))
         scored = [
             verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **self.drawing}, run / "eval-t2i", drawn_by),
@@ -149,8 +160,9 @@ class AgainstStudy(Study[Comparison]):
                 run / "eval-distance",
             ),
         ]
-        about = f"encode, pretrain {self.steps} steps, instruct {self.instruct['steps']}, draw and edit"
-        return Chain(f"{name}, seed {seed}", about, [self.encode_step(name, out), pretrain, instruct, *scored])
+        practice = f", practise {self.rl['steps']}" if self.rl else ""
+        about = f"encode, pretrain {self.steps} steps, instruct {self.instruct['steps']}{practice}, draw and edit"
+        return Chain(f"{name}, seed {seed}", about, [self.encode_step(name, out), *trained, *scored])
 
     def encodings(self, out: Path) -> list[Chain]:
         """Encoding of all shards by each tokenizer."""
@@ -192,7 +204,7 @@ class AgainstStudy(Study[Comparison]):
         for name in self.tokenizers:
             for seed in self.seeds:
                 run = self.chain_of(name, seed, out)
-                for step in run.steps[3:] if is_done(out, run) else []:
+                for step in run.steps[-SCORED:] if is_done(out, run) else []:
                     for key, card in read_cards(step.folder).items():
                         start = key if key in SHOWN else next((one for one in PREFIXES if key.startswith(one)), None)
                         if start is not None:

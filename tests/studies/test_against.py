@@ -172,10 +172,35 @@ def test_report_and_errors(done, tmp_path, capsys):
         study.encodings(tmp_path / "out")
 
 
-def test_the_shipped_study_is_made_of_runs(done, tmp_path):
-    study = read_study("against", "stages/study-against.yaml", "--shards", f"{done}/shards")
+OVERLAYS = {"plain": [], "planned": ["--config", "stages/study-against-plans.yaml"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_shipped_studies_are_made_of_runs(done, tmp_path, overlay):
+    words = [*OVERLAYS[overlay], "--shards", f"{done}/shards"]
+    study = read_study("against", "stages/study-against.yaml", *words)
     assert set(study.renderers) < set(study.tokenizers)
     study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
     for run in study.plan(tmp_path):
+        named = [step.name.split(".")[-1] for step in run.steps]
+        practised = ["rl"] if overlay == "planned" else []
+        assert named == ["encode", "pretrain", "instruct", *practised, "t2i", "edit", "distance"]
         for step in run.steps:
             chains.check(step, run.name)
+        last = f"{tmp_path}/runs/{run.name.replace(', seed ', '/seed-')}/{(practised or ['instruct'])[0]}"
+        assert all(last in step.commands[0] for step in run.steps[-3:])
+
+
+def test_practice_goes_on_from_the_tuned_model_of_the_same_tokenizer(done, tmp_path):
+    practice = {"configs": ["stages/rl.yaml"], "steps": 5, "settings": {"data": {"batch_size": 4}}}
+    study = read_study("against", write(tmp_path, shards=f"{done}/shards", rl=practice))
+    study = replace(study, tokenizers={"a": f"{done}/a", "b": f"{done}/b"})
+    for name, run in zip("ab", study.plan(tmp_path), strict=True):
+        (step,) = [step for step in run.steps if step.name.endswith(".rl")]
+        ((_, text),) = step.files.items()
+        said, tuned = yaml.safe_load(text), f"{tmp_path}/runs/{name}/seed-0/instruct"
+        assert said["init_from"] == tuned and said["data"]["vocab"] == f"{tuned}/release/vocab"
+        assert said["model"]["tokenizer"] == f"{done}/{name}" and said["trainer"]["max_steps"] == 5
+        assert said["data"]["batch_size"] == 4
+    with pytest.raises(ValueError, match=r"`rl` \(steps\) must have configs, settings and steps"):
+        replace(study, rl={"steps": 5})
