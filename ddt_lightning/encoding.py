@@ -161,7 +161,7 @@ def decode_shard(
         for part in chunks(readable(), coding.batch):
             ids = torch.from_numpy(np.concatenate([ids for _, ids, _ in part]))[:, :length]
             seeds = [image_seed(seed, key, n) for key, own, _ in part for n in range(len(own))]
-            images = pipeline.decode(ids, seed=seeds, steps=decoding.steps, decode_guidance=decoding.decode_guidance)
+            images = pipeline.decode(ids, decoding, seed=seeds)
             encoded = iter([to_png(image) for image in unstack(images)])
             for key, own, texts in part:
                 roles = {1: ["png"], 2: ["source.png", "target.png"]}.get(

@@ -23,6 +23,7 @@ from ddt_lightning.sampling import Decoding, Sampling
 from ddt_lightning.seeding import key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
+from ddt_lightning.tokens.solvers import SOLVERS
 from ddt_lightning.vocab import ROLES, Images, Turn, Vocab
 
 if TYPE_CHECKING:
@@ -159,9 +160,8 @@ class Pipeline:
         shape = self.tokenizer.latent_shape
         draws = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n in each_seed(seed, len(ids))]
         noise = torch.stack(draws)  # [B, c, h, w]
-        latents = self.tokenizer.decode(
-            ids, steps=decoding.steps, decode_guidance=decoding.decode_guidance, noise=noise
-        )
+        latents = self.tokenizer.decode(ids, steps=decoding.steps, decode_guidance=decoding.decode_guidance,
+                                        solver=SOLVERS[decoding.solver], shift=decoding.shift, noise=noise)  # fmt: skip
         return to_uint8(self.latents.decode(latents))
 
     def reconstruct(

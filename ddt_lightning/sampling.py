@@ -1,6 +1,7 @@
 """Options of drawing: how the language model samples ids, and how the diffusion decoder makes images of them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -8,12 +9,21 @@ class Decoding:
     """Options of the diffusion decoder, from ids to images.
 
     Args:
-        steps: Euler steps of the diffusion decoder.
+        steps: of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
+        solver: of the diffusion decoder; `ab2` and `dpmpp_2m` need fewer steps than `euler`, `heun` takes two calls of
+            the network a step.
+        shift: of the diffusion decoder's times; above 1 more of the steps are near noise.
     """
 
     steps: int = 16
     decode_guidance: float = 1.5
+    solver: Literal["euler", "heun", "ab2", "dpmpp_2m"] = "euler"
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.shift <= 0:
+            raise ValueError(f"`shift` ({self.shift}) must be positive; 1 leaves the times as they are.")
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,11 @@ class Sampling(Decoding):
         temperature: of the language model; 0 takes the likeliest id.
         top_k: sample among this many ids; 0 for all.
         top_p: sample among the likeliest ids that hold this share of the probability.
-        steps: Euler steps of the diffusion decoder.
+        steps: of the diffusion decoder.
         decode_guidance: guidance of the diffusion decoder; 1 for none.
+        solver: of the diffusion decoder; `ab2` and `dpmpp_2m` need fewer steps than `euler`, `heun` takes two calls of
+            the network a step.
+        shift: of the diffusion decoder's times; above 1 more of the steps are near noise.
         compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
         plan: what is written before the image: `none`, `auto` for what an instruct model that has learned to plan
             writes itself, or the plan as a text; by default `auto` where the model was trained with plans, else `none`.
@@ -53,6 +66,7 @@ class Sampling(Decoding):
         return "auto" if plans else "none"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.temperature < 0:
             raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")
         if self.plan_temperature < 0:

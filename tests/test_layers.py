@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "latents": set(),
     "lm": {"distributed", "sampling"},
     "tokens": {"distributed"},
-    "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.usage"},
+    "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.solvers", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},
     "metrics": {"scenes.check", "atomic", "texts"},
     "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},

@@ -51,7 +51,7 @@ def everything(
         drawing: how to draw.
     """
     shared: dict[str, Any] = {"out": out, "seen": seen, "seed": seed, "processes": processes, "loading": loading}
-    decoding = Decoding(drawing.steps, drawing.decode_guidance)
+    decoding = Decoding(drawing.steps, drawing.decode_guidance, drawing.solver, drawing.shift)
     reconstruction(**shared, images=images, shards=shards, decoding=decoding)  # first: it needs no language model
     t2i(**shared, images=prompt_images, drawing=drawing)
     edit(**shared, edits=edits, drawing=drawing)

@@ -91,7 +91,7 @@ class Session:
 
         facts, drawing = self.facts, self.setup.drawing
         whole = "; whole images took one step of the renderer" if "decoder" in facts["model"] else ""
-        steps = card(drawing.steps, 1, f"Euler steps of the diffusion decoder{whole}")
+        steps = card(drawing.steps, 1, f"steps of the diffusion decoder by {drawing.solver}{whole}")
         guidance = card(drawing.decode_guidance, 1, f"guidance of the diffusion decoder{whole}")
         outcome.cards.update({"decode/steps": steps, "decode/guidance": guidance})
         planned = {"plan": facts["plan"] if outcome.settings.get("chat", True) else "none"} if self.llm else {}

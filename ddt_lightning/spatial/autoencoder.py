@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddt_lightning.tokens.base import Draws, ImageTokenizer
 from ddt_lightning.tokens.quantizer import QuantizerConfig
+from ddt_lightning.tokens.solvers import Solver, euler
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,8 @@ class SpatialTokenizer(ImageTokenizer):
         *,
         steps: int = 50,
         decode_guidance: float = 1.0,
+        solver: Solver = euler,
+        shift: float = 1.0,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -215,6 +218,8 @@ class SpatialTokenizer(ImageTokenizer):
             ids: see `code_map` for what stands in for the others where n < K.
             steps: unused.
             decode_guidance: unused.
+            solver: unused.
+            shift: unused.
             noise: unused.
             generator: unused.
         """

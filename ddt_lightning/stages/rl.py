@@ -106,7 +106,7 @@ class PracticeConfig:
         temperatures = self.temperature, self.plan_temperature
         if validate:
             temperatures = self.val_temperature, self.val_plan_temperature
-        return Sampling(self.steps, self.decode_guidance, 1.0, temperatures[0], plan=self.plan,
+        return Sampling(self.steps, self.decode_guidance, guidance=1.0, temperature=temperatures[0], plan=self.plan,
                         plan_temperature=temperatures[1], plan_length=self.plan_length)  # fmt: skip
 
 

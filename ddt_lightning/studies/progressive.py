@@ -74,7 +74,7 @@ class Plan:
     @property
     def decoding(self) -> dict[str, Any]:
         """The decoder's options."""
-        return {"steps": self.drawing.steps, "decode_guidance": self.drawing.decode_guidance}
+        return {name: getattr(self.drawing, name) for name in ("steps", "decode_guidance", "solver", "shift")}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ddt_lightning.tokens.solvers import Solver, euler
+
 
 class QuantizerFacts(Protocol):
     """Fields that the config of every quantizer has."""
@@ -120,6 +122,8 @@ class ImageTokenizer(nn.Module):
         *,
         steps: int = 50,
         decode_guidance: float = 1.0,
+        solver: Solver = euler,
+        shift: float = 1.0,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -129,6 +133,8 @@ class ImageTokenizer(nn.Module):
             ids: n < K shows what the first n tokens carry.
             steps: of a sampler, where there is one.
             decode_guidance: of a sampler; 1 for none.
+            solver: of a sampler, a function of `solvers.py`.
+            shift: of a sampler's times; 1 for none.
             noise: `[B, c, h, w]` that a sampler starts from; drawn from `generator` when None.
             generator: CPU generator of the noise.
         """

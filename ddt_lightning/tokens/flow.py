@@ -1,13 +1,11 @@
-"""Rectified flow: the straight path between data and noise, its losses and its sampler, as pure functions.
+"""Rectified flow: the straight path between data and noise, its losses and its times, as pure functions.
 
 Time convention of the whole project: t=1 is noise, t=0 is data, `x_t = t*noise + (1-t)*x0` and
 `velocity = noise - x0`. A network either outputs the velocity or x0; `velocity_from_x0` converts.
 Source: rectified flow as used by SD3, DDT-LLaMA (loss on x0) and Selftok (loss on the velocity).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -125,24 +123,6 @@ def time_grid(steps: int) -> Tensor:
     if steps < 1:
         raise ValueError(f"`steps` ({steps}) must be at least 1.")
     return torch.linspace(1, 0, steps + 1, dtype=torch.float32)
-
-
-def euler(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
-    """Integrate from noise to data with Euler steps, `x <- x - (t_i - t_{i+1}) * velocity(x, t_i)`.
-
-    Args:
-        velocity: called with x `[B, ...]` and the time, a 0-d fp32 tensor.
-        noise: x at t=1.
-        steps: number of equal steps.
-
-    Returns:
-        x at t=0, the shape of `noise`.
-    """
-    grid = time_grid(steps).to(noise.device)
-    x = noise
-    for now, after in pairwise(grid):
-        x = x - (now - after) * velocity(x, now)
-    return x
 
 
 def guided(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:

@@ -16,18 +16,19 @@ from ddt_lightning.tokens.encoder import Encoder, EncoderConfig
 from ddt_lightning.tokens.flow import (
     BANDS,
     TimesConfig,
-    euler,
     expand,
     flow_error,
     guided,
     input_gain,
     interpolate,
+    time_grid,
     training_times,
     velocity_from_x0,
 )
 from ddt_lightning.tokens.fsq import FiniteScalarQuantizer
 from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig
 from ddt_lightning.tokens.schedule import ScheduleConfig, last_visible, visibility, visible_mask
+from ddt_lightning.tokens.solvers import Solver, euler, shifted
 
 
 @dataclass(frozen=True)
@@ -237,15 +238,19 @@ class Tokenizer(ImageTokenizer):
         *,
         steps: int = 50,
         decode_guidance: float = 1.0,
+        solver: Solver = euler,
+        shift: float = 1.0,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Ids to latents by Euler steps from noise; what is visible follows the schedule at every step.
+        """Ids to latents by a solver's steps from noise; what is visible follows the schedule at every step.
 
         Args:
             ids: the first n of K ids, `[B, n]`; n < K shows what the first n tokens carry.
-            steps: Euler steps.
+            steps: of the solver.
             decode_guidance: 1 for none, above it away from the unconditional model.
+            solver: a function of `solvers.py`.
+            shift: of the times; above 1 more of the steps are near noise.
             noise: `[B, c, h, w]` to start from; drawn from `generator` when None.
             generator: CPU generator of the noise.
 
@@ -267,4 +272,4 @@ class Tokenizer(ImageTokenizer):
                 return conditional
             return guided(conditional, self.velocity(x, times, tokens[:, :0]), decode_guidance)
 
-        return euler(velocity, noise.to(device), steps)
+        return solver(velocity, noise.to(device), shifted(time_grid(steps), shift).to(device))

@@ -4,9 +4,10 @@ import torch
 from sizes import benchmark_config
 from timing import side_by_side
 
-from ddt_lightning.tokens.flow import euler
+from ddt_lightning.tokens.flow import time_grid
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.schedule import visible_mask
+from ddt_lightning.tokens.solvers import euler
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
 STEPS = {1: 50, 16: 6}
@@ -33,7 +34,7 @@ def main() -> None:
                 visible = visible_mask(config.schedule, config.tokens, (1000 * times).floor() / 1000)
                 return tokenizer.velocity(x, times, tokenizer.embed(ids), visible)
 
-            return euler(velocity, noise, steps)
+            return euler(velocity, noise, time_grid(steps))
 
         def prefix(ids: torch.Tensor = ids, noise: torch.Tensor = noise, steps: int = steps) -> torch.Tensor:
             return tokenizer.decode(ids, steps=steps, noise=noise)

@@ -42,7 +42,7 @@ class Mosaic(nn.Module):
         return (grey[..., None] - self.levels).abs().argmin(-1)
 
     @torch.no_grad()
-    def decode(self, ids, *, steps, decode_guidance, noise):
+    def decode(self, ids, *, steps, decode_guidance, solver, shift, noise):
         grey = torch.zeros(len(ids), self.config.tokens)
         grey[:, : ids.shape[1]] = self.levels[ids]
         grey = grey.view(-1, 1, self.side, self.side).expand(-1, 3, -1, -1)
@@ -60,7 +60,7 @@ class Votes(Mosaic):
         return (grey[:, None] - self.levels).abs().argmin(-1)[:, None].expand(-1, self.config.tokens).clone()
 
     @torch.no_grad()
-    def decode(self, ids, *, steps, decode_guidance, noise):
+    def decode(self, ids, *, steps, decode_guidance, solver, shift, noise):
         pattern = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
         return self.levels[ids].mean(1)[:, None, None, None] * pattern
 

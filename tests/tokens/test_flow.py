@@ -8,7 +8,6 @@ import torch
 
 from ddt_lightning.tokens.flow import (
     TimesConfig,
-    euler,
     flow_error,
     guided,
     input_gain,
@@ -18,6 +17,7 @@ from ddt_lightning.tokens.flow import (
     velocity_from_x0,
     x0_from_velocity,
 )
+from ddt_lightning.tokens.solvers import SOLVERS
 
 
 def pair():
@@ -46,10 +46,11 @@ def test_heads_convert_into_each_other():
     assert torch.allclose(x0_from_velocity(x_t, noise - x0, t), x0, atol=1e-6)
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [1, 7, 50])
-def test_exact_velocity_leads_to_the_data(steps):
+def test_exact_velocity_leads_to_the_data(steps, solver):
     x0, noise = pair()
-    assert torch.allclose(euler(lambda x, t: noise - x0, noise, steps), x0, atol=1e-5)
+    assert torch.allclose(SOLVERS[solver](lambda x, t: noise - x0, noise, time_grid(steps)), x0, atol=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["velocity", "x0"])
