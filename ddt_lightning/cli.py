@@ -73,6 +73,7 @@ VERBS: dict[str, str] = {
     "study schedule": "commands.study:schedule",
     "study progressive": "commands.study:progressive",
     "study interpolate": "commands.study:interpolate",
+    "study solvers": "commands.study_solvers:solvers",
     "study encoder": "commands.study:encoder",
     "study order": "commands.study:order",
     "study scaling": "commands.study:scaling",

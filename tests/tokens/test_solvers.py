@@ -31,12 +31,12 @@ def error(solver, steps, shift=1.0):
 @pytest.mark.parametrize("shift", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_errors_fall_with_the_order_of_the_solver(solver, shift):
-    errors = [error(solver, steps, shift) for steps in (64, 128, 256, 512)]
+    errors = [error(solver, steps, shift) for steps in (256, 512, 1024)]
     orders = [math.log2(coarse / fine) for coarse, fine in pairwise(errors)]
     # near both ends the log of the signal-to-noise ratio is steep, which costs dpmpp_2m a factor log(steps)
-    assert orders[-1] == pytest.approx(ORDERS[solver], abs=0.25), orders
+    assert orders[-1] == pytest.approx(ORDERS[solver], abs=0.3 if solver == "dpmpp_2m" else 0.1), orders
     if ORDERS[solver] == 2:
-        assert errors[0] < error("euler", 64, shift) / 5
+        assert errors[0] < error("euler", 256, shift) / 5
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
