@@ -19,6 +19,7 @@ turn: inside a turn "USER:" is written "USER :".
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,13 +29,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ddt_lightning.atomic import write_json
+from ddt_lightning.atomic import write_json, write_text
 
 TokenOrder = Literal["fine_to_coarse", "coarse_to_fine", "raster"]  # raster: a grid's ids, for comparison
 Ids = Sequence[int] | np.ndarray | Tensor
 Images = Sequence[Ids] | np.ndarray | Tensor
 Turn = Mapping[str, Any]
 
+WORD = re.compile(r"[^\W_]+")
+WORDS = "words.txt"  # beside vocab.json, a word of the training texts on each line
 IGNORE = -100  # label of a position that is not scored
 ROLES = {"user": "USER:", "assistant": "ASSISTANT:"}
 
@@ -69,6 +72,24 @@ def train_text_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizer
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, split_special_tokens=True, clean_up_tokenization_spaces=False, **special
     )
+
+
+def gather_words(texts: Iterable[str], words: set[str]) -> Iterator[str]:
+    """The texts as they are; their words are added to `words` on the way."""
+    for text in texts:
+        words.update(WORD.findall(text))
+        yield text
+
+
+def write_words(folder: Path, words: Iterable[str]) -> None:
+    """Write the words of training texts to `folder/words.txt`."""
+    write_text(folder / WORDS, "".join(f"{word}\n" for word in sorted(words)))
+
+
+def read_words(folder: Path) -> frozenset[str] | None:
+    """The words that `write_words` wrote to a folder; None where it did not, so that they are not known."""
+    file = folder / WORDS
+    return frozenset(file.read_text(encoding="utf-8").split("\n")) - {""} if file.is_file() else None
 
 
 def load_text_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
@@ -111,6 +132,7 @@ class Vocab:
         order: the order in which the model sees an image's ids: `coarse_to_fine` reverses them, the others do not.
         tokenizer: fingerprint of the image tokenizer that the ids come from, where known.
         plans: whether an assistant writes a plan before its image, so that a model of this vocabulary is to plan.
+        words: words of the texts that the text tokenizer was trained on; None where they are not known.
     """
 
     def __init__(
@@ -121,13 +143,14 @@ class Vocab:
         order: TokenOrder = "fine_to_coarse",
         tokenizer: str | None = None,
         plans: bool = False,
+        words: frozenset[str] | None = None,
     ) -> None:
         if codebook_size < 1 or image_tokens < 1:
             raise ValueError(f"`codebook_size` ({codebook_size}) and `K` ({image_tokens}) must be at least 1.")
         if order not in get_args(TokenOrder):
             raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(TokenOrder))}.")
         self.text, self.codebook_size, self.image_tokens = text, codebook_size, image_tokens
-        self.order, self.tokenizer, self.plans = order, tokenizer, plans
+        self.order, self.tokenizer, self.plans, self.words = order, tokenizer, plans, words
         self.bos, self.eos, self.pad = text.bos_token_id, text.eos_token_id, text.pad_token_id
         self.text_size = max(text.get_vocab().values()) + 1
         self.image_start = self.text_size
@@ -161,6 +184,11 @@ class Vocab:
     def read_text(self, ids: Ids) -> str:
         """Text that a format wrote, or that the model wrote in one: without the leading space."""
         return self.decode_text(ids).removeprefix(" ")
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text, in order, that the training texts never hold; none where those are not known."""
+        found = dict.fromkeys(WORD.findall(text))
+        return [] if self.words is None else [word for word in found if word not in self.words]
 
     def reorder(self, ids: Tensor) -> Tensor:
         """Image ids `[..., K]` from codebook order to the model's order, and back (its own inverse)."""
@@ -246,6 +274,8 @@ class Vocab:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocab.json").unlink(missing_ok=True)
         self.text.save_pretrained(str(folder / "text"))
+        if self.words is not None:
+            write_words(folder, self.words)
         fields = {"text_size": self.text_size, **self._fields(), "plans": self.plans}
         write_json(folder / "vocab.json", fields)
 
@@ -258,7 +288,9 @@ class Vocab:
         fields = json.loads(path.read_text())
         text = load_text_tokenizer(folder / "text")
         plans = fields.get("plans", False)  # vocabularies from before there were plans do not say
-        vocab = cls(text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"], plans)
+        vocab = cls(
+            text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"], plans, read_words(folder)
+        )
         if vocab.text_size != fields["text_size"]:
             raise ValueError(f"{path}: text_size={fields['text_size']}, but the tokenizer beside it {vocab.text_size}.")
         return vocab

@@ -9,7 +9,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ddt_lightning.vocab import ROLES, Vocab, load_text_tokenizer, train_text_tokenizer
+from ddt_lightning.vocab import ROLES, Vocab, gather_words, load_text_tokenizer, train_text_tokenizer
 from tests.reading import read_chat, read_image
 
 TEXTS = [
@@ -297,6 +297,22 @@ def test_folder_round_trip(vocab, tmp_path):
     plain = AutoTokenizer.from_pretrained(str(tmp_path / "v" / "text"), local_files_only=True)
     for line in ("<s> two red</s>", *unicode_lines(20)):  # also the saved tokenizer splits special strings
         assert plain(line, add_special_tokens=False).input_ids == vocab.encode_text(line)
+
+
+def test_words_of_training_are_kept_and_others_named(text, tmp_path):
+    words: set[str] = set()
+    lines = ["a red circle, isn't it?", "2 caf\u00e9s \U0001f600 Caf\u00e9 under_line", ""]
+    assert list(gather_words(lines, words)) == lines
+    assert words == {"a", "red", "circle", "isn", "t", "it", "2", "caf\u00e9s", "Caf\u00e9", "under", "line"}
+    Vocab(text, CODES, K, words=frozenset(words)).save(tmp_path / "v")
+    known = Vocab.load(tmp_path / "v")
+    assert known.words == words
+    assert known.unknown_words("a red star; isn't it, Star-shaped? star caf\u00e9 2") == [
+        "star", "Star", "shaped", "caf\u00e9"
+    ]  # fmt: skip
+    Vocab(text, CODES, K).save(tmp_path / "older")
+    assert Vocab.load(tmp_path / "older").words is None
+    assert Vocab.load(tmp_path / "older").unknown_words("a star") == []
 
 
 def test_inconsistent_folder_is_refused(vocab, tmp_path):

@@ -11,7 +11,7 @@ from ddt_lightning.sampling import Sampling
 from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.encoder import EncoderConfig
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
-from ddt_lightning.vocab import TokenOrder, Vocab, train_text_tokenizer
+from ddt_lightning.vocab import TokenOrder, Vocab, gather_words, train_text_tokenizer
 
 TEXTS = ["a red circle above a blue square", "make the ring green", "how many shapes are there ?", "two crosses", "yes"]
 
@@ -53,8 +53,9 @@ def tiny_model(
     """`folder/{tokenizer,lm,vocab}`."""
     tokenizer = tokenizer or tiny_tokenizer(side)
     tokenizer.save_pretrained(folder / "tokenizer")
-    text = train_text_tokenizer(TEXTS * 3, 300)
-    vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint())
+    words: set[str] = set()
+    text = train_text_tokenizer(gather_words(TEXTS * 3, words), 300)
+    vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint(), words=frozenset(words))
     vocab.save(folder / "vocab")
     config = LlmConfig(width=16, depth=1, heads=2, kv_heads=2, ffn_width=32, max_length=max_length)
     build_llm(config, vocab.size, vocab.bos, vocab.eos, vocab.pad).save_pretrained(folder / "lm")

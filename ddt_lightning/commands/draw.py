@@ -5,6 +5,8 @@ In: a prompt or a file of prompts, images or folders of images. Out: a folder wi
 failed call leaves nothing behind.
 """
 
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from ddt_lightning.texts import to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddt_lightning.vocab import Vocab
 
 
 class Shown:
@@ -44,6 +48,14 @@ class Shown:
             print(f"{self.count} images in {folder}")
         if show:
             terminal.show([picture.permute(1, 2, 0).contiguous().numpy() for _, _, picture in self.first])
+
+
+def name_unknown(vocab: "Vocab", texts: Iterable[str]) -> None:
+    """Say on stderr which words of texts a model never met in training, and which of them it knows in lower case."""
+    words = dict.fromkeys(word for text in texts for word in vocab.unknown_words(text))
+    if words:
+        named = [word if vocab.unknown_words(word.lower()) else f"{word} (but {word.lower()})" for word in words]
+        print(f"unknown to this model, as its training texts never hold them: {', '.join(named)}", file=sys.stderr)
 
 
 def generate(
@@ -79,6 +91,7 @@ def generate(
     prompts = [text for text in asked for _ in range(positive("images", images))]
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
+    name_unknown(pipeline.vocab, asked)
 
     shared = {**asdict(drawing), "tokens": tokens, "weights": pipeline.fingerprints()}
     made = Shown()
@@ -89,6 +102,7 @@ def generate(
             drawn = pipeline.draw(pipeline.draw_prompts(part, chat=chat), drawing, seed=seeds, tokens=tokens)
             for n, text in enumerate(part):
                 record = {"prompt": text, "seed": seeds[n], **shared, "plan": drawn.plans[n] or "none"}
+                record["unknown_words"] = pipeline.vocab.unknown_words(text)
                 record["ids"] = drawn.ids[n].tolist()
                 made.add(written.add(record, drawn.images[n]), drawn.plans[n], drawn.images[n])
     made.tell(folder, show)
@@ -122,6 +136,7 @@ def edit(
             raise ValueError(f"`{text}` is an image, not an instruction: name one image or one folder of images.")
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
+    name_unknown(pipeline.vocab, instructions)
     from ddt_lightning.chat import edit_in_turns
 
     shared = {**asdict(drawing), "weights": pipeline.fingerprints()}
@@ -136,6 +151,7 @@ def edit(
                 for turn, (instruction, edited) in enumerate(zip(instructions, rounds, strict=True)):
                     record = {"source": str(file), "instruction": instruction, "turn": turn, "seed": seeds[n], **shared}
                     record["plan"] = edited.plans[n] or "none"
+                    record["unknown_words"] = pipeline.vocab.unknown_words(instruction)
                     made.add(written.add(record, edited.images[n]), edited.plans[n], edited.images[n])
     made.tell(folder, show)
 
@@ -167,6 +183,7 @@ def describe(
     check_sources(out, files)
     size = positive("batch", loading.batch)
     pipeline = load_pipeline(loading)
+    name_unknown(pipeline.vocab, [] if question is None else [question])
     asked = {} if question is None else {"question": question}
     shared = {**asked, "weights": pipeline.fingerprints()}
     records = []

@@ -48,7 +48,7 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
 
     from ddt_lightning.lm import export as plain
     from ddt_lightning.lm.card import model_card
-    from ddt_lightning.vocab import Vocab
+    from ddt_lightning.vocab import Vocab, write_words
 
     disable_progress_bar()
     vocab = Vocab.load(vocab_folder)
@@ -68,6 +68,8 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
             facts, family=family, parameters=parameters, max_length=limit, folder=".", images=images is not None
         )
         write_text(stage / "README.md", card)
+        if vocab.words is not None:
+            write_words(stage, vocab.words)
         again, extended, _ = plain.read_model(stage)
         difference = plain.compare_logits(plain.probe(again), expected)
         texts = compare_texts(extended, vocab)
@@ -91,13 +93,13 @@ def import_lm(exported: str, folder: str) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from ddt_lightning.lm.export import read_model, text_part
-    from ddt_lightning.vocab import Vocab
+    from ddt_lightning.vocab import Vocab, read_words
 
     disable_progress_bar()
     model, extended, facts = read_model(exported)
     text = text_part(extended, facts["text_size"])
-    plans = facts.get("plans", False)
-    vocab = Vocab(text, facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"], plans)
+    plans, words = facts.get("plans", False), read_words(Path(exported))
+    vocab = Vocab(text, facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"], plans, words)
     texts = compare_texts(extended, vocab)
     images = Path(exported) / "tokenizer"
     if images.is_dir():

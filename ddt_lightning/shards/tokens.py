@@ -23,7 +23,7 @@ from ddt_lightning.shards.permute import NATURAL, marked, permutation
 from ddt_lightning.shards.read import Columns, expand
 from ddt_lightning.shards.rows import every_text, with_wordings
 from ddt_lightning.shards.write import common_fields
-from ddt_lightning.vocab import Vocab, load_text_tokenizer, train_text_tokenizer
+from ddt_lightning.vocab import Vocab, gather_words, load_text_tokenizer, train_text_tokenizer
 
 MOST_TEXTS = 1_000_000  # texts that the text tokenizer is trained on; more hardly change it
 
@@ -95,12 +95,17 @@ class TokenShards(DocumentShards):
             return
         urls = expand(self.shards, "data.shards")
         fields, _ = common_fields(urls, "data.shards")
+        words: set[str] | None = None
         if self.text_tokenizer is not None:
             text = load_text_tokenizer(self.text_tokenizer)
         else:
-            text = train_text_tokenizer(with_wordings(islice(self._texts(urls), MOST_TEXTS)), self.text_vocab_size)
+            texts, words = self._texts(urls), set()
+            read = gather_words(with_wordings(islice(texts, MOST_TEXTS)), words)
+            text = train_text_tokenizer(read, self.text_vocab_size)
+            words = words if next(texts, None) is None else None  # those of texts that were not read are not known
         tokenizer = marked(fields["tokenizer"], self.permute)
-        vocab = Vocab(text, fields["codebook_size"], fields["K"], fields["order"], tokenizer)
+        known = None if words is None else frozenset(words)
+        vocab = Vocab(text, fields["codebook_size"], fields["K"], fields["order"], tokenizer, words=known)
         target = self.run_vocab()
         try:
             with whole_folder(target) as part:

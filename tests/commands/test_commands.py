@@ -268,6 +268,19 @@ def test_without_a_folder_pictures_get_a_new_one_and_are_shown(model, tmp_path, 
     assert capsys.readouterr().out.splitlines()[-1] == "6 images in six" and len(shown[-1]) == 4
 
 
+def test_words_that_a_model_never_met_are_named(model, picture, tmp_path, capsys):
+    call = ["--model", str(model), "--steps", "1", "--out", str(tmp_path / "o")]
+    main(["generate", "two red stars above a Blue star", *call])
+    assert capsys.readouterr().err == (
+        "unknown to this model, as its training texts never hold them: stars, Blue (but blue), star\n"
+    )
+    assert lines(tmp_path / "o" / "results.jsonl")[0]["unknown_words"] == ["stars", "Blue", "star"]
+    main(["edit", str(picture), "make the star green", *call])
+    assert capsys.readouterr().err.endswith(": star\n")
+    main(["generate", "two crosses above the ring", *call])
+    assert capsys.readouterr().err == "" and lines(tmp_path / "o" / "results.jsonl")[0]["unknown_words"] == []
+
+
 def test_compiled_steps_draw_the_same_images(model, tmp_path, monkeypatch):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")

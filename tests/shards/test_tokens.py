@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ddt_lightning.shards import tokens
 from ddt_lightning.shards.documents import RowDecoder
 from ddt_lightning.shards.read import Columns
 from ddt_lightning.shards.rows import PLAIN, ROUND, pad_rows, texts_of, with_wordings, word
@@ -208,6 +209,7 @@ def test_a_run_makes_its_vocabulary_once(tmp_path):
     saved = Vocab.load(tmp_path / "run" / "vocab")
     assert (saved.image_tokens, saved.codebook_size, saved.tokenizer) == (K, CODES, "abc123")
     assert saved.size == data.vocab.size and len(saved.encode_text(" zebra")) == 1
+    assert saved.unknown_words("a zebra star") == ["star"]  # texts of all sources
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["vocab"]
     stamp = (tmp_path / "run" / "vocab" / "vocab.json").stat().st_mtime_ns
     fit(tmp_path / "run", TokenShards(urls, **options))
@@ -217,10 +219,16 @@ def test_a_run_makes_its_vocabulary_once(tmp_path):
     assert one == two
 
 
+def test_words_are_not_known_where_texts_were_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "MOST_TEXTS", 2)
+    fit(tmp_path / "run", TokenShards(make(tmp_path / "tokens"), text_vocab_size=300, workers=0, max_length=60))
+    assert Vocab.load(tmp_path / "run" / "vocab").words is None
+
+
 def test_a_given_text_tokenizer_is_used(tmp_path, vocab):
     data = TokenShards(make(tmp_path / "tokens"), text_tokenizer=str(tmp_path / "vocab" / "text"), workers=0)
     fit(tmp_path / "run", data)
-    assert data.vocab.text_size == vocab.text_size
+    assert data.vocab.text_size == vocab.text_size and data.vocab.words is None
 
 
 def test_mismatches_name_both_hashes(tmp_path, vocab):
