@@ -86,6 +86,7 @@ VERBS: dict[str, str] = {
     "run emoji": "plans.emoji:emoji",
     "run evidence": "plans.evidence:evidence",
     "export": "commands.model:export",
+    "pack": "commands.pack:pack",
     "import": "commands.model:import_lm",
     "import-selftok": "commands.model:import_selftok",
     "report": "commands.study:report",

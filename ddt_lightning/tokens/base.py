@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ddt_lightning.tokens.solvers import Solver, euler
 
+SCALE = "/scale"  # behind the name of a weight that is stored as int8
+
 
 class QuantizerFacts(Protocol):
     """Fields that the config of every quantizer has."""
@@ -170,7 +172,7 @@ class ImageTokenizer(nn.Module):
             raise ValueError(f"{folder}/config.json describes a {kind!r} tokenizer, not {cls.kind!r}.")
         tokenizer = cls(cls.config_class.from_dict(values))
         try:
-            tokenizer.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+            tokenizer.load_state_dict(from_stored(load_file(Path(folder) / "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
         return tokenizer.eval()
@@ -187,6 +189,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             raise FileNotFoundError(f"No tokenizer in {folder}: {name} is missing.")
     values: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
     return values
+
+
+def from_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a file as they are, but int8 ones times the scales of their rows, which a packed folder has."""
+    scales = {name: state.pop(name) for name in list(state) if name.endswith(SCALE)}
+    for name, scale in scales.items():
+        whole = name.removesuffix(SCALE)
+        state[whole] = (state[whole].float().flatten(1) * scale[:, None]).view(state[whole].shape)
+    return state
 
 
 def weights_hash(net: nn.Module, config: str = "") -> str:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ddt_lightning.tokens.base import ImageTokenizer
+from ddt_lightning.tokens.base import ImageTokenizer, from_stored
 from ddt_lightning.tokens.decoder import Decoder, DecoderConfig, TokenTransformer, unpatchify
 from ddt_lightning.tokens.tokenizer import Tokenizer
 
@@ -125,7 +125,7 @@ class Renderer(TokenTransformer):
         sizes = values["decoder"] and DecoderConfig(**values["decoder"])
         renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"]), tokenizer)
         try:
-            renderer.load_state_dict(load_file(folder / "model.safetensors"))
+            renderer.load_state_dict(from_stored(load_file(folder / "model.safetensors")))
         except RuntimeError as error:
             raise ValueError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
         return renderer.to(next(tokenizer.parameters()).device).eval()
