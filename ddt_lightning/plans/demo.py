@@ -107,8 +107,7 @@ def plan(sizes: Demo) -> list[Step]:
     def these(kind: str, part: str, made: Path = tokens) -> str:
         return json.dumps([f"{made}/{kind}-{part}-*.tar"])
 
-    pictures = json.dumps([f"{shards}/{kind}-train-*.tar" for kind in ("images", "edits")])
-    images = ["--data.shards", pictures, "--data.val_shards", these("images", "val", shards)]
+    images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]

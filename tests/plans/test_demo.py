@@ -42,7 +42,7 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
     sizes = replace(parsed("run demo")["sizes"], plans=False, select=False, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
-    counts = ["--images=24000", "--edits=12000", "--questions=6000", "--text=4000", "--val=512"]
+    counts = ["--images=24000", "--edits=8000", "--questions=6000", "--text=4000", "--val=512"]
     assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
