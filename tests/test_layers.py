@@ -41,7 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
-    "rl": {"pipeline", "vocab", "sampling", "metrics.editing", "metrics.geneval", "scenes"},
+    "rl": {
+        "judges", "pipeline", "vocab", "sampling", "metrics.boxes", "metrics.editing", "metrics.geneval", "scenes",
+    },
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
         "seeding", "judges", "metrics.features", "pipeline", "rl", "sampling",

@@ -6,13 +6,30 @@ image.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from ddt_lightning.evaluation.boxes import check_side
 from ddt_lightning.evaluation.held_out import scenes_measured, take_samples
 from ddt_lightning.evaluation.outcome import Outcome
+from ddt_lightning.evaluation.scorers import check_scorers
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
+from ddt_lightning.judges import find_judge
 from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Networks that judge captions of photos.
+
+    Args:
+        minilm: folder of MiniLM, or None.
+        detector: file of YOLOX-Nano, or None.
+    """
+
+    minilm: str | None = None
+    detector: str | None = None
 
 
 def caption(
@@ -21,6 +38,8 @@ def caption(
     captions: int = 128,
     shards: list[str] | None = None,
     chat: bool = True,
+    minilm: str | None = None,
+    detector: str | None = None,
     seen: bool = False,
     seed: int = 0,
     processes: int = 2,
@@ -34,6 +53,9 @@ def caption(
         captions: how many; of shards of the first images.
         shards: image shards with captions, scored by CIDEr-D; held-out scenes if not given.
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one, of shards only.
+        minilm: MiniLM's folder, or `minilm` of `make judges`, for the similarity by meaning; of shards only.
+        detector: YOLOX-Nano's ONNX file, or `yolox_nano` of `make judges`, for the objects that captions of photos
+            name; of shards only.
         seen: scenes of combinations that training shows.
         seed: of the scenes.
         processes: worker processes, each with its share of the cores.
@@ -42,9 +64,17 @@ def caption(
     """
     if not shards and not chat:
         raise ValueError("`--chat false` needs `--shards`: held-out scenes are described in the chat format.")
+    if not shards and (minilm or detector):
+        raise ValueError("`--minilm` and `--detector` need `--shards`: captions of scenes are parsed.")
     number = positive("captions", captions)
-    session = Session(loading, drawing, processes, seed)
-    outcome = describe_shards(session, shards, number, chat) if shards else describe_scenes(session, number, seen)
+    judges = Judges(find_judge(minilm, "--minilm"), find_judge(detector, "--detector"))
+    if judges.minilm is not None:
+        check_scorers({"minilm": judges.minilm})
+    session = Session(loading, drawing, processes, seed, files={"detector": judges.detector})
+    if shards:
+        outcome = describe_shards(session, shards, number, chat, judges)
+    else:
+        outcome = describe_scenes(session, number, seen)
     session.write(out, outcome)
 
 
@@ -78,14 +108,19 @@ def describe_scenes(session: Session, number: int, seen: bool) -> Outcome:
     )
 
 
-def describe_shards(session: Session, shards: Sequence[str], number: int, chat: bool) -> Outcome:
+def describe_shards(
+    session: Session, shards: Sequence[str], number: int, chat: bool, judges: Judges = Judges()
+) -> Outcome:
     """Captions of the first captioned images of some shards, scored against people's.
 
     Raises:
         ValueError: the shards hold no two captioned images.
     """
     from ddt_lightning.evaluation import galleries, predictions
+    from ddt_lightning.evaluation.caption_judges import meaning_cards, object_cards
 
+    if judges.detector is not None:
+        check_side(session.image_size, "--detector")
     problems: dict[str, str] = {}
     samples = take_samples(
         shards,
@@ -102,9 +137,16 @@ def describe_shards(session: Session, shards: Sequence[str], number: int, chat: 
         (one.images[0], text or "(nothing)", f"a person: {one.texts[0]}")
         for one, text in zip(samples, written, strict=True)
     ]
+    cards = reference_cards(written, [one.texts for one in samples])
+    if judges.minilm is not None:
+        device = session.setup.loading.device
+        cards |= meaning_cards(judges.minilm, device, written, [one.texts for one in samples])
+    if judges.detector is not None:
+        photos = [one.images[0] for one in samples]
+        cards |= object_cards(judges.detector, photos, written, [one.texts for one in samples])
     return Outcome(
         "caption_shards",
-        reference_cards(written, [one.texts for one in samples]),
+        cards,
         ["caption/cider_d_regex", "caption/cider_d_regex_floor_shuffled", "caption/exact_match"],
         {"captions": len(samples), "source": ", ".join(shards), "chat": chat},
         number,

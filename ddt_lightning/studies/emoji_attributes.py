@@ -1,0 +1,209 @@
+"""`ddt study attributes`: training of the classifier that judges drawings of emoji.
+
+In: shards of `ddt data emoji`, whose samples say what a picture shows. Out: `attributes.safetensors` and
+`attributes.json`, its card, with the accuracy on each held-out part. Training pictures are moved, scaled, mirrored,
+blurred and made noisy, so that a judge of drawings does not mind what drawings do to pictures.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddt_lightning import __version__
+from ddt_lightning.atomic import write_json
+from ddt_lightning.emoji.facts import GENDERS, GROUPS, STYLES, TONES
+from ddt_lightning.images import stack
+from ddt_lightning.metrics.cards import mean_card, versions
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
+from ddt_lightning.metrics.picture_encoder import file_hash, to_side
+from ddt_lightning.seeding import generator
+from ddt_lightning.shards.images import read_images
+
+CLASSES: dict[str, Sequence[str]] = {"group": tuple(GROUPS), "skin": TONES, "gender": GENDERS, "style": STYLES}
+NONE = -1
+"""Label of an attribute that a picture does not have: it is left out of the loss and of the accuracy."""
+
+
+@dataclass(frozen=True)
+class AttributeStudy:
+    """Settings of the training.
+
+    Args:
+        steps: optimizer steps.
+        batch: pictures in a step.
+        lr: largest learning rate; it rises over the first twentieth and falls to 0 by a half cosine.
+        seed: of weights, pictures and changes.
+
+    Raises:
+        ValueError: naming a number that is too small.
+    """
+
+    steps: int = 1500
+    batch: int = 64
+    lr: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`--{name}` ({getattr(self, name)}) must be at least {least}.")
+        if not self.lr > 0:
+            raise ValueError(f"`--lr` ({self.lr}) must be above 0.")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with their attributes.
+
+    Args:
+        images: uint8 `[N, 3, H, W]`.
+        facts: of each, as `Emoji.facts` has them.
+        parts: held-out part of each; `train` for none.
+    """
+
+    images: Tensor
+    facts: list[dict[str, Any]]
+    parts: list[str]
+
+
+def read_labelled(shards: Sequence[str], option: str, side: int | None = None) -> Labelled:
+    """The pictures of some image shards of `ddt data emoji`.
+
+    Raises:
+        ValueError: a sample does not say which emoji it shows.
+    """
+    samples = list(read_images(shards, image_size=side, option=option))
+    if not samples or any(not isinstance(one.data, dict) or "emoji" not in one.data for one in samples):
+        raise ValueError(f"`{option}` ({', '.join(shards)}) must be image shards that `ddt data emoji` wrote.")
+    facts = [one.data["emoji"] for one in samples]
+    return Labelled(
+        stack([one.images[0] for one in samples]), facts, [one.data["held_out"] or "train" for one in samples]
+    )
+
+
+def labels_of(facts: Sequence[dict[str, Any]], classes: dict[str, list[str]]) -> dict[str, Tensor]:
+    """{attribute: int64 `[N]`}, `NONE` where a picture has none of its classes."""
+    return {
+        name: torch.tensor([names.index(value) if (value := one.get(name)) in names else NONE for one in facts])
+        for name, names in classes.items()
+    }
+
+
+def changed(pixels: Tensor, rng: torch.Generator) -> Tensor:
+    """Pictures in [-1, 1] `[B, 3, H, W]` moved, scaled, mirrored, in half of the cases blurred, and made noisy."""
+    count = len(pixels)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=rng)
+
+    angle, scale = uniform(-0.15, 0.15), uniform(0.9, 1.2)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    turn = torch.stack([angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()], 1).view(count, 2, 2)
+    grid = F.affine_grid(torch.cat([scale.view(-1, 1, 1) * turn, uniform(-0.12, 0.12, 2, 1)], 2), list(pixels.shape),
+                         align_corners=False)  # fmt: skip
+    pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    size = pixels.shape[-1]
+    small = F.interpolate(pixels, size // int(torch.randint(2, 4, (), generator=rng)), mode="area")
+    soft = F.interpolate(small, size, mode="bilinear")
+    pixels = torch.where(uniform(0, 1, 1, 1, 1) < 0.4, soft, pixels)
+    pixels = pixels * uniform(0.92, 1.08, 1, 1, 1) + uniform(-0.04, 0.04, 1, 1, 1)
+    noise = torch.randn(pixels.shape, generator=rng)
+    return (pixels + uniform(0, 0.12, 1, 1, 1) * noise).clamp(-1, 1)
+
+
+def train(study: AttributeStudy, data: Labelled, say: Callable[[str], None] = print) -> AttributeClassifier:
+    """The classifier, in evaluation mode; concepts of many pictures are drawn less often than in proportion."""
+    torch.manual_seed(study.seed)
+    present = {name: {one.get(name) for one in data.facts} for name in CLASSES}
+    classes = {name: [one for one in names if one in present[name]] for name, names in CLASSES.items()}
+    lacking = [name for name, names in classes.items() if len(names) < 2]
+    if lacking:
+        raise ValueError(f"`--shards` hold pictures of one {lacking[0]} alone: there is nothing to tell apart.")
+    network, labels = AttributeClassifier(classes), labels_of(data.facts, classes)
+    often = Counter(one["concept"] for one in data.facts)
+    weights = torch.tensor([often[one["concept"]] ** -0.5 for one in data.facts])
+    optimizer = torch.optim.AdamW(network.parameters(), study.lr, weight_decay=0.05)
+    rise = max(1, study.steps // 20)
+
+    def rate(step: int) -> float:
+        return min((step + 1) / rise, 0.5 + 0.5 * float(np.cos(np.pi * step / study.steps)))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    for step in range(study.steps):
+        rng = generator("emoji attributes", study.seed, step)
+        rows = torch.multinomial(weights, study.batch, replacement=True, generator=rng)
+        logits = network.logits(changed(to_side(data.images[rows]), rng))
+        loss = torch.zeros(())
+        for name, one in logits.items():
+            wanted = labels[name][rows]
+            if bool((wanted != NONE).any()):
+                loss = loss + F.cross_entropy(one, wanted, ignore_index=NONE, label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        if (step + 1) % 100 == 0 or step + 1 == study.steps:
+            say(f"step {step + 1} of {study.steps}: loss {loss.item():.3f}")
+    return network.requires_grad_(False).eval()
+
+
+def right(network: AttributeClassifier, images: Tensor, facts: Sequence[dict[str, Any]]) -> dict[str, list[bool]]:
+    """{attribute: whether each picture that has it is read rightly}.
+
+    Args:
+        network: the classifier.
+        images: uint8 `[N, 3, H, W]`.
+        facts: what each should show.
+    """
+    found: dict[str, list[bool]] = {name: [] for name in network.classes}
+    for start in range(0, len(images), 100):
+        for name, read in network(images[start : start + 100]).items():
+            for one, wanted in zip(read, facts[start : start + 100], strict=True):
+                if wanted.get(name) in network.classes[name]:
+                    found[name].append(one == wanted[name])
+    return found
+
+
+def run(study: AttributeStudy, data: Labelled, held_out: Labelled, folder: Path,
+        say: Callable[[str], None] = print) -> dict[str, Any]:  # fmt: skip
+    """Train, measure and write, on one thread; returns the card."""
+    start, threads = time.process_time(), torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over several threads would round in another order
+    try:
+        network = train(study, data, say)
+        accuracy = {}
+        for part in dict.fromkeys(held_out.parts):
+            rows = [n for n, one in enumerate(held_out.parts) if one == part]
+            scores = right(network, held_out.images[rows], [held_out.facts[n] for n in rows])
+            accuracy[part] = {
+                name: {key: mean_card(own, "")[key] for key in ("value", "interval", "n")}
+                for name, own in scores.items()
+                if own
+            }
+    finally:
+        torch.set_num_threads(threads)
+    file = folder / "attributes.safetensors"
+    network.save(file)
+    facts = {
+        "name": f"emoji-attributes-{file_hash(file)}",
+        "for": "attributes of drawings, edits and reconstructions of emoji at 64 pixels, in the styles it was trained "
+        "on; its errors on real held-out pictures bound what it can say",
+        "settings": asdict(study),
+        "classes": network.classes,
+        "network": f"{sum(p.numel() for p in network.parameters())} weights",
+        "trained_on": f"{len(data.images)} pictures, moved, scaled, mirrored, blurred and with noise",
+        "accuracy": accuracy,
+        "processor_seconds": round(time.process_time() - start),
+        "version": __version__,
+        "versions": versions(),
+    }
+    write_json(folder / "attributes.json", facts)
+    return facts
