@@ -94,6 +94,7 @@ VERBS: dict[str, str] = {
     "import-selftok": "commands.model:import_selftok",
     "report": "commands.study:report",
     "judges": "commands.judges:judges",
+    "plan": "commands.plan:plan",
     "doctor": "commands.doctor:doctor",
 }
 

@@ -11,9 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddt_lightning.cost.ledger import FORWARD
+from ddt_lightning.cost.settings import read_settings
+from ddt_lightning.cost.trial import measure
 from ddt_lightning.lm.llm import LlmConfig, build_llm, hidden_states
 from ddt_lightning.settings import merge
-from ddt_lightning.training_cost import tokenizer_cost
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -115,7 +117,8 @@ def test_tokenizer_table_and_its_operations(capsys, monkeypatch):
     training = tokenizer.Training(settings, CPU)
     before = training.step()
     assert torch.isfinite(before)
-    forward = tokenizer_cost(settings).forward * settings["data"]["batch_size"]
+    run = read_settings(settings, 1)
+    forward = measure(run, [run.items])[0].flops[FORWARD]
     # no gradient of the latents, hence a little below three times the forward; the diversity loss is a little more
     assert 2.3 * forward < training.flops() < 3.2 * forward
     monkeypatch.setattr(tokenizer.Training, "compile", lambda self: None)

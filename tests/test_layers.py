@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"scenes.check", "atomic", "texts"},
     "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
+    "cost": {"lm", "settings", "shards", "spatial", "tokens", "training", "vocab"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling"},
     "rl": {
@@ -50,7 +51,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
     # use: what is given on a command line, what is made of it, and how it is shown
-    "training_cost": {"tokens"},
     "inputs": {"judges", "model_folder", "pipeline", "pretrained", "sampling"},
     "encoding": {
         "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
@@ -70,9 +70,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "report", "sampling", "settings",
     },
     "commands": CORE | {
-        "atomic", "chat", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline", "plans",
-        "pretrained", "prompts", "report", "results", "rl.rewards", "sampling", "selecting", "settings", "studies",
-        "terminal", "texts", "training", "training_cost", "workers",
+        "atomic", "chat", "cost", "encoding", "evaluation", "images", "inputs", "judges", "model_folder", "pipeline",
+        "plans", "pretrained", "prompts", "report", "results", "rl.rewards", "sampling", "selecting", "settings",
+        "studies", "terminal", "texts", "training", "workers",
     },
 }  # fmt: skip
 """What each part of the package may import of it, lowest parts first: an arrow never runs up this table."""

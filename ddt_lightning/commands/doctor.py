@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from ddt_lightning.judges import JUDGES, judges_folder
 from ddt_lightning.model_folder import lacking
 from ddt_lightning.pretrained import find_model
-from ddt_lightning.settings import read_yaml
-from ddt_lightning.training_cost import cost_lines, tokenizer_cost
 
 NEEDED = (
     "torch",
@@ -37,17 +35,12 @@ OPTIONAL = {
 }
 
 
-def doctor(*, model: str = "scenes", config: list[str] | None = None, tflops: float = 400.0) -> None:
+def doctor(*, model: str = "scenes") -> None:
     """Say what is installed, which devices and memory there are, and which weights are missing.
 
     Args:
         model: model to look at, by its name or folder.
-        config: YAML of a tokenizer stage, and overlays: say instead what training it takes.
-        tflops: TFLOP/s that a device sustains, for the time of a training step.
     """
-    if config:
-        print("\n".join(cost_lines(tokenizer_cost(read_yaml(config)), tflops)))
-        return
     missing = []
     for name in NEEDED:
         try:

@@ -15,9 +15,9 @@ from device import cuda, matmul_peak, seconds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddt_lightning.cost.ledger import attention_flops
 from ddt_lightning.tokens.tokenizer import Draws, Tokenizer, TokenizerConfig
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training_cost import attention_flops
 
 FOLDER = Path(__file__).parents[2] / "stages" / "gpu"
 NAMES = ("tok-scenes128", "tok-photos64")

@@ -13,12 +13,14 @@ import yaml
 from PIL import Image
 
 from ddt_lightning import cli
+from ddt_lightning.cost.budget import GIB, needed
+from ddt_lightning.cost.settings import read_settings
+from ddt_lightning.cost.trial import measure
 from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.shards.write import pack_ids, write_shards, write_tokens_json
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.optim import OptimConfig
-from ddt_lightning.training_cost import GIB, tokenizer_cost
 
 ROOT = Path(__file__).parents[2]
 SETS = ("scenes128", "photos64")
@@ -54,12 +56,12 @@ def test_tokenizers_and_renderers_have_the_stated_sizes_and_fit(name):
     assert stated(f"tok-{name}") == round(trained(tokenizer) / 1e6)
     assert stated(f"renderer-{name}") == round(trained(renderer) / 1e6)
     values = settings(f"tok-{name}")
-    cost = tokenizer_cost(values)
-    assert sum(cost.parts.values()) == trained(tokenizer)
+    run = read_settings(values, 1)
+    cost = measure(run, [run.items])[0]
+    assert cost.parameters == trained(tokenizer)
     assert values["data"]["image_size"] == values["model"]["tokenizer"]["latent_size"]
     assert settings(f"renderer-{name}")["data"]["image_size"] == values["data"]["image_size"]
-    needed = cost.state + cost.buffers + cost.batch * cost.activations  # in fp32: bf16 is about half of it
-    assert 0.5 * needed < 0.75 * SMALLEST * 1e9 and needed > 0.25 * SMALLEST * GIB
+    assert 0.125 * SMALLEST * GIB < needed(cost.peak) < 0.75 * SMALLEST * 1e9
 
 
 @pytest.mark.parametrize("name", ["pretrain-scenes128", "instruct-scenes128", "pretrain-photos64"])

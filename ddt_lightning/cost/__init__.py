@@ -1,0 +1,1 @@
+"""Memory, arithmetic and time of training a configuration, before it is trained."""
