@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence bench gpu-check clean
+.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ type: setup ## mypy
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+plans: setup ## memory and time of the paper's configurations on GPUs, planned without one, as a table
+	@DDT=$(BIN)/ddt sh stages/paper/plans.sh
 
 bench: setup ## side-by-side benchmarks, as tables
 	$(BIN)/python tests/benchmarks

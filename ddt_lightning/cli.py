@@ -122,10 +122,11 @@ def fit(stage: str, args: list[str]) -> "Trainer":
     Returns:
         The trainer, after `max_steps`.
     """
+    from ddt_lightning.callbacks.throughput import Throughput
     from ddt_lightning.training.run import StageCLI, run
 
     module, data = (locate(target) for target in STAGES[stage])
-    return run(StageCLI(module, data, args=find_shipped(args), stage=stage))
+    return run(StageCLI(module, data, args=find_shipped(args), stage=stage, watch=Throughput))
 
 
 def fit_main(args: list[str] | None = None) -> None:

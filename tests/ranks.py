@@ -1,5 +1,6 @@
 """Callbacks for tests that need one by name."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,38 @@ class Poison(pl.Callback):
         if trainer.global_step == 4:
             with torch.no_grad():
                 next(pl_module.parameters()).fill_(torch.nan)
+
+
+class RecordMemory(pl.Callback):
+    """Writes `memory-N.json`: the most bytes that torch held in the steps from the third on, by its own record, and the
+    shapes of the last batch. It is made before any weight is."""
+
+    def __init__(self) -> None:
+        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+        self.profile.start()
+        self.shapes: dict[str, list[int]] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
+        self.shapes = {name: list(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        if trainer.global_step == 2:
+            with torch.profiler.record_function("from here"):
+                pass
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        with torch.profiler.record_function("to here"):
+            pass
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.profile.stop()
+        folder = Path(trainer.default_root_dir)
+        trace = folder / f"trace-{trainer.global_rank}.json"
+        self.profile.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+        marks = {
+            name: [event["ts"] for event in events if event.get("name") == name] for name in ("from here", "to here")
+        }
+        start, stop = min(marks["from here"]), max(marks["to here"])
+        held = [event["args"]["Total Allocated"] for event in events
+                if event.get("name") == "[memory]" and start <= event["ts"] <= stop]  # fmt: skip
+        found = {"peak": max(held), "shapes": self.shapes}
+        (folder / f"memory-{trainer.global_rank}.json").write_text(json.dumps(found))

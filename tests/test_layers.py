@@ -49,7 +49,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",
         "seeding", "judges", "metrics.features", "pipeline", "rl", "sampling",
     },
-    "callbacks": {"metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint"},
+    "callbacks": {
+        "cost", "metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint", "training.history",
+        "training.logs",
+    },
     # use: what is given on a command line, what is made of it, and how it is shown
     "inputs": {"judges", "model_folder", "pipeline", "pretrained", "sampling"},
     "encoding": {
@@ -58,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selecting": {
         "encoding", "inputs", "latents", "load_tokenizer", "pipeline", "rl", "sampling", "shards", "tokens",
     },
-    "cli": {"settings", "training.run"},
+    "cli": {"callbacks.throughput", "settings", "training.run"},
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {

@@ -7,13 +7,17 @@ log; a warning, or the end of the run, where most codes have fallen out of use.
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ddt_lightning.metrics.codebook import code_counts, perplexity, usage
+from ddt_lightning.training.logs import log_picture
 
 SPANS = 4
 """Quarters of the positions."""
+COLUMNS, ROW = 512, 24
+"""Most columns of the panel, and the height of a quarter's row, in pixels."""
 
 
 class CodebookMonitor(pl.Callback):
@@ -68,6 +72,8 @@ class CodebookMonitor(pl.Callback):
         values = {"val/codebook_usage": used, "val/codebook_perplexity": perplexity(counts)}
         values |= {f"val/codebook_perplexity_{n}": perplexity(span) for n, span in enumerate(by_span, 1)}
         pl_module.log_dict(values, batch_size=1)  # the same on every process
+        if trainer.is_global_zero:
+            log_picture(trainer, "codebook", usage_panel(by_span))
         quantizer = pl_module.tokenizer.quantizer
         if int(quantizer.steps) < quantizer.config.warmup_steps:  # features do not follow the codes yet
             return
@@ -80,3 +86,19 @@ class CodebookMonitor(pl.Callback):
             if self.stop:
                 raise ValueError(f"{message} A higher `quantizer.diversity_weight` may help.")
             rank_zero_warn(message)
+
+
+def usage_panel(by_span: Tensor) -> Tensor:
+    """Hits of the codes by quarter of the positions, as a picture.
+
+    Args:
+        by_span: `[quarters, C]`.
+
+    Returns:
+        uint8 `[quarters * ROW, columns, 3]`: a row for each quarter, the codes from the most to the least used one,
+        their brightness the logarithm of their hits.
+    """
+    ordered = by_span[:, by_span.sum(0).argsort(descending=True, stable=True)].float().cpu()
+    shades = F.adaptive_avg_pool1d(ordered[None], min(COLUMNS, ordered.shape[1]))[0].log1p()
+    grey = (255 * shades / shades.max().clamp_min(1e-9)).round().byte()
+    return grey.repeat_interleave(ROW, 0)[..., None].expand(-1, -1, 3).contiguous()

@@ -18,6 +18,7 @@ from ddt_lightning.latents.pixels import to_uint8
 from ddt_lightning.metrics.reconstruction import psnr
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Decoding
+from ddt_lightning.training.logs import log_picture
 
 
 class ReconstructionGrid(pl.Callback):
@@ -80,7 +81,9 @@ class ReconstructionGrid(pl.Callback):
             pl_module.log("val/psnr", float(psnr(whole, self.originals).mean()), rank_zero_only=True, batch_size=1)
             path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(tile(columns).numpy()).save(path)
+            grid = tile(columns)
+            Image.fromarray(grid.numpy()).save(path)
+            log_picture(trainer, "reconstructions", grid)
 
 
 def tile(columns: list[Tensor]) -> Tensor:

@@ -30,6 +30,7 @@ NEEDED = (
     "matplotlib",
 )
 OPTIONAL = {
+    "tensorboard": "its logger; pip install 'ddt-lightning[tensorboard]'",
     "wandb": "its logger; pip install 'ddt-lightning[wandb]'",
     "onnxruntime": "the detector of `ddt eval boxes`; pip install 'ddt-lightning[judges]'",
 }

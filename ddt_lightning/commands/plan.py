@@ -44,6 +44,7 @@ def plan(
     from dataclasses import replace
 
     from ddt_lightning.cost.budget import Budget
+    from ddt_lightning.cost.depth import extrapolated
     from ddt_lightning.cost.hardware import GPUS
     from ddt_lightning.cost.settings import assembled, read_settings
     from ddt_lightning.cost.trial import measure
@@ -63,26 +64,26 @@ def plan(
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
     wanted = settings.items
     if row:
-        budget = Budget(settings, measure(settings, [wanted])[0], kind, mfu, rate)
+        budget = Budget(settings, extrapolated(settings, [wanted])[0], kind, mfu, rate)
         print(markdown(table_row(f"`{config[0].split('/')[-1]}`", budget, f"{nodes} x {gpus} {gpu}")))
         return
-    other = wanted // 2 if wanted > 1 else 2
-    steps = measure(settings, [wanted, other])
-    print("\n".join(describe(Budget(settings, steps[0], kind, mfu, rate), fitting(settings, steps, kind.memory),
-                             notes(settings))))  # fmt: skip
+    step = measure(settings, [wanted])[0]
+    fits = fitting(settings, step, kind.memory)
+    print("\n".join(describe(Budget(settings, step, kind, mfu, rate), fits, notes(settings))))
 
 
-def fitting(settings: "Settings", steps: "list[Measured]", memory: float) -> "list[Fit]":
+def fitting(settings: "Settings", step: "Measured", memory: float) -> "list[Fit]":
     """The largest batches that fit, with the activations of blocks kept and recomputed where that is a choice."""
     from ddt_lightning.cost.budget import largest
-    from ddt_lightning.cost.trial import measure
+    from ddt_lightning.cost.depth import extrapolated
 
-    pair = sorted(steps, key=lambda one: one.items)
+    other = extrapolated(settings, [1 if step.items > 1 else 2])[0]
+    pair = sorted((step, other), key=lambda one: one.items)
     if settings.kind not in ("language", "rl"):
         return [largest(settings, pair, memory, None)]
     now = bool((settings.model.get("parallel") or {}).get("activation_checkpointing"))
-    others = measure(settings.with_checkpointing(not now), [1, 2])
-    return [largest(settings, pair, memory, now), largest(settings, others, memory, not now)]
+    changed = extrapolated(settings.with_checkpointing(not now), [1, 2])
+    return [largest(settings, pair, memory, now), largest(settings, changed, memory, not now)]
 
 
 def notes(settings: "Settings") -> list[str]:

@@ -27,6 +27,8 @@ PHASES = (FORWARD, LOSS, BACKWARD, STEP)
 """Parts of a training step."""
 LARGE = 2**20
 """Number that stands for every number that is read out of a tensor: a step count, a length to cut to."""
+TABLE_BYTES = (2, 4, 8)
+"""Bytes for each element of the embedding that a whole gradient of embedding or head, or of both, has on its way."""
 aten = torch.ops.aten
 
 
@@ -51,7 +53,7 @@ class Ledger(TorchDispatchMode):
     """Record of storages and products while it is entered; `phase` says which part of a step runs.
 
     Args:
-        vocabulary: elements of the embedding; in the backward pass what is as large belongs to the head. 0 for none.
+        vocabulary: elements of the embedding; in the backward pass what has its size belongs to the head. 0 for none.
     """
 
     def __init__(self, vocabulary: int = 0) -> None:
@@ -124,7 +126,7 @@ class Ledger(TorchDispatchMode):
             self.resized(storage, size)
             return done
 
-        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+        torch.UntypedStorage.resize_ = resize  # type: ignore[assignment, method-assign]
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
@@ -192,8 +194,9 @@ class Ledger(TorchDispatchMode):
 
     def of_head(self, one: Storage, name: str) -> str:
         """The kind of a storage; gradients of the whole vocabulary on their way count to the head."""
-        large = self.vocabulary and one.size >= 2 * self.vocabulary
-        return HEAD if large and name == BACKWARD and one.kind == WORKING else one.kind
+        tables = one.size / self.vocabulary if self.vocabulary else 0.0
+        of_vocabulary = any(abs(tables - width) < 0.01 * width for width in TABLE_BYTES)
+        return HEAD if of_vocabulary and name == BACKWARD and one.kind == WORKING else one.kind
 
 
 def sent(func: Any, tensors: list[Tensor]) -> float:  # noqa: ANN401 - torch's protocol
@@ -246,7 +249,8 @@ def attention_backward_flops(_: Any, query: Any, key: Any, value: Any, *__: Any)
 
 
 FLOPS = {
-    **flop_registry,  # torch counts every attention but the CPU's
+    **flop_registry,  # torch counts neither the attention of the CPU nor products that are added in place
+    aten.addmm_: flop_registry[aten.addmm],
     aten._scaled_dot_product_flash_attention_for_cpu: of_shapes(attention_flops),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: of_shapes(attention_backward_flops),
 }

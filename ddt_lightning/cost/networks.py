@@ -22,6 +22,7 @@ from ddt_lightning.spatial.autoencoder import SpatialTokenizer
 from ddt_lightning.spatial.var import Var, VarConfig
 from ddt_lightning.spatial.vqgan import Vqgan, VqganConfig
 from ddt_lightning.tokens.base import Draws, ImageTokenizer
+from ddt_lightning.tokens.decoder import DecoderConfig
 from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.discriminator import Adversary, AdversaryConfig
@@ -48,7 +49,7 @@ class Trained:
     inputs: Callable[[int], tuple]
     frozen: list[nn.Module] = field(default_factory=list)
     vocabulary: int = 0
-    undecayed: list[Tensor] = field(default_factory=list)
+    undecayed: list[nn.Parameter] = field(default_factory=list)
 
 
 def trained(settings: Settings, mesh: DeviceMesh | None) -> Trained:
@@ -70,6 +71,7 @@ def built_llm(settings: Settings, mesh: DeviceMesh | None) -> PreTrainedModel:
                         text_size=ids.text)  # fmt: skip
         if model.get("lora"):
             add_lora(llm, LoraConfig(**model["lora"]))
+    llm.model.layers = llm.model.layers[: settings.layers]
     allocate(llm)
     shard(llm, llm.model.layers, ParallelConfig(**model.get("parallel") or {}), mesh)
     return llm
@@ -201,7 +203,10 @@ def tokenizer(settings: Settings, _: DeviceMesh | None) -> Trained:
 def renderer(settings: Settings, _: DeviceMesh | None) -> Trained:
     """The renderer of a frozen tokenizer, on images whose ids it renders."""
     frozen = Tokenizer(TokenizerConfig.from_dict(settings.tokenizer["tokenizer"])).requires_grad_(False)
-    net = Renderer(RendererConfig(**settings.model.get("renderer") or {}), frozen)
+    sizes = dict(settings.model.get("renderer") or {})
+    if sizes.get("decoder"):
+        sizes["decoder"] = DecoderConfig(**sizes["decoder"])
+    net = Renderer(RendererConfig(**sizes), frozen)
     judge = adversary(settings)
 
     def inputs(images: int) -> tuple[Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ddt_lightning.lm.llm import LlmConfig
 from ddt_lightning.settings import merge, read_yaml
 
 CAPTION = 40
@@ -64,6 +65,8 @@ class Settings:
         precision: Lightning's name of it.
         averaged: a copy of the weights follows them.
         images: images of a sample, on average.
+        depth: blocks of the language model; 0 where there is none.
+        layers: how many of them are measured; None for all.
     """
 
     kind: str
@@ -81,6 +84,8 @@ class Settings:
     precision: str
     averaged: bool
     images: float
+    depth: int
+    layers: int | None = None
 
     @property
     def items(self) -> int:
@@ -178,6 +183,7 @@ def read_settings(
         precision=str(trainer.get("precision") or "32-true"),
         averaged=any("WeightAveraging" in callback["class_path"] for callback in callbacks(trainer)),
         images=images_of_a_sample(kind, model, data),
+        depth=depth_of(model) if kind in ("language", "rl") else 0,
     )
 
 
@@ -220,6 +226,20 @@ def text_ids(model: Mapping[str, Any], data: Mapping[str, Any]) -> int:
     from ddt_lightning.shards.tokens import TokenShards
 
     return int(data.get("text_vocab_size", inspect.signature(TokenShards).parameters["text_vocab_size"].default))
+
+
+def depth_of(model: Mapping[str, Any]) -> int:
+    """Blocks of a language model.
+
+    Raises:
+        FileNotFoundError: `model.llm` is no folder of a model.
+    """
+    if not model.get("llm"):
+        return int((model.get("network") or {}).get("depth", LlmConfig.depth))
+    file = Path(model["llm"]) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"`model.llm` ({model['llm']}) holds no config.json: name a transformers model folder.")
+    return int(json.loads(file.read_text())["num_hidden_layers"])
 
 
 def images_of_a_sample(kind: str, model: Mapping[str, Any], data: Mapping[str, Any]) -> float:

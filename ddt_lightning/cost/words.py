@@ -64,7 +64,7 @@ def time_lines(budget: Budget) -> list[str]:
     peak = budget.gpu.peak(settings.precision) / 1e12
     lines = [
         line("arithmetic", f"{budget.flops / 1e12:,.4g} TFLOP a step; {own / 1e12:,.4g} a process and batch{again}"),
-        line("time", f"{budget.seconds:,.3g} s a step at an assumed MFU of {budget.mfu:.0%} of {peak:,.0f} TFLOP/s"),
+        line("time", f"{budget.seconds:,.3g} s a step at an assumed MFU of {budget.mfu:.0%} of {peak:,.1f} TFLOP/s"),
     ]
     if budget.drawing:
         lines.append(line("", f"of it {budget.drawing:,.3g} s for drawing, which reads the weights for every id"))

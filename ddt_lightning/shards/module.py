@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
@@ -72,6 +73,7 @@ class Loader:
         workers: number of worker processes; 0 works in this one.
         finish: last step of a batch, in this process.
         skipped: problems are added here.
+        wait: told the seconds that every batch took this process.
     """
 
     def __init__(
@@ -80,8 +82,9 @@ class Loader:
         workers: int,
         finish: Callable[[Example], Example],
         skipped: Problems,
+        wait: Callable[[float], None],
     ) -> None:
-        self.dataset, self.workers, self.finish, self.skipped = dataset, workers, finish, skipped
+        self.dataset, self.workers, self.finish, self.skipped, self.wait = dataset, workers, finish, skipped, wait
 
     def __iter__(self) -> Iterator[Example]:
         """Batches in the order of their numbers."""
@@ -94,9 +97,16 @@ class Loader:
             prefetch_factor=4 if self.workers else None,
             worker_init_fn=ignore_interrupts,
         )
-        for batch in loader:
+        batches = iter(loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
             self.skipped.update(batch.pop("skipped"))
-            yield self.finish(batch)
+            finished = self.finish(batch)
+            self.wait(time.perf_counter() - start)
+            yield finished
 
 
 class ShardModule(pl.LightningDataModule):
@@ -132,6 +142,7 @@ class ShardModule(pl.LightningDataModule):
         self.batch_size, self.lanes, self.buffer, self.workers = batch_size, lanes, buffer, workers
         self.memory, self.resample, self.val_samples, self.seed = memory_mb * 2**20, resample, val_samples, seed
         self.skipped: Problems = {}
+        self.waited = 0.0  # seconds that training and validation have waited for batches
         self.text_loader: int | None = None  # which of the validation loaders gives held-out text alone
 
     def ranks(self) -> tuple[int, int]:
@@ -196,7 +207,11 @@ class ShardModule(pl.LightningDataModule):
 
     def loader(self, dataset: Callable[[], IterableDataset]) -> Loader:
         """Batches of a dataset, from this module's workers."""
-        return Loader(dataset, self.workers, self.finish, self.skipped)
+        return Loader(dataset, self.workers, self.finish, self.skipped, self.wait)
+
+    def wait(self, seconds: float) -> None:
+        """Add to the seconds that were spent on waiting for batches."""
+        self.waited += seconds
 
     def finish(self, batch: Example) -> Example:
         """Last step of a batch, in the main process."""

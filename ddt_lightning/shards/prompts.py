@@ -126,6 +126,8 @@ class PromptStream(pl.LightningDataModule):
         ValueError: a number below 1, or a file that holds no prompts.
     """
 
+    waited = 0.0  # prompts are there at once
+
     def __init__(
         self,
         vocab: str,

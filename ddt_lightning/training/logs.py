@@ -1,7 +1,8 @@
-"""Logging of training means: one small reduction over processes, only on the steps that are logged."""
+"""Logging: means of training by one small reduction over processes, only on the steps that are logged; and pictures."""
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from ddt_lightning.distributed import summed
@@ -45,3 +46,18 @@ def log_ratios(module: pl.LightningModule, logs: dict[str, tuple[Tensor, Tensor]
     for name, (total, count) in zip(logs, summed(both), strict=True):
         if count > 0:
             module.log(name, total / count, rank_zero_only=True)
+
+
+def log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:
+    """Give a picture to the loggers that show pictures: TensorBoard and Weights & Biases.
+
+    Args:
+        trainer: whose loggers.
+        name: of the panel.
+        picture: uint8 `[H, W, 3]`.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture.numpy(), trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture.numpy()], step=trainer.global_step)

@@ -24,14 +24,22 @@ class ParallelConfig:
     """Options of a network's blocks.
 
     Args:
-        activation_checkpointing: recompute a block's activations in the backward pass.
+        activation_checkpointing: recompute a block's activations in the backward pass; a number between 0 and 1 does so
+            for that share of the blocks, spread evenly.
         compile: compile each block.
         bf16_params: under FSDP2, compute in bf16 with fp32 master weights and reductions.
     """
 
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | float = False
     compile: bool = False
     bf16_params: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.activation_checkpointing <= 1:
+            raise ValueError(
+                f"`model.parallel.activation_checkpointing` ({self.activation_checkpointing}) must be true, false or a "
+                "share of the blocks between 0 and 1."
+            )
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -65,13 +73,13 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
         mesh: data-parallel mesh of `ModelParallelStrategy`, or None to leave the weights whole.
     """
     blocks = list(blocks)
-    if config.activation_checkpointing:
+    wrapped = {id(block): checkpoint_wrapper(block) for block in spread(blocks, float(config.activation_checkpointing))}
+    if wrapped:
         for parent in list(net.modules()):
             for name, child in list(parent.named_children()):
-                if any(child is block for block in blocks):
-                    setattr(parent, name, checkpoint_wrapper(child))
-        wrapped = [m for m in net.modules() if any(getattr(m, "_checkpoint_wrapped_module", None) is b for b in blocks)]
-        blocks = wrapped or blocks
+                if id(child) in wrapped:
+                    setattr(parent, name, wrapped[id(child)])
+        blocks = [wrapped.get(id(block), block) for block in blocks]
     if config.compile:
         for block in blocks:
             block.compile()
@@ -81,6 +89,12 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
             fully_shard(block, mesh=mesh, mp_policy=policy)
         # the root's weights stay whole until the backward pass: the loss multiplies with the head behind the network
         fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def spread(blocks: list[nn.Module], share: float) -> list[nn.Module]:
+    """A share of the blocks, rounded down, as evenly spread as can be."""
+    counts = [int(number * share + 1e-9) for number in range(len(blocks) + 1)]
+    return [block for block, before, after in zip(blocks, counts, counts[1:], strict=False) if after > before]
 
 
 def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

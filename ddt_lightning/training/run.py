@@ -4,8 +4,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import lightning.pytorch as pl
 import yaml
@@ -33,6 +34,13 @@ class FinalCheckpoint(pl.Callback):
             trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
 
 
+class Watcher(Protocol):
+    """A callback that is prepared before the processes of a run form a group."""
+
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Look at the devices."""
+
+
 class StageParser(LightningArgumentParser):
     """Reports a usage error in one line."""
 
@@ -52,12 +60,18 @@ class StageCLI(LightningCLI):
         data: its data module.
         args: command-line arguments after the stage.
         stage: name of the stage; the default run folder is `runs/STAGE`.
+        watch: makes a callback of the run's settings that watches it.
     """
 
     def __init__(
-        self, module: type[pl.LightningModule], data: type[pl.LightningDataModule], args: list[str], stage: str
+        self,
+        module: type[pl.LightningModule],
+        data: type[pl.LightningDataModule],
+        args: list[str],
+        stage: str,
+        watch: Callable[[dict[str, Any]], Watcher] | None = None,
     ) -> None:
-        self.stage, self.words = stage, args
+        self.stage, self.words, self.watch = stage, args, watch
         quiet_libraries()
         super().__init__(
             module,
@@ -133,12 +147,19 @@ class StageCLI(LightningCLI):
         self.messages = Messages(self.stage, self.settings()["data"])
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """The trainer, with a csv log in the run folder and a progress bar on terminals only, unless configured."""
+        """The trainer, with a csv log in the run folder before other loggers, and a progress bar on terminals only."""
+        own = CSVLogger(self.config.run_dir, name="", version="", flush_logs_every_n_steps=50)
         if self.config.trainer.logger is None:
-            kwargs["logger"] = CSVLogger(self.config.run_dir, name="", version="", flush_logs_every_n_steps=50)
+            kwargs["logger"] = own
         if self.config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
+        if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
+            trainer.loggers = [own, *trainer.loggers]
+        if self.watch is not None:
+            watcher = self.watch(self.settings())
+            watcher.prepare(trainer)
+            trainer.callbacks.append(watcher)
         trainer.callbacks[:0] = [self.messages, FinalCheckpoint(), FiniteLoss()]
         trainer.callbacks.append(StopOnSignal(self.config.call_minutes))
         return trainer

@@ -30,6 +30,7 @@ OVERLAYS = {
     "stages/multinode.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
     "stages/fid.yaml": ["tokenizer"],
+    "stages/tensorboard.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/paper/imagenet.yaml": ["tokenizer"],
     "data/cifar10.yaml": ["tokenizer"],
     "data/emoji.yaml": ["tokenizer"],

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ddt_lightning.training.parallel import ParallelConfig, shard
 from ddt_lightning.vocab import Vocab
 from tests.stages.test_stages import arguments, csv_rows, pretrained, world  # noqa: F401 - fixtures
 from tests.tiny import tiny_tokenizer
@@ -110,6 +111,29 @@ def test_model_from_a_folder_sharded_with_frozen_text_rows_equals_one_process(tm
         if "embed" in name or "head" in name:
             assert gathered[name][:text_size].equal(base[name])
     assert not gathered["model.layers.0.mlp.up_proj.weight"].equal(base["model.layers.0.mlp.up_proj.weight"])
+
+
+@pytest.mark.parametrize(("share", "wrapped"), [(False, []), (True, [0, 1, 2, 3]), (0.5, [1, 3]), (0.3, [3])])
+def test_a_share_of_the_blocks_is_recomputed_and_gradients_stay(share, wrapped):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(4)]))
+    x = torch.randn(2, 4)
+
+    def gradients():
+        y = x
+        for block in net[0]:
+            y = block(y).tanh()
+        y.sum().backward()
+        found = [parameter.grad.clone() for parameter in net.parameters()]
+        net.zero_grad()
+        return found
+
+    before = gradients()
+    shard(net, net[0], ParallelConfig(activation_checkpointing=share), None)
+    assert [n for n, block in enumerate(net[0]) if hasattr(block, "_checkpoint_wrapped_module")] == wrapped
+    assert all(torch.equal(a, b) for a, b in zip(before, gradients(), strict=True))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ParallelConfig(activation_checkpointing=1.5)
 
 
 @pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 1)])
