@@ -44,7 +44,6 @@ def plan(
     from dataclasses import replace
 
     from ddt_lightning.cost.budget import Budget
-    from ddt_lightning.cost.depth import extrapolated
     from ddt_lightning.cost.hardware import GPUS
     from ddt_lightning.cost.settings import assembled, read_settings
     from ddt_lightning.cost.trial import measure
@@ -64,7 +63,7 @@ def plan(
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
     wanted = settings.items
     if row:
-        budget = Budget(settings, extrapolated(settings, [wanted])[0], kind, mfu, rate)
+        budget = Budget(settings, measure(settings, [wanted])[0], kind, mfu, rate)
         print(markdown(table_row(f"`{config[0].split('/')[-1]}`", budget, f"{nodes} x {gpus} {gpu}")))
         return
     step = measure(settings, [wanted])[0]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from ddt_lightning.cost.settings import Settings
 from ddt_lightning.cost.trial import Measured, measure
 
-SHALLOW = (2, 4)
-"""Numbers of blocks that are measured."""
+SHALLOW = (6, 12)
+"""Numbers of blocks that are measured; with fewer, the head and not the blocks would make the peak."""
 
 
 def extrapolated(settings: Settings, items: Sequence[int]) -> list[Measured]:
@@ -15,8 +15,9 @@ def extrapolated(settings: Settings, items: Sequence[int]) -> list[Measured]:
     low, high = SHALLOW
     if settings.kind not in ("language", "rl") or settings.depth <= high:
         return measure(settings, items)
-    pairs = zip(*(measure(replace(settings, layers=layers), items) for layers in SHALLOW), strict=True)
-    return [deeper(*pair, (settings.depth - low) / (high - low)) for pair in pairs]
+    few, more = (measure(replace(settings, layers=layers), items) for layers in SHALLOW)
+    far = (settings.depth - low) / (high - low)
+    return [deeper(one, other, far) for one, other in zip(few, more, strict=True)]
 
 
 def deeper(low: Measured, high: Measured, far: float) -> Measured:

@@ -61,6 +61,7 @@ class Ledger(TorchDispatchMode):
         self.vocabulary = vocabulary
         self.storages: list[Storage] = []
         self.live: dict[int, Storage] = {}
+        self.places: set[int] = set()  # storages of indices: a number out of one of them is a place, and 0 always is
         self.events = 0
         self.making = WORKING
         self.spans: dict[str, tuple[int, int]] = {}
@@ -106,6 +107,7 @@ class Ledger(TorchDispatchMode):
 
     def end(self, key: int) -> None:
         """Note that a storage is freed."""
+        self.places.discard(key)
         found = self.live.pop(key, None)
         if found is not None:
             self.events += 1
@@ -145,7 +147,10 @@ class Ledger(TorchDispatchMode):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # it comes again with the tensors of this process
         kwargs = kwargs or {}
+        packet = func._overloadpacket
         found = answer(func, args, kwargs)
+        if packet is aten._local_scalar_dense and args[0].untyped_storage()._cdata in self.places:
+            found = 0
         out = func(*args, **kwargs) if found is None else found
         recomputed = self.name == BACKWARD and torch.is_grad_enabled()
         making = ACTIVATIONS if recomputed else self.making
@@ -158,7 +163,9 @@ class Ledger(TorchDispatchMode):
                 self.communicated(leaf)
             if func.namespace == "c10d":
                 self.network += sent(func, tensors)
-        count = FLOPS.get(func._overloadpacket)
+        if packet is aten.sort:
+            self.places.add(out[1].untyped_storage()._cdata)
+        count = FLOPS.get(packet)
         if count is not None:
             flops = int(count(*args, **kwargs, out_val=out))
             self.flops[self.name] += flops

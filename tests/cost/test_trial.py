@@ -120,6 +120,14 @@ def test_tokenizer_products_are_those_of_the_real_network():
     assert one.flops[FORWARD] == sum(products) + attention
 
 
+def test_prefixes_of_groups_are_whole():
+    def run(groups):
+        values = {"model": {"tokenizer": {**TINY, "prefix_groups": groups}, "optim": {}}, "data": {"batch_size": 4}}
+        return measure(read_settings(values, 1), [4])[0].flops[FORWARD]
+
+    assert run(2) == pytest.approx(run(1), rel=0.05)
+
+
 def test_averages_and_buckets_are_copies_of_the_weights():
     average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}
     values = {"model": {"tokenizer": TINY, "optim": {}}, "data": {"batch_size": 4}}
@@ -133,8 +141,8 @@ def test_averages_and_buckets_are_copies_of_the_weights():
 
 def test_a_deep_model_lies_on_the_line_through_two_shallow_ones(tokenizer):
     settings = language(tokenizer, 2)
-    network = {**settings.model["network"], "depth": 7}
-    deep = replace(settings, model={**settings.model, "network": network}, depth=7)
+    network = {**settings.model["network"], "depth": 16}
+    deep = replace(settings, model={**settings.model, "network": network}, depth=16)
     whole, line = measure(deep, [3])[0], extrapolated(deep, [3])[0]
     for phase, kinds in whole.peaks.items():
         assert sum(line.peaks[phase].values()) == pytest.approx(sum(kinds.values()), rel=0.05)
