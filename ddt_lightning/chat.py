@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddt_lightning.pipeline import Drawing, Pipeline, Seed
+from ddt_lightning.pipeline import Drawing, Pipeline
 from ddt_lightning.sampling import Sampling
+from ddt_lightning.seeding import Seed
 from ddt_lightning.vocab import Turn
 
 

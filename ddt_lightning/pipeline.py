@@ -20,7 +20,7 @@ from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pretrained import find_model
 from ddt_lightning.sampling import Decoding, Sampling
-from ddt_lightning.seeding import key_bits
+from ddt_lightning.seeding import Seed, each_seed, key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.tokens.solvers import SOLVERS
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 DRAW = "{}"
 DESCRIBE = "Describe this image."
-Seed = int | Sequence[int]
 EncodedConversation = tuple[Sequence[Turn], Images]  # a conversation, and the ids [n, K] of its images
 Prompts = tuple[list[list[int]], list[list[int]]]  # LM ids, and their counterparts without a text for guidance
 
@@ -308,19 +307,22 @@ class Pipeline:
         A text ends at `max_new_tokens`, or where the model's context does; temperature 0 takes the likeliest word.
         `chat=False` is for captions of a pretrained model, which cannot be asked questions.
         """
+        if chat:
+            prompts = self.ask_prompts(images, question)
+        elif question is None:
+            prompts = [self.vocab.caption_prompt(image) for image in self.encode(images).cpu()]
+        else:
+            raise ValueError("Questions need the chat format of an instruct model.")
+        return self.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+
+    def ask_prompts(self, images: Tensor, question: str | Sequence[str] | None = None) -> list[list[int]]:
+        """LM ids of "image, question", by default the request for a caption; one question for all or one for each."""
         ids = self.encode(images).cpu()
         texts = [question] * len(ids) if question is None or isinstance(question, str) else list(question)
         if len(texts) != len(ids):
             raise ValueError(f"{len(ids)} images and {len(texts)} questions: give one for all or one for each.")
-        if not chat and question is not None:
-            raise ValueError("Questions need the chat format of an instruct model.")
-        prompts = [
-            self.vocab.chat_prompt([{"role": "user", "content": [{"image": 0}, text or DESCRIBE]}], image[None])
-            if chat
-            else self.vocab.caption_prompt(image)
-            for text, image in zip(texts, ids, strict=True)
-        ]
-        return self.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        turns = [[{"role": "user", "content": [{"image": 0}, text or DESCRIBE]}] for text in texts]
+        return [self.vocab.chat_prompt(said, image[None]) for said, image in zip(turns, ids, strict=True)]
 
     def write(
         self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
@@ -328,10 +330,16 @@ class Pipeline:
         """The text that the language model writes after each prompt; options as `describe_image`."""
         room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
         most = max(1, min(max_new_tokens, room))
-        written = text_ids(self.llm, prompts, text_size=self.vocab.text_size, eos=self.vocab.eos, pad=self.vocab.pad,
-                           max_new_tokens=most, temperature=temperature,
-                           seeds=each_seed(seed, len(prompts)))  # fmt: skip
+        written = self.write_ids(prompts, most, temperature=temperature, seed=seed)
         return [self.vocab.read_text(line).strip() for line in written]
+
+    def write_ids(
+        self, prompts: list[list[int]], length: int, *, temperature: float = 0.0, seed: Seed = 0
+    ) -> list[list[int]]:
+        """Ids of that text without EOS, cut at `length`; a ValueError where the context has no room for so many."""
+        return text_ids(self.llm, prompts, text_size=self.vocab.text_size, eos=self.vocab.eos, pad=self.vocab.pad,
+                        max_new_tokens=length, temperature=temperature,
+                        seeds=each_seed(seed, len(prompts)))  # fmt: skip
 
     def length(self, tokens: int | None) -> int:
         """Number of ids to decode; an error names the option."""
@@ -339,12 +347,3 @@ class Pipeline:
         if tokens is not None and not 0 <= tokens <= total:
             raise ValueError(f"`tokens` ({tokens}) must be between 0 and the tokenizer's {total}.")
         return total if tokens is None else tokens
-
-
-def each_seed(seed: Seed, count: int) -> list[int]:
-    """One seed for each sample; a ValueError where a list has another length."""
-    if isinstance(seed, int):
-        return [seed + n for n in range(count)]
-    if len(seed) != count:
-        raise ValueError(f"`seed` has {len(seed)} numbers for {count} samples.")
-    return [int(n) for n in seed]

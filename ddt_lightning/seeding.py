@@ -6,11 +6,15 @@ numbers, and a resumed run repeats an uninterrupted one without any stored gener
 """
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Seed = int | Sequence[int]
+"""One number for each sample, or one that is counted up."""
 
 
 def key_bits(*key: int | str) -> int:
@@ -71,3 +75,12 @@ def stratified(*key: int | str, samples: Tensor, batch: int) -> Tensor:
     steps = {step: numpy_rng(*key, "parts", step).permutation(batch) for step in {n // batch for n in numbers}}
     parts = torch.tensor([steps[n // batch][n % batch] for n in numbers], dtype=torch.float32)
     return ((parts + uniform(*key, samples=samples)) / batch).clamp_max(1 - 2**-24)
+
+
+def each_seed(seed: Seed, count: int) -> list[int]:
+    """One seed for each sample; a ValueError where a list has another length."""
+    if isinstance(seed, int):
+        return [seed + n for n in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"`seed` has {len(seed)} numbers for {count} samples.")
+    return [int(n) for n in seed]

@@ -41,9 +41,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "cost": {"lm", "settings", "shards", "spatial", "tokens", "training", "vocab"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
-    "chat": {"pipeline", "vocab", "sampling"},
+    "chat": {"pipeline", "vocab", "sampling", "seeding"},
     "rl": {
-        "judges", "pipeline", "vocab", "sampling", "metrics.boxes", "metrics.editing", "metrics.geneval", "scenes",
+        "judges", "pipeline", "vocab", "sampling", "metrics.answers", "metrics.boxes", "metrics.editing",
+        "metrics.geneval", "scenes",
     },
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",

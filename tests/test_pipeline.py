@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
-from ddt_lightning.pipeline import DRAW, Pipeline, each_seed
+from ddt_lightning.pipeline import DRAW, Pipeline
 from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.seeding import each_seed
 from ddt_lightning.vocab import Vocab
 from tests.reading import read_chat
 from tests.tiny import image_ids, taught_tokenizer, tiny_model, tiny_tokenizer

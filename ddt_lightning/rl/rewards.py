@@ -1,9 +1,10 @@
 """Rewards: functions that say how well images fulfil their prompts, named by import path in a configuration.
 
 A reward takes images, uint8 `[N, 3, H, W]` on the CPU, and their N prompts, dictionaries with `prompt` and `tag` and
-whatever else the file of prompts holds, and returns N numbers. Those here read rendered shapes exactly, by the rules of
-GenEval on what the checker finds, and edits by their targets; a detector of photos or a network that compares texts
-fits the same face.
+whatever else the file of prompts holds, and returns N numbers. In practice the `plan` of a prompt is the one that was
+written before its image, and a question has what was `written` as its answer. Those here read rendered shapes exactly,
+by the rules of GenEval on what the checker finds, edits by their targets, and answers by the true one; a detector of
+photos or a network that compares texts fits the same face.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ddt_lightning.metrics.answers import score
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import Object, detect
@@ -30,15 +32,15 @@ def shapes(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     """0.7 where all is right, and 0.3 where colours, numbers and places are, whatever the kinds of the shapes."""
     found = []
     for objects, prompt in zip(detected(images), prompts, strict=True):
-        right, _ = evaluate(objects, dict(prompt))
-        layout, _ = evaluate(objects, dict(prompt), ignore_kind=True)
+        right, _ = evaluate(objects, rules(prompt))
+        layout, _ = evaluate(objects, rules(prompt), ignore_kind=True)
         found.append((1 - LAYOUT_SHARE) * right + LAYOUT_SHARE * layout)
     return found
 
 
 def all_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     """1 where the image is what the prompt asks for, else 0."""
-    return [float(evaluate(found, dict(prompt))[0]) for found, prompt in zip(detected(images), prompts, strict=True)]
+    return [float(evaluate(found, rules(prompt))[0]) for found, prompt in zip(detected(images), prompts, strict=True)]
 
 
 def share_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
@@ -48,6 +50,11 @@ def share_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
         asked = demands(prompt)
         found.append(sum(evaluate(objects, one)[0] for one in asked) / len(asked))
     return found
+
+
+def rules(prompt: Prompt) -> dict[str, Any]:
+    """What an image must show; a KeyError for a prompt that does not say it, which any image would fulfil."""
+    return {**prompt, "include": prompt["include"]}
 
 
 def demands(prompt: Prompt) -> list[dict[str, Any]]:
@@ -97,6 +104,11 @@ def edit_kept(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     return found
 
 
+def exact_answer(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """1 where the answer that was written is the `answer` of its question after VQA normalisation, else 0."""
+    return [score(prompt["written"], prompt["answer"]) for prompt in prompts]
+
+
 def detected(images: Tensor) -> list[list[Object]]:
     """The objects that the checker finds in each image."""
     return [detect(image).objects for image in images.permute(0, 2, 3, 1).numpy()]
@@ -131,11 +143,17 @@ def worth(rewards: Mapping[str, tuple[Reward, float]], images: Tensor, prompts: 
     """The weighted sum of all rewards, one number for each image.
 
     Raises:
-        ValueError: a reward gives another number of values than there are images.
+        ValueError: a reward gives another number of values than there are images, or needs what the prompts lack.
     """
     total = [0.0] * len(images)
     for name, (function, weight) in rewards.items():
-        values = list(function(images, prompts))
+        try:
+            values = list(function(images, prompts))
+        except KeyError as error:
+            raise ValueError(
+                f"`model.rewards`: {name} needs {error}, which not all prompts have (first: {prompts[0]['prompt']!r}): "
+                "choose a reward that fits the prompts, or other prompts."
+            ) from error
         if len(values) != len(images):
             raise ValueError(f"`model.rewards`: {name} gives {len(values)} values for {len(images)} images.")
         total = [before + weight * float(value) for before, value in zip(total, values, strict=True)]

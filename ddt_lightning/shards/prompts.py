@@ -1,10 +1,12 @@
 """Prompts to practise on, in a reproducible order: `{"prompt": [dict, ...], "sample": [n, ...]}`.
 
 Prompt n of a run depends on the seed and n alone. They come from the embedded world, all tags alike often, or from a
-JSON Lines file; there are no images, so a world of combinations that no shard shows is one setting away.
+JSON Lines file; there are no images, so a world of combinations that no shard shows is one setting away. What edits and
+questions show is a scene, to be rendered.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from ddt_lightning.vocab import Vocab
 
 Prompt = dict[str, Any]
 
-WORLD = ("seen", "held_out", "all", "edits", "held_out_edits")
+WORLD = ("seen", "held_out", "all", "edits", "held_out_edits", "questions", "held_out_questions")
 EDITS_OF_A_KIND = 200
+QUESTIONS_OF_A_KIND = 200
 NO_TAG = "prompt"  # tag of prompts that have none
 
 
@@ -26,14 +29,16 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
     """Prompts of the embedded world, or of a JSON Lines file with `prompt`, perhaps `tag`, and what rewards need.
 
     Args:
-        source: `seen` (combinations that training shows), `held_out`, `all` (both), `edits` and `held_out_edits` of
-            scenes, or a file.
+        source: `seen` (combinations that training shows), `held_out`, `all` (both), `edits`, `held_out_edits`,
+            `questions` and `held_out_questions` of scenes, or a file.
         option: the option that it comes from, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line without a prompt, or no line at all.
+        ValueError: a line without a prompt, no line at all, or questions beside prompts that ask for an image.
     """
+    if source in ("questions", "held_out_questions"):
+        return world_questions(unseen=source == "held_out_questions")
     if source in ("edits", "held_out_edits"):
         return world_edits(unseen=source == "held_out_edits")
     if source in WORLD:
@@ -54,9 +59,12 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
         found.append({"tag": NO_TAG, **entry})
     if not found:
         raise ValueError(f"`{option}` ({source}) holds no prompt.")
+    if len({"scene" in prompt for prompt in found}) > 1:
+        raise ValueError(f'`{option}` ({source}) has a "scene" for some prompts alone: split questions and drawings.')
     return found
 
 
+@lru_cache
 def world_edits(*, unseen: bool) -> list[Prompt]:
     """Edits of the embedded world, every kind alike often, with `source` and `target` as plain data; always the same.
 
@@ -70,6 +78,23 @@ def world_edits(*, unseen: bool) -> list[Prompt]:
     return [
         {"tag": one.kind, "prompt": one.instruction, "source": one.source.to_dict(), "target": one.target.to_dict()}
         for one in asked
+    ]
+
+
+@lru_cache
+def world_questions(*, unseen: bool) -> list[Prompt]:
+    """Questions of the embedded world, every kind alike often, with `answer` and `scene`, plain data; always the same.
+
+    Args:
+        unseen: questions about scenes with a held-out combination, in place of those that training may show.
+    """
+    from ddt_lightning.scenes.suite import val_question
+    from ddt_lightning.scenes.tasks import QUESTIONS
+
+    numbers = range(QUESTIONS_OF_A_KIND)
+    asked = [val_question(numpy_rng("rl question", unseen, n), kind, unseen) for kind in QUESTIONS for n in numbers]
+    return [
+        {"tag": one.kind, "prompt": one.question, "answer": one.answer, "scene": one.scene.to_dict()} for one in asked
     ]
 
 
@@ -113,9 +138,10 @@ class PromptStream(pl.LightningDataModule):
 
     Args:
         vocab: folder of the vocabulary that the language model was trained with.
-        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, `edits` and
-            `held_out_edits` of its scenes, or a JSON Lines file with a `prompt`, perhaps a `tag`, and what the rewards
-            need on each line.
+        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, `edits`,
+            `held_out_edits`, `questions` and `held_out_questions` of its scenes, or a JSON Lines file with a `prompt`,
+            perhaps a `tag`, and what the rewards need on each line. One with a `scene` is a question about its render,
+            one with a `source`, a scene, too, an edit of it.
         val_prompts: prompts to watch, from the same sources; null for no validation.
         val_samples: at most so many of them, of every tag alike many.
         batch_size: prompts of a step, over all processes.

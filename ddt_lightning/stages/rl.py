@@ -1,6 +1,6 @@
-"""Stage 5, `ddt-fit rl`: an instruct model practises on prompts, and a reward says how well it drew.
+"""Stage 5, `ddt-fit rl`: an instruct model practises on prompts, and a reward says how well it drew or answered.
 
-A step samples a group of plans and images for each of its prompts, decodes and rewards them, and makes one update of
+A step samples a group of plans and images for each of its prompts, or of answers, rewards them, and makes one update of
 the policy that drew them: group-relative policy gradient (`lm/policy.py`) with a divergence from the start. Groups in
 which all are worth the same teach nothing: they are drawn again, if asked for, or left out. As a baseline, the policy
 learns what was worth enough as training data is learned (rejection sampling). Rollouts are keyed by (seed, prompt,
@@ -24,7 +24,17 @@ from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.model_folder import find_part
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.rl.rewards import Prompt, find_rewards, worth
-from ddt_lightning.rl.rollout import IMAGE, TEXT, Policy, Rollouts, policy_rows, roll_out, variety
+from ddt_lightning.rl.rollout import (
+    ANSWER,
+    IMAGE,
+    PLAN,
+    Policy,
+    Rollouts,
+    policy_rows,
+    roll_out,
+    same_before,
+    variety,
+)
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.seeding import key_bits
 from ddt_lightning.stages.language import LanguageModule
@@ -44,11 +54,11 @@ class PracticeConfig:
             `rejection` makes those likelier that are worth at least `keep`, and leaves out all others.
         keep: the least reward of a sample that `rejection` learns.
         resample: how often at most a group that teaches nothing is drawn again.
-        policy: what is learned: the `ids` of images, the text of the `plan`, or `both`.
+        policy: what is learned of drawings: the `ids` of images, the text of the `plan`, or `both`.
         plan: `auto` lets the model plan before it draws, `none` lets it draw at once, a text is one plan for all; null
             is `auto` where the model was trained with plans, else `none`.
-        plan_length: where a plan is cut, in ids of text.
-        temperature: of sampling image ids, and of the policy, above 0.
+        plan_length: where a plan or an answer is cut, in ids of text.
+        temperature: of sampling image ids or answers, and of the policy, above 0.
         plan_temperature: the same of the plan.
         scale: divide advantages by the standard deviation of their group.
         limit: largest size of an advantage.
@@ -56,7 +66,7 @@ class PracticeConfig:
         kl: `exact` sums over all ids at each place, `k3` estimates it from the sampled ones.
         steps: Euler steps of the diffusion decoder, where there is no renderer.
         decode_guidance: of the diffusion decoder.
-        val_temperature: of image ids in validation.
+        val_temperature: of image ids and answers in validation.
         val_plan_temperature: of plans in validation.
 
     Raises:
@@ -168,8 +178,24 @@ class RlModule(LanguageModule):
                 f"`model.practice.plan` ({plan}) must be auto for `model.practice.policy` ({self.practice.policy}): "
                 "otherwise the model writes no plan that it could learn from."
             )
-        barred = barred_ids(self.vocab.bov + 1, self.vocab.text_size, self.vocab.bov, sorted(self.vocab.special_ids))
-        self.text_allowed = ~barred.to(device)
+        vocab = self.vocab
+        plan_allowed = ~barred_ids(vocab.bov + 1, vocab.text_size, vocab.bov, sorted(vocab.special_ids)).to(device)
+        every_text = max(vocab.text_size, vocab.eos + 1)
+        answer_allowed = ~barred_ids(every_text, vocab.text_size, vocab.eos, ()).to(device)
+        # What is sampled at a place of each kind: the range of ids, which of them, and the temperature.
+        self.choices: dict[int, tuple[int, int, Tensor | None, float]] = {
+            PLAN: (0, vocab.bov + 1, plan_allowed, self.practice.plan_temperature),
+            IMAGE: (vocab.image_start, vocab.image_end, None, self.practice.temperature),
+            ANSWER: (0, every_text, answer_allowed, self.practice.temperature),
+        }
+
+    def on_fit_start(self) -> None:
+        """Reward an empty image for the first prompts, so that rewards that need something else are found at once."""
+        data, side = self.trainer.datamodule, self.pipeline.image_size
+        for prompt in [data.prompt(0), *data.watched[:1]]:
+            worth(
+                self.rewards, torch.zeros(1, 3, side, side, dtype=torch.uint8), [{**prompt, "plan": "", "written": ""}]
+            )
 
     def draw(
         self, prompts: list[Prompt], samples: list[int], places: range, sampling: Sampling, key: str
@@ -181,7 +207,9 @@ class RlModule(LanguageModule):
         self.llm.eval()
         drawn = roll_out(self.pipeline, each, sampling, seeds)
         self.llm.train(training)
-        return drawn, torch.tensor(worth(self.rewards, drawn.images, each), dtype=torch.float64)
+        said = "plan" if drawn.drawn else "written"
+        known = [{**prompt, said: text} for prompt, text in zip(each, drawn.texts, strict=True)]
+        return drawn, torch.tensor(worth(self.rewards, drawn.images, known), dtype=torch.float64)
 
     def practised(self, prompts: list[Prompt], samples: list[int]) -> tuple[Rollouts, Tensor, Tensor]:
         """A group for each prompt, drawn again where it teaches nothing.
@@ -207,15 +235,11 @@ class RlModule(LanguageModule):
         return drawn, rewards, first
 
     def scores(self, hidden: Tensor, head: Tensor, ids: Tensor, kinds: Tensor) -> dict[int, Scored]:
-        """The policy at the places of each kind: text among what a plan may hold, image ids among the codes."""
-        vocab, practice, found = self.vocab, self.practice, {}
-        ranges = {TEXT: (0, vocab.bov + 1), IMAGE: (vocab.image_start, vocab.image_end)}
-        for kind, (low, high) in ranges.items():
+        """The policy at the places of each kind, among the ids that could be sampled there."""
+        found = {}
+        for kind, (low, high, allowed, temperature) in self.choices.items():
             at = kinds[:, 1:] == kind
             if at.any():
-                temperature, allowed = practice.temperature, None
-                if kind == TEXT:
-                    temperature, allowed = practice.plan_temperature, self.text_allowed
                 found[kind] = scored(hidden[:, :-1][at], head[low:high], ids[:, 1:][at] - low,
                                      temperature=temperature, softcap=softcap(self.llm), allowed=allowed)  # fmt: skip
         return found
@@ -273,11 +297,13 @@ class RlModule(LanguageModule):
         if self.global_step % self.trainer.log_every_n_steps:
             return
         group, device = self.practice.group, self.device
-        distance, distinct = variety(drawn.images, group)
         equal, left_out = undecided(first, group), ~self.practice.lessons(rewards)[1]
         found = {"loss": loss, "reward": first, "equal_groups": equal, "left_out": left_out, "kl": kl}
-        found |= {"distance": distance, "distinct": distinct, "cut_plans": torch.tensor(drawn.cut)}
-        found |= self.entropies(policy, kinds)
+        found |= {"cut_plans": torch.tensor(drawn.cut), **self.entropies(policy, kinds)}
+        if drawn.drawn:
+            found["distance"], found["distinct"] = variety(drawn.images, group)
+        else:
+            found["distinct"] = ~torch.tensor(same_before(drawn.texts, group))
         tags = [prompt["tag"] for prompt in prompts for _ in range(group)]
         for tag in self.trainer.datamodule.by_tag:
             found[f"reward/{tag}"] = first[torch.tensor([one == tag for one in tags])]
@@ -289,10 +315,12 @@ class RlModule(LanguageModule):
         log_ratios(self, pairs)
 
     def entropies(self, policy: dict[int, Scored], kinds: Tensor) -> dict[str, Tensor]:
-        """Entropies of the policy: of the plan, and of the first and the last quarter of an image's ids."""
-        found = {}
-        if TEXT in policy:
-            found["entropy_plan"] = policy[TEXT].entropy()
+        """Entropies of the policy: of plans, answers, and of the first and the last quarter of an image's ids."""
+        found = {
+            name: policy[kind].entropy()
+            for name, kind in (("entropy_plan", PLAN), ("entropy_answer", ANSWER))
+            if kind in policy
+        }
         if IMAGE in policy:
             by_place = policy[IMAGE].entropy().view(-1, self.vocab.image_tokens)
             quarter = max(1, self.vocab.image_tokens // 4)

@@ -10,6 +10,7 @@ from ddt_lightning.rl.rewards import (
     demands,
     edit_kept,
     edit_right,
+    exact_answer,
     find_rewards,
     plan_right,
     shapes,
@@ -106,3 +107,14 @@ def test_plans_are_right_where_the_image_shows_them():
     edit = {"plan": write_edit_plan(Edit("daynight", first, "make it night", night))}
     assert plan_right(images(first, night), [edit, edit]) == [0.0, 1.0]
     assert plan_right(images(first, first), [{"plan": "red ring"}, {"plan": None}]) == [0.0, 0.0]
+
+
+def test_answers_are_compared_after_normalisation():
+    asked = [{"written": said, "answer": "three"} for said in ("Three.", "3", "four", "")]
+    assert exact_answer(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), asked) == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_a_reward_that_does_not_fit_its_prompts_is_named():
+    found = find_rewards({"ddt_lightning.rl.rewards.shapes": 1.0})
+    with pytest.raises(ValueError, match=r"`model\.rewards`: shapes needs 'include'.*'how many\?'"):
+        worth(found, images(Scene((), GROUND)), [{"prompt": "how many?", "tag": "count"}])

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddt_lightning.scenes.suite import suite
+from ddt_lightning.scenes.language import NUMBERS
+from ddt_lightning.scenes.render import Scene
+from ddt_lightning.scenes.suite import held_out, suite
+from ddt_lightning.scenes.tasks import QUESTIONS
 from ddt_lightning.shards.prompts import PromptStream, read_prompts, spread
 
 
@@ -25,6 +28,19 @@ def batches(data, count):
 def test_the_world_has_three_sources():
     assert read_prompts("seen", "x") == suite(seen=True) and read_prompts("held_out", "x") == suite()
     assert read_prompts("all", "x") == [*suite(seen=True), *suite()]
+
+
+def test_edits_and_questions_of_the_world_are_seen_or_held_out():
+    for seen, unseen in (("edits", "held_out_edits"), ("questions", "held_out_questions")):
+        one, two = read_prompts(seen, "x"), read_prompts(unseen, "x")
+        assert len(set(Counter(prompt["tag"] for prompt in one).values())) == 1
+        shown = "source" if seen == "edits" else "scene"
+        assert not any(held_out(Scene.from_dict(prompt[shown])) for prompt in one)
+        assert all(held_out(Scene.from_dict(prompt[shown])) for prompt in two)
+    assert {prompt["tag"] for prompt in one} == set(QUESTIONS)
+    asked = [prompt for prompt in one if prompt["tag"] == "count" and prompt["prompt"] == "how many shapes are there?"]
+    assert len(asked) > 5
+    assert all(NUMBERS[len(Scene.from_dict(prompt["scene"]).shapes)] == prompt["answer"] for prompt in asked)
 
 
 def test_prompts_belong_to_their_number():
@@ -60,6 +76,9 @@ def test_a_file_of_prompts(tmp_path):
     ]  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"`data\.prompts` \(nowhere\) must be one of seen, held_out, all"):
         PromptStream("x", prompts="nowhere")
+    path.write_text(json.dumps({"prompt": "a cat"}) + "\n" + json.dumps({"prompt": "how many?", "scene": {}}))
+    with pytest.raises(ValueError, match='has a "scene" for some prompts alone'):
+        PromptStream("x", prompts=str(path))
     path.write_text("{}")
     with pytest.raises(ValueError, match="line 1 is no json"):
         PromptStream("x", val_prompts=str(path))

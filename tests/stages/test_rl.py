@@ -31,6 +31,11 @@ def coin(images, prompts):
     return [float(one.sum().item() % 2) for one in images[:, :, 0, 0]]
 
 
+def short(images, prompts):
+    """Short texts are worth more."""
+    return [1 / (1 + len(prompt["written"])) for prompt in prompts]
+
+
 def equal(images, prompts):
     """All images are worth the same."""
     return [0.5] * len(images)
@@ -149,6 +154,35 @@ def test_two_processes_draw_again_as_one_does(model, tmp_path):
     same(*runs, 3e-5)  # a tenth of Adam's step, which makes gradients near 0 large
 
 
+QUESTIONS = ["--data.prompts=questions", "--data.val_prompts=held_out_questions"]
+
+
+def test_answers_that_are_rewarded_become_frequent(model, tmp_path):
+    longer = ["--trainer.max_steps=20", "--model.optim.total_steps=20", "--trainer.val_check_interval=20"]
+    faster = ["--model.optim.lr=0.02", "--model.practice.group=8", "--model.practice.kl_weight=0.001"]
+    fit(model, tmp_path, *QUESTIONS, *longer, *faster, "--checkpoint.every_n_train_steps=20", reward="short")
+    found = logged(tmp_path)
+    reward = found["train/reward"]
+    assert sum(reward[-5:]) / 5 > sum(reward[:5]) / 5 + 0.05
+    assert found["train/kl"][0] == pytest.approx(0.0, abs=1e-5) and found["train/kl"][-1] > 0.01
+    assert found["train/entropy_answer"][-1] < found["train/entropy_answer"][0]
+    assert "train/distance" not in found and "train/entropy_first" not in found
+    assert {f"val/reward/{tag}" for tag in ("count", "colour", "kind", "yesno", "position")} < found.keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_practice_on_questions_is_the_same_however_it_is_split(model, tmp_path):
+    steps = [*QUESTIONS, "--trainer.max_steps=2"]
+    fit(model, tmp_path / "whole", *steps, reward="short")
+    fit(model, tmp_path / "parts", *QUESTIONS, "--trainer.max_steps=1", reward="short")
+    fit(model, tmp_path / "parts", *steps, reward="short")
+    fit(model, tmp_path / "two", *steps, "--trainer.devices=2", "--trainer.strategy=ddp_fork", reward="short")
+    same(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    whole, parts, two = (logged(tmp_path / run) for run in ("whole", "parts", "two"))
+    for name in ("train/reward", "train/equal_groups", "train/distinct", "train/cut_plans", "val/reward"):
+        assert whole[name] == parts[name] == pytest.approx(two[name], abs=1e-6)
+
+
 def test_nothing_is_learned_from_equal_rewards(model, tmp_path):
     fit(model, tmp_path, "--trainer.max_steps=2", reward="equal")
     same(weights(tmp_path), load_file(model / "lm" / "model.safetensors"))
@@ -185,6 +219,7 @@ def test_rejection_learns_what_was_worth_enough(model, tmp_path):
         ('--model.practice={"policy": "plan", "plan": "none"}', "`model.practice.plan`"),
         ("--data.batch_size=0", "`data.batch_size`"),
         ("--model.tokenizer=nowhere", "nowhere"),
+        ("--model.rewards={ddt_lightning.rl.rewards.edit_right: 1.0}", "`model.rewards`: edit_right needs 'target'"),
     ],
 )
 def test_bad_options_are_named(model, tmp_path, option, named):
