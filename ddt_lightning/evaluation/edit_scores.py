@@ -15,6 +15,7 @@ from ddt_lightning.metrics.cards import Card, mean_card
 
 if TYPE_CHECKING:
     from ddt_lightning.metrics.embeddings import Clip, Dino
+    from ddt_lightning.scenes.tasks import Edit
 
 PROTOCOLS = {
     "l1": "mean absolute error to the target, images in [0, 1]",
@@ -97,6 +98,34 @@ def measure_cards(prefix: str, edits: Sequence[Edited], clip: "Clip | None", din
     for name, values in results.items():
         beside = {"unchanged": sources[name], "tokenizer": copies[name]}
         cards |= kind_cards(f"{prefix}/{name}", values, kinds, PROTOCOLS[name], beside)
+    return cards
+
+
+def plan_cards(plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]:
+    """Cards `edit/plan_source` and `edit/plan_target`, overall and by kind: how often the scenes of a plan are right.
+
+    The plan of an edit says what is seen and what it becomes, so a wrong result was misread, ill planned or ill drawn.
+
+    Args:
+        plans: what was written before each edit was drawn; no cards where all are empty.
+        edits: the edits.
+    """
+    from ddt_lightning.metrics.editing import exact_match
+    from ddt_lightning.scenes.check import Detected
+    from ddt_lightning.scenes.layout import plan_objects, read_edit_plan
+    from ddt_lightning.scenes.tasks import GLOBAL_EDITS
+
+    cards: dict[str, Card] = {}
+    kinds = [one.kind for one in edits]
+    for number, part in enumerate(("source", "target") if any(plans) else ()):
+        right: list[float | None] = []
+        for plan, edit in zip(plans, edits, strict=True):
+            read = read_edit_plan(plan)
+            planned = read and Detected(plan_objects(read[number]), read[number].background.name)
+            wanted = (edit.source, edit.target)[number].to_dict()
+            right.append(float(bool(planned) and exact_match(planned, wanted, background=edit.kind in GLOBAL_EDITS)))
+        rule = f"the plan's {part} has the true objects, centres within 10 % of the side; global edits: background too"
+        cards |= kind_cards(f"edit/plan_{part}", right, kinds, f"{rule}; what cannot be read is wrong")
     return cards
 
 

@@ -1,7 +1,8 @@
 """`ddt eval edit`: held-out edits of scenes, or the edits of some shards, carried out and compared with their targets.
 
-Of scenes the checker says whether the result shows exactly the target. Of any edit the similarity to the target is
-measured, also by the scoring networks whose folders are named. Everything comes per kind of edit, with intervals.
+Of scenes the checker says whether the result shows exactly the target, and of a model that plans whether its plan says
+so. Of any edit the similarity to the target is measured, also by the scoring networks whose folders are named.
+Everything comes per kind of edit, with intervals.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.scorers import check_scorers, load_clip, load_dino, record_scorers
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
-from ddt_lightning.metrics.cards import Card, mean_card
+from ddt_lightning.metrics.cards import Card
 from ddt_lightning.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def edit(
 def edits_of_scenes(session: Session, number: int, seen: bool) -> Done:
     """Edits of held-out or seen scenes, with the checker's scores."""
     from ddt_lightning.evaluation import galleries, predictions
-    from ddt_lightning.evaluation.edit_scores import Edited, kind_cards
+    from ddt_lightning.evaluation.edit_scores import Edited, kind_cards, plan_cards
     from ddt_lightning.scenes.render import render
     from ddt_lightning.scenes.suite import val_edit
     from ddt_lightning.scenes.tasks import EDITS
@@ -138,7 +139,8 @@ def edits_of_scenes(session: Session, number: int, seen: bool) -> Done:
     right = [r["correct"] for r in checked]
     cards = kind_cards("edit/exact_match", right, kinds, rule)
     text = "upper bound: the same for the targets as the tokenizer reconstructs them"
-    cards["edit/ceiling_tokenizer"] = mean_card([r["bound_correct"] for r in checked], text)
+    cards |= kind_cards("edit/ceiling_tokenizer", [r["bound_correct"] for r in checked], kinds, text)
+    cards |= plan_cards([r["plan"] for r in found], asked)
     text = "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
     bound = {"tokenizer": [r["bound_kept_l1"] for r in checked]}
     cards |= kind_cards("edit/kept_l1", [r["kept_l1"] for r in checked], kinds, text, bound)

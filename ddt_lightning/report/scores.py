@@ -140,7 +140,13 @@ def bounds(of: dict[str, dict[str, str]], key: str, metrics: dict[str, float]) -
     """The upper bounds or baselines that a run has for a score, by name."""
     if _is_bound(key):
         return {}
-    names = {name: bound for start, found in of.items() if key.startswith(start) for name, bound in found.items()}
+    names = {
+        # of a kind its own, where it was measured
+        name: own if (own := bound + key.removeprefix(start)) in metrics else bound
+        for start, found in of.items()
+        if key.startswith(start)
+        for name, bound in found.items()
+    }
     if of is BASELINES:  # `KEY_floor_NAME` is a baseline of KEY
         own = f"{key}_floor_"
         names |= {other.removeprefix(own): other for other in metrics if other.startswith(own)}

@@ -546,7 +546,7 @@ def test_eval_writes_the_keys_of_the_design(evaluated):
         *(f"t2i/colour_layout/{name}" for name in ("overall", "floor_shuffled")),
         "edit/exact_match",
         *(f"edit/exact_match/{kind}" for kind in edits),
-        "edit/ceiling_tokenizer",
+        *("edit/ceiling_tokenizer", *(f"edit/ceiling_tokenizer/{kind}" for kind in edits)),
         *("edit/kept_l1", *(f"edit/kept_l1/{kind}" for kind in sorted(edits - {"background", "daynight"}))),
         *(f"edit/{name}{end}" for name in ("l1", "l2") for end in ("", *(f"/{kind}" for kind in sorted(edits)))),
         "vqa/accuracy",

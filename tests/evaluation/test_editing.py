@@ -8,13 +8,15 @@ import torch
 from PIL import Image
 
 from ddt_lightning.cli import main
-from ddt_lightning.evaluation.edit_scores import Edited, kind_cards, measure_cards
+from ddt_lightning.evaluation.edit_scores import Edited, kind_cards, measure_cards, plan_cards
 from ddt_lightning.evaluation.editing import describe
 from ddt_lightning.metrics.cards import flat, read_cards
 from ddt_lightning.metrics.editing import direction
 from ddt_lightning.metrics.embeddings import Clip, Dino
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.scenes.layout import write_edit_plan
 from ddt_lightning.scenes.render import Background, Scene, Shape
+from ddt_lightning.scenes.tasks import EDITS, sample_edit
 from ddt_lightning.shards.images import read_images
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.tokens.base import weights_hash
@@ -180,3 +182,18 @@ def test_real_edits(model, tmp_path, ddt_data):
     kinds = {key.removeprefix("edit_shards/l1/") for key in flat(tmp_path) if key.startswith("edit_shards/l1/")}
     said = [one.data["task"] for one in read_images([f"{ddt_data}/edit/aurora-val-*.tar"])][:30]
     assert kinds == set(said) and len(kinds) > 1
+
+
+def test_plans_of_edits_are_read_by_kind():
+    edits = [sample_edit(np.random.default_rng(n), kind) for kind in EDITS for n in range(4)]
+    truths = [write_edit_plan(one) for one in edits]
+    right = plan_cards(truths, edits)
+    assert right["edit/plan_source"]["value"] == right["edit/plan_target"]["value"] == 1.0
+    assert right["edit/plan_target/move"]["n"] == 4 and len(right) == 2 * (1 + len(EDITS))
+    assert right["edit/plan_target/move"]["interval"] is not None
+    idle = [f"{plan.split(' to ')[0]} to {plan.split(' to ')[0]} |" for plan in truths]  # nothing changes
+    still = plan_cards(idle, edits)
+    assert still["edit/plan_source"]["value"] == 1.0 and still["edit/plan_target"]["value"] == 0.0
+    cut = plan_cards([truths[0], *[""] * (len(edits) - 1)], edits)
+    assert cut["edit/plan_target/add"]["value"] == 0.25 and cut["edit/plan_target/remove"]["value"] == 0.0
+    assert plan_cards([""] * len(edits), edits) == {}

@@ -13,6 +13,7 @@ from ddt_lightning.metrics.cards import card, mean_card, write_cards
 from ddt_lightning.plans.step import STEPS, Record
 from ddt_lightning.report.findings import Findings, Table, write_findings
 from ddt_lightning.report.report import write_report
+from ddt_lightning.report.scores import UPPER_BOUNDS, bounds
 
 SHARED = {"seed": 0, "weights": {"tokenizer": "ab12", "lm": "cd34"}, "settings": {"steps": 8, "decode_guidance": 1.5}}
 SECTIONS = ("scores", "reconstruction", "drawing", "editing", "questions", "captions", "codebook", "curves", "settings")
@@ -174,6 +175,13 @@ def test_upper_bounds_and_baselines_stand_beside_scores(run):
     assert "<span>upper bound</span>94 %" in text and "<span>baseline</span>12 %" in text
     tokenizer = text.partition("<code>tokenizer/psnr</code>")[2].partition("</tr>")[0]
     assert 'class="bar"' not in tokenizer  # decibels are no share
+
+
+def test_a_kind_has_its_own_upper_bound_where_it_was_measured():
+    measured = {"edit/ceiling_tokenizer": 0.5, "edit/ceiling_tokenizer/add": 0.25}
+    assert bounds(UPPER_BOUNDS, "edit/exact_match/add", measured) == {"tokenizer": 0.25}
+    assert bounds(UPPER_BOUNDS, "edit/exact_match/move", measured) == {"tokenizer": 0.5}
+    assert bounds(UPPER_BOUNDS, "edit/exact_match", measured) == {"tokenizer": 0.5}
 
 
 def test_scores_name_what_was_asked_for_and_not_read(run):
