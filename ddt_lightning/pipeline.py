@@ -19,7 +19,7 @@ from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
 from ddt_lightning.lm.generate import stream_image_ids, text_ids
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pretrained import find_model
-from ddt_lightning.sampling import Decoding, Sampling
+from ddt_lightning.sampling import Decoding, Sampling, split_plan
 from ddt_lightning.seeding import Seed, each_seed, key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
@@ -293,45 +293,46 @@ class Pipeline:
                                 seeds=each_seed(seed, len(prompts[0])), pad=vocab.pad)  # fmt: skip
 
     def describe_image(
-        self,
-        images: Tensor,
-        question: str | Sequence[str] | None = None,
-        *,
-        max_new_tokens: int = 48,
-        temperature: float = 0.0,
-        seed: Seed = 0,
-        chat: bool = True,
+        self, images: Tensor, question: str | Sequence[str] | None = None, *, chat: bool = True, **writing: Any
     ) -> list[str]:
-        """A caption of each image, or the answer to one question for all or one for each.
+        """A caption of each image, or the answer to one question for all or one for each; options as `write`.
 
-        A text ends at `max_new_tokens`, or where the model's context does; temperature 0 takes the likeliest word.
         `chat=False` is for captions of a pretrained model, which cannot be asked questions.
         """
-        if chat:
-            prompts = self.ask_prompts(images, question)
-        elif question is None:
-            prompts = [self.vocab.caption_prompt(image) for image in self.encode(images).cpu()]
-        else:
-            raise ValueError("Questions need the chat format of an instruct model.")
-        return self.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return self.write(self.describe_prompts(images, question, chat=chat), **writing)
 
-    def ask_prompts(self, images: Tensor, question: str | Sequence[str] | None = None) -> list[list[int]]:
-        """LM ids of "image, question", by default the request for a caption; one question for all or one for each."""
+    def describe_prompts(
+        self, images: Tensor, question: str | Sequence[str] | None = None, *, chat: bool = True
+    ) -> list[list[int]]:
+        """LM ids of "image, question", without a question of the request for a caption; as `describe_image`."""
         ids = self.encode(images).cpu()
         texts = [question] * len(ids) if question is None or isinstance(question, str) else list(question)
         if len(texts) != len(ids):
             raise ValueError(f"{len(ids)} images and {len(texts)} questions: give one for all or one for each.")
-        turns = [[{"role": "user", "content": [{"image": 0}, text or DESCRIBE]}] for text in texts]
-        return [self.vocab.chat_prompt(said, image[None]) for said, image in zip(turns, ids, strict=True)]
+        if not chat and question is not None:
+            raise ValueError("Questions need the chat format of an instruct model.")
+        return [
+            self.vocab.chat_prompt([{"role": "user", "content": [{"image": 0}, text or DESCRIBE]}], image[None])
+            if chat
+            else self.vocab.caption_prompt(image)
+            for text, image in zip(texts, ids, strict=True)
+        ]
 
-    def write(
+    def write(self, prompts: list[list[int]], **writing: Any) -> list[str]:
+        """The text that the language model writes after each prompt, without its plan; options as `write_planned`."""
+        return [text for _, text in self.write_planned(prompts, **writing)]
+
+    def write_planned(
         self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
-    ) -> list[str]:
-        """The text that the language model writes after each prompt; options as `describe_image`."""
+    ) -> list[tuple[str, str]]:
+        """Plan and text that the language model writes after each prompt; the plan is empty where it makes none.
+
+        A text ends at `max_new_tokens`, or where the model's context does; temperature 0 takes the likeliest word.
+        """
         room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
-        most = max(1, min(max_new_tokens, room))
-        written = self.write_ids(prompts, most, temperature=temperature, seed=seed)
-        return [self.vocab.read_text(line).strip() for line in written]
+        wanted = max_new_tokens + (Sampling.plan_length if self.vocab.answer_plans else 0)
+        written = self.write_ids(prompts, max(1, min(wanted, room)), temperature=temperature, seed=seed)
+        return [split_plan(self.vocab.read_text(line), self.vocab.answer_plans) for line in written]
 
     def write_ids(
         self, prompts: list[list[int]], length: int, *, temperature: float = 0.0, seed: Seed = 0

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+PLAN_END = "|"
+"""What ends a plan before an answer in words; before an image its first id does."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -77,3 +80,14 @@ class Sampling(Decoding):
             raise ValueError(f"`top_k` ({self.top_k}) must be 0 (all ids) or above.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"`top_p` ({self.top_p}) must lie in (0, 1].")
+
+
+def split_plan(text: str, planned: bool) -> tuple[str, str]:
+    """Plan and answer in what a language model wrote as an answer in words.
+
+    Args:
+        text: what it wrote.
+        planned: whether it was trained to plan its answers; if not, all is answer.
+    """
+    plan, end, said = text.rpartition(PLAN_END) if planned else ("", "", text)
+    return plan + end, said.strip()

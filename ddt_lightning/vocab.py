@@ -132,6 +132,7 @@ class Vocab:
         order: the order in which the model sees an image's ids: `coarse_to_fine` reverses them, the others do not.
         tokenizer: fingerprint of the image tokenizer that the ids come from, where known.
         plans: whether an assistant writes a plan before its image, so that a model of this vocabulary is to plan.
+        answer_plans: whether it writes one before the answer to a question.
         words: words of the texts that the text tokenizer was trained on; None where they are not known.
     """
 
@@ -143,6 +144,7 @@ class Vocab:
         order: TokenOrder = "fine_to_coarse",
         tokenizer: str | None = None,
         plans: bool = False,
+        answer_plans: bool = False,
         words: frozenset[str] | None = None,
     ) -> None:
         if codebook_size < 1 or image_tokens < 1:
@@ -150,7 +152,8 @@ class Vocab:
         if order not in get_args(TokenOrder):
             raise ValueError(f"`order` ({order}) must be one of {', '.join(get_args(TokenOrder))}.")
         self.text, self.codebook_size, self.image_tokens = text, codebook_size, image_tokens
-        self.order, self.tokenizer, self.plans, self.words = order, tokenizer, plans, words
+        self.order, self.tokenizer, self.words = order, tokenizer, words
+        self.plans, self.answer_plans = plans, answer_plans
         self.bos, self.eos, self.pad = text.bos_token_id, text.eos_token_id, text.pad_token_id
         self.text_size = max(text.get_vocab().values()) + 1
         self.image_start = self.text_size
@@ -276,7 +279,8 @@ class Vocab:
         self.text.save_pretrained(str(folder / "text"))
         if self.words is not None:
             write_words(folder, self.words)
-        fields = {"text_size": self.text_size, **self._fields(), "plans": self.plans}
+        plans = {"plans": self.plans, "answer_plans": self.answer_plans}
+        fields = {"text_size": self.text_size, **self._fields(), **plans}
         write_json(folder / "vocab.json", fields)
 
     @classmethod
@@ -287,10 +291,10 @@ class Vocab:
             raise FileNotFoundError(f"`vocab` ({folder}) holds no vocab.json: name a folder that Vocab.save wrote.")
         fields = json.loads(path.read_text())
         text = load_text_tokenizer(folder / "text")
-        plans = fields.get("plans", False)  # vocabularies from before there were plans do not say
-        vocab = cls(
-            text, fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"], plans, read_words(folder)
-        )
+        # vocabularies from before there were plans do not say
+        plans = {name: fields.get(name, False) for name in ("plans", "answer_plans")}
+        sizes = fields["codebook_size"], fields["K"], fields["order"], fields["tokenizer"]
+        vocab = cls(text, *sizes, words=read_words(folder), **plans)
         if vocab.text_size != fields["text_size"]:
             raise ValueError(f"{path}: text_size={fields['text_size']}, but the tokenizer beside it {vocab.text_size}.")
         return vocab

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spatial": {"tokens.base", "tokens.quantizer", "tokens.fsq", "tokens.solvers", "tokens.usage"},
     "load_tokenizer": {"tokens", "spatial"},
     "metrics": {"scenes.check", "atomic", "texts"},
-    "shards": {"atomic", "images", "scenes", "seeding", "texts", "vocab"},
+    "shards": {"atomic", "images", "sampling", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "cost": {"lm", "settings", "shards", "spatial", "tokens", "training", "vocab"},
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},

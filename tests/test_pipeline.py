@@ -256,3 +256,21 @@ def test_a_model_plans_as_it_was_trained(folder, pipeline):
     assert torch.equal(planning.draw(asked, replace(sampling, plan="none"), seed=3).ids, plain.ids)
     drawn = planning.draw(planning.draw_prompts(PROMPTS, chat=False), sampling, seed=3)
     assert not any(drawn.plans)  # there are no plans in the format of pretraining
+
+
+def test_a_model_that_plans_its_answers_has_room_for_plans(pipeline, monkeypatch):
+    images = torch.zeros(2, 3, pipeline.image_size, pipeline.image_size, dtype=torch.uint8)
+    prompts = pipeline.describe_prompts(images, "how many ?")
+    assert [plan for plan, _ in pipeline.write_planned(prompts, max_new_tokens=3)] == ["", ""]
+    asked = []
+
+    def text_ids(*_, max_new_tokens, **__):
+        asked.append(max_new_tokens)
+        return [pipeline.vocab.encode_text(" red ring | two"), pipeline.vocab.encode_text(" two")]
+
+    monkeypatch.setattr("ddt_lightning.pipeline.text_ids", text_ids)
+    monkeypatch.setattr(pipeline.vocab, "answer_plans", True)
+    assert pipeline.write_planned(prompts, max_new_tokens=3) == [("red ring |", "two"), ("", "two")]
+    assert pipeline.describe_image(images, "how many ?", max_new_tokens=3) == ["two", "two"]
+    room = pipeline.llm.config.max_position_embeddings - max(map(len, prompts))
+    assert asked == [min(3 + Sampling.plan_length, room)] * 2

@@ -189,16 +189,15 @@ def describe(
     records = []
     for start in progress(range(0, len(files), size), "describing"):
         part = files[start : start + size]
-        texts = pipeline.describe_image(
-            read_images(part, pipeline.image_size),
-            question,
+        said = pipeline.write_planned(
+            pipeline.describe_prompts(read_images(part, pipeline.image_size), question, chat=chat),
             max_new_tokens=positive("max_new_tokens", max_new_tokens),
             temperature=temperature,
             seed=seed + start,
-            chat=chat,
         )
-        for file, text in zip(part, texts, strict=True):
-            records.append({"image": str(file), "text": text, **shared})
+        for file, (plan, text) in zip(part, said, strict=True):
+            planned = {"plan": plan} if plan else {}
+            records.append({"image": str(file), "text": text, **planned, **shared})
     if out is None:
         print("\n".join(to_json(record) for record in records))
         return

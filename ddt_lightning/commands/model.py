@@ -92,14 +92,15 @@ def import_lm(exported: str, folder: str) -> None:
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from ddt_lightning.lm.export import read_model, text_part
+    from ddt_lightning.lm.export import PLANS, read_model, text_part
     from ddt_lightning.vocab import Vocab, read_words
 
     disable_progress_bar()
     model, extended, facts = read_model(exported)
     text = text_part(extended, facts["text_size"])
-    plans, words = facts.get("plans", False), read_words(Path(exported))
-    vocab = Vocab(text, facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"], plans, words)
+    plans, words = {name: facts.get(name, False) for name in PLANS}, read_words(Path(exported))
+    ids = facts["codebook_size"], facts["K"], facts["order"], facts["tokenizer"]
+    vocab = Vocab(text, *ids, words=words, **plans)
     texts = compare_texts(extended, vocab)
     images = Path(exported) / "tokenizer"
     if images.is_dir():
@@ -124,6 +125,7 @@ def facts_of(vocab: "Vocab") -> dict[str, Any]:
         "text_size": vocab.text_size,
         "text_tokenizer": text_fingerprint(vocab.text),
         "plans": vocab.plans,
+        "answer_plans": vocab.answer_plans,
     }
 
 

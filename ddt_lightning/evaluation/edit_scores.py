@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ddt_lightning.evaluation.plan import shows
 from ddt_lightning.images import stack
 from ddt_lightning.metrics.cards import Card, mean_card
 
@@ -110,9 +111,7 @@ def plan_cards(plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]
         plans: what was written before each edit was drawn; no cards where all are empty.
         edits: the edits.
     """
-    from ddt_lightning.metrics.editing import exact_match
-    from ddt_lightning.scenes.check import Detected
-    from ddt_lightning.scenes.layout import plan_objects, read_edit_plan
+    from ddt_lightning.scenes.layout import read_edit_plan
     from ddt_lightning.scenes.tasks import GLOBAL_EDITS
 
     cards: dict[str, Card] = {}
@@ -121,9 +120,8 @@ def plan_cards(plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]
         right: list[float | None] = []
         for plan, edit in zip(plans, edits, strict=True):
             read = read_edit_plan(plan)
-            planned = read and Detected(plan_objects(read[number]), read[number].background.name)
-            wanted = (edit.source, edit.target)[number].to_dict()
-            right.append(float(bool(planned) and exact_match(planned, wanted, background=edit.kind in GLOBAL_EDITS)))
+            wanted = (edit.source, edit.target)[number]
+            right.append(float(shows(read and read[number], wanted, background=edit.kind in GLOBAL_EDITS)))
         rule = f"the plan's {part} has the true objects, centres within 10 % of the side; global edits: background too"
         cards |= kind_cards(f"edit/plan_{part}", right, kinds, f"{rule}; what cannot be read is wrong")
     return cards

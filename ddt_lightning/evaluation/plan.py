@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddt_lightning.evaluation.held_out import ask, prompts_measured
 from ddt_lightning.evaluation.outcome import Outcome
@@ -11,6 +12,9 @@ from ddt_lightning.inputs import Loading, positive
 from ddt_lightning.metrics.cards import mean_card
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.scenes.world import Split, World
+
+if TYPE_CHECKING:
+    from ddt_lightning.scenes.render import Scene
 
 
 def plan(
@@ -90,3 +94,21 @@ def plan(
     settings = {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen, "split": split, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("right/overall", "readable", "distinct")]
     session.write(out, Outcome("plan", cards, shown, settings, len(items), len(written), "plans", pictures=results))
+
+
+def shows(planned: "Scene | None", wanted: "Scene", *, background: bool = False) -> bool:
+    """Whether a plan, as it was read, has exactly the objects of a scene, centres within 10 % of the side.
+
+    Args:
+        planned: the plan's scene; None where it was not understood.
+        wanted: the true scene.
+        background: the background must be right, too.
+    """
+    from ddt_lightning.metrics.editing import exact_match
+    from ddt_lightning.scenes.check import Detected
+    from ddt_lightning.scenes.layout import plan_objects
+
+    if planned is None:
+        return False
+    found = Detected(plan_objects(planned), planned.background.name)
+    return exact_match(found, wanted.to_dict(), background=background)

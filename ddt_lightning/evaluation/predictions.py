@@ -176,13 +176,13 @@ def answer_questions(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray
         items: (image, question, another image) each.
 
     Returns:
-        `answer`, and `blind`, the answer about the other image.
+        `answer`, the `plan` before it, and `blind`, the answer about the other image.
     """
     pipeline = loaded(setup.loading)
     images, questions, others = (list(column) for column in zip(*items, strict=True))
-    answers = pipeline.describe_image(stack(images), questions, max_new_tokens=12)
+    said = pipeline.write_planned(pipeline.describe_prompts(stack(images), questions), max_new_tokens=12)
     blind = pipeline.describe_image(stack(others), questions, max_new_tokens=12)
-    return [{"answer": answer, "blind": guess} for answer, guess in zip(answers, blind, strict=True)]
+    return [{"answer": text, "plan": plan, "blind": guess} for (plan, text), guess in zip(said, blind, strict=True)]
 
 
 def describe_images(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:

@@ -49,7 +49,9 @@ def vqa(
 def ask_about_scenes(session: Session, number: int, seen: bool) -> Outcome:
     """Questions about held-out or seen scenes, the types of question in turn."""
     from ddt_lightning.evaluation import galleries, predictions
+    from ddt_lightning.evaluation.plan import shows
     from ddt_lightning.metrics.answers import score
+    from ddt_lightning.scenes.layout import read_plan
     from ddt_lightning.scenes.render import render
     from ddt_lightning.scenes.suite import val_question
     from ddt_lightning.scenes.tasks import QUESTIONS
@@ -77,7 +79,12 @@ def ask_about_scenes(session: Session, number: int, seen: bool) -> Outcome:
     for kind, value in zip(kinds, right, strict=True):
         by_type.setdefault(kind, []).append(value)
     cards["vqa/accuracy"]["by_type"] = {kind: sum(values) / len(values) for kind, values in by_type.items()}
-    answers = [r["answer"] for r in found]
+    plans = [r["plan"] for r in found]
+    if any(plans):
+        text = "the plan before the answer has exactly the objects of the scene, centres within 10 % of the side"
+        seen_right = [shows(read_plan(plan), one.scene) for plan, one in zip(plans, asked, strict=True)]
+        cards["vqa/plan_right"] = mean_card(seen_right, text)
+    answers = [f"{r['plan']} {r['answer']}".strip() for r in found]
     return Outcome(
         "vqa",
         cards,

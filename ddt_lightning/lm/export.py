@@ -19,7 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 BOV, EOV = "[BOV]", "[EOV]"
 FACTS = ("K", "codebook_size", "order", "tokenizer", "text_size", "text_tokenizer")
-"""Fields of `ddt` in config.json; beside them `plans`, which models from before there were plans lack."""
+"""Fields of `ddt` in config.json."""
+PLANS = ("plans", "answer_plans")
+"""More of them, which models from before there were plans lack."""
 
 # One exchange as a text; the text tokenizer adds BOS. What ends an answer and what shows an image are ids, which a
 # tokenizer that never parses special strings cannot be given as a text: README.md of the folder joins them.
@@ -119,7 +121,7 @@ def write_model(folder: Path, model: PreTrainedModel, extended: PreTrainedTokeni
     for number, found in enumerate(extended.convert_tokens_to_ids(names)):
         if found != first + number:
             raise ValueError(f"the token {names[number]} has the id {found}, the model's is {first + number}.")
-    model.config.ddt = {name: facts[name] for name in (*FACTS, "plans")}
+    model.config.ddt = {name: facts[name] for name in (*FACTS, *PLANS)}
     # Sampling from the whole distribution, as `ddt generate` does; an image, its end mark and EOS fit.
     model.generation_config = GenerationConfig(
         bos_token_id=extended.bos_token_id,

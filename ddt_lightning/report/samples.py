@@ -77,7 +77,7 @@ class QuestionSample:
     Args:
         type: type of question.
         question: the text.
-        answer: the model's answer.
+        answer: the model's answer, with its plan where it made one.
         truth: the true answer.
         image: file of the scene.
         correct: whether the two agree.

@@ -1,8 +1,8 @@
 """Rollouts: what a language model writes and draws for its prompts, as rows of ids that a policy is scored on.
 
-A row is `prompt plan [BOV] image`, where the prompt of an edit shows its source, too, or `image question answer EOS`.
-Every sample has its own seed, so a rollout does not depend on what else is in the batch, on the number of processes, or
-on interruptions of training.
+A row is `prompt plan [BOV] image`, where the prompt of an edit shows its source, too, or `image question answer EOS`,
+with a plan as part of the answer where the model was trained so. Every sample has its own seed, so a rollout does not
+depend on what else is in the batch, on the number of processes, or on interruptions of training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddt_lightning.pipeline import Pipeline, Prompts
 from ddt_lightning.rl.rewards import Prompt
-from ddt_lightning.sampling import Sampling
+from ddt_lightning.sampling import Sampling, split_plan
 from ddt_lightning.scenes.render import Scene, render
 from ddt_lightning.vocab import Vocab
 
@@ -114,13 +114,13 @@ def answer(
 ) -> Rollouts:
     """Answer question `places[n]` with seed n; other arguments as `roll_out`."""
     vocab, images = pipeline.vocab, renders([one["scene"] for one in questions], pipeline)
-    prompts = pipeline.ask_prompts(images, [one["prompt"] for one in questions])
+    prompts = pipeline.describe_prompts(images, [one["prompt"] for one in questions])
     asked, length = [prompts[n] for n in places], sampling.plan_length
     written = pipeline.write_ids(asked, length, temperature=sampling.temperature, seed=seeds)
     cut = [len(text) == length for text in written]
     ends: list[list[int]] = [[] if short else [vocab.eos] for short in cut]
     rows = [[*prompt, *text, *end] for prompt, text, end in zip(asked, written, ends, strict=True)]
-    texts = [vocab.read_text(text).strip() for text in written]
+    texts = [split_plan(vocab.read_text(text), vocab.answer_plans)[1] for text in written]
     return Rollouts(rows, list(map(len, asked)), cut, texts, images[list(places)], drawn=False)
 
 

@@ -2,8 +2,8 @@
 
 Sources with exact shares: token shards of captioned images, asked for in many wordings (draw, describe), and
 conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), among them edits and questions as
-`ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant writes before it draws. Only
-what the assistant says is scored.
+`ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant writes before it draws, or
+before it answers a question in words. Only what the assistant says is scored.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ddt_lightning.sampling import PLAN_END
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.conversations import Turns, check_turns
 from ddt_lightning.shards.documents import DocumentShards, has_both, has_ids
@@ -48,9 +49,22 @@ def drawing_turns(turns: Turns) -> list[int]:
     return [n for n, content in answers if any(not isinstance(part, str) for part in content)]
 
 
+def planned_turns(turns: Turns) -> list[int]:
+    """Numbers of the turns that a plan stands before: those with an image, or else all of the assistant's."""
+    return drawing_turns(turns) or list(range(1, len(turns), 2))
+
+
+def plans_of_turns(data: object, turns: Turns) -> list[str]:
+    """The plans in the json of a conversation, one for each of `planned_turns`; otherwise as `plans_of`."""
+    what = "answers with an image" if drawing_turns(turns) else "answers"
+    return plans_of(data, len(planned_turns(turns)), what)
+
+
 def with_plans(turns: Turns, plans: list[str]) -> Turns:
-    """A conversation with a plan before what the assistant draws, one for each of `drawing_turns`."""
-    before = dict(zip(drawing_turns(turns), plans, strict=True))
+    """A conversation with a plan before each of `planned_turns`; before a text it ends with `PLAN_END`."""
+    if not drawing_turns(turns):
+        plans = [plan if plan.endswith(PLAN_END) else f"{plan} {PLAN_END}" for plan in plans]
+    before = dict(zip(planned_turns(turns), plans, strict=True))
     return [
         {**turn, "content": [before[n], *turn["content"]]} if before.get(n) else turn for n, turn in enumerate(turns)
     ]
@@ -102,7 +116,7 @@ class ChatDecoder:
         caption_drop: how often what the user wrote is left out where the assistant draws; 0 in validation.
         seed: of wordings, choice of captions, plans, and dropping.
         row_length: see `shards/packing.py`.
-        plans: how often a plan that a sample has is written before its image.
+        plans: how often a plan that a sample has is written before its image or its answer.
     """
 
     vocab: Vocab
@@ -133,8 +147,7 @@ class ChatDecoder:
         else:
             turns = data["turns"]
             check_turns(turns, len(images))
-            plans = plans_of(data, len(drawing_turns(turns)), "answers with an image")
-            turns = self.planned(turns, plans, rng)
+            turns = self.planned(turns, plans_of_turns(data, turns), rng)
         draws = any(not isinstance(part, str) for turn in turns[1::2] for part in turn["content"])
         ids, labels = self.fit(turns, images, drop_text=draws and rng.random() < self.caption_drop)
         return {"ids": ids, "labels": labels}
@@ -193,8 +206,8 @@ class ChatShards(DocumentShards):
         edit: share of edits.
         answer: share of questions.
         converse: share of other conversations.
-        plans: how often the plan of a sample that has one is written before its image. Where it is above 0 and there
-            are plans, the vocabulary says so, and the model plans without being told to.
+        plans: how often the plan of a sample that has one is written before its image or its answer. Where it is
+            above 0 and there are plans, the vocabulary says so, and the model plans without being told to.
         **documents: options that `DocumentShards` has and every data module has.
     """
 
@@ -261,8 +274,12 @@ class ChatShards(DocumentShards):
         every = [url for parts in (*train.values(), *val.values()) for urls, _ in parts for url in urls]
         self.set_up_vocab(self.vocab_folder, every, "data")
         if stage == "fit":
-            shown = [urls for parts in train.values() for urls, _ in parts]
-            self.vocab.plans = self.plans > 0 and any(map(holds_plans, shown))
+            planned = {
+                option: self.plans > 0 and any(holds_plans(urls) for urls, _ in parts)
+                for option, parts in train.items()
+            }
+            self.vocab.answer_plans = planned.pop("questions", False)
+            self.vocab.plans = any(planned.values())
             self.train_readers, self.train_slots = self.sources(train, list(self.train_shards), train=True)
         self.val_readers, self.val_slots = self.sources(val, list(self.val_shards), train=False)
         self.set_up_texts()

@@ -142,7 +142,7 @@ def scan_tokens(record: dict[str, Any], columns: "Columns", facts: Facts, fields
     """
     import numpy as np
 
-    from ddt_lightning.shards.chat import drawing_turns, has_turns
+    from ddt_lightning.shards.chat import has_turns, plans_of_turns
     from ddt_lightning.shards.conversations import check_turns
     from ddt_lightning.shards.rows import check_ids, plans_of, read_ids, texts_of
     from ddt_lightning.shards.texts import captions, read_json
@@ -154,7 +154,7 @@ def scan_tokens(record: dict[str, Any], columns: "Columns", facts: Facts, fields
     if has_turns(record):
         turns: Any = data.get("turns") if isinstance(data, dict) else None
         check_turns(turns, len(ids))
-        plans_of(data, len(drawing_turns(turns)), "answers with an image")
+        plans_of_turns(data, turns)
     else:
         plans_of(data, len(captions(record, columns, data)), "captions")
     facts.say(texts_of(record, columns))

@@ -24,12 +24,14 @@ class Teaching:
 
     Args:
         plans: add a plan in words to whatever is drawn, for instruct models that plan before they draw.
+        answer_plans: add a plan of what is seen to questions, for instruct models that write it before they answer.
         both_ways: caption the relation of two objects in both directions, too.
         flips: after every other image its counterpart with all places mirrored.
         contrast: after every other image of two kinds its counterpart with the opposite relation.
     """
 
     plans: bool = False
+    answer_plans: bool = False
     both_ways: bool = False
     flips: bool = False
     contrast: bool = False
@@ -100,6 +102,7 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         return {**key, **pair, "txt": edit.instruction, "json": data}
     asked = suite.train_question(rng, world=world) if train else suite.val_question(rng, world=world)
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
+    data |= {"plan": write_plan(asked.scene)} if teaching.answer_plans else {}
     return {**key, "png": to_png(render(asked.scene, side)), "json": data}
 
 

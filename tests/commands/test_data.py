@@ -146,6 +146,10 @@ def test_plans_and_captions_both_ways_are_options():
     plain = make_sample("images", "train", 3, small)
     assert "plan" not in plain["json"] and "plan" not in make_sample("edits", "train", 3, small)["json"]
     more = SceneShards(side=16, teaching=Teaching(plans=True, both_ways=True))
+    assert "plan" not in make_sample("questions", "train", 3, more)["json"]
+    looked = make_sample("questions", "train", 3, SceneShards(side=16, teaching=Teaching(answer_plans=True)))["json"]
+    assert looked["plan"] == write_plan(Scene.from_dict(looked["scene"]))
+    assert looked == {**make_sample("questions", "train", 3, small)["json"], "plan": looked["plan"]}
     both_ways = 0
     for number in range(30):
         made = make_sample("images", "train", number, more)["json"]
@@ -192,8 +196,8 @@ def test_a_larger_world_is_recorded_and_kept(tmp_path):
     main(["data", "scenes", "--out", str(tmp_path / "w"), *few, "--kinds=12", "--held_out=both", "--pairs_shown=0.65",
           "--plans=true", "--contrast=true"])  # fmt: skip
     facts = json.loads((tmp_path / "w" / "world.json").read_text())
-    assert facts == {"kinds": 12, "held_out": "both", "pairs_shown": 0.65, "plans": True, "both_ways": False,
-                     "flips": False, "contrast": True, "side": 32, "seed": 0}  # fmt: skip
+    assert facts == {"kinds": 12, "held_out": "both", "pairs_shown": 0.65, "plans": True, "answer_plans": False,
+                     "both_ways": False, "flips": False, "contrast": True, "side": 32, "seed": 0}  # fmt: skip
     world = World(12, "both", 0.65)
     prompts = {name: [json.loads(line) for line in (tmp_path / "w" / name).read_text().splitlines()]
                for name in ("prompts.jsonl", "prompts-novel.jsonl")}  # fmt: skip

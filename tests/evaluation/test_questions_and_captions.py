@@ -14,6 +14,10 @@ from ddt_lightning.metrics.answers import score
 from ddt_lightning.metrics.cards import flat, read_cards
 from ddt_lightning.metrics.cider import cider_d
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.scenes.layout import write_plan
+from ddt_lightning.scenes.suite import val_question
+from ddt_lightning.scenes.tasks import QUESTIONS
+from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.images import read_images
 from ddt_lightning.shards.write import write_shards
 from tests.tiny import tiny_model
@@ -129,3 +133,19 @@ def test_real_captions_and_questions(model, tmp_path, ddt_data):
     assert scores["caption/cider_d_regex_person"] > 0.4 > scores["caption/cider_d_regex"]
     assert cards["vqa/vqav2_accuracy"]["n"] + cards["vqa/exact_match"]["n"] == 52
     assert json.loads((tmp_path / "vqa_shards.json").read_text())["vqa/exact_match"]["settings"]["questions"] == 52
+
+
+def test_answers_after_plans_are_scored_apart_from_them(model, tmp_path, monkeypatch):
+    """A model that looks right at every other image and then answers right, asked about its own images and others."""
+    asked = [val_question(numpy_rng("eval question", 0, n), QUESTIONS[n % len(QUESTIONS)]) for n in range(10)]
+
+    def write(self, prompts, **writing):
+        said = [(write_plan(one.scene) if n % 2 else "a ring |", one.answer) for n, one in enumerate(asked)]
+        return said if len(prompts) == 10 else pytest.fail("all questions are asked in one batch")
+
+    monkeypatch.setattr(Pipeline, "write_planned", write)
+    main(["eval", "vqa", "--model", str(model), "--out", str(tmp_path), "--questions", "10", *FAST])
+    scores = flat(tmp_path)
+    assert scores["vqa/accuracy"] == 1.0 and scores["vqa/plan_right"] == 0.5
+    samples = json.loads((tmp_path / "samples" / "vqa.json").read_text())
+    assert all(one["answer"].endswith(f"| {one['truth']}") for one in samples)

@@ -6,6 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from ddt_lightning.sampling import split_plan
 from ddt_lightning.shards.chat import ChatDecoder, ChatShards, to_turns
 from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.read import Columns
@@ -229,6 +230,24 @@ def test_conversations_take_a_plan_for_each_image_they_draw(vocab):
         planned(vocab, {"turns": talk, "plan": ["first |"]}, "edit", images=2)
 
 
+def test_answers_in_words_take_a_plan_that_ends(vocab):
+    talk = [
+        {"role": "user", "content": [{"image": 0}, "how many?"]}, {"role": "assistant", "content": ["two"]},
+        {"role": "user", "content": ["and red?"]}, {"role": "assistant", "content": ["one"]},
+    ]  # fmt: skip
+    turns, example = planned(vocab, {"turns": talk, "plan": ["red ring, red cross |", "a ring"]}, "answer")
+    assert turns[1]["content"] == ["red ring, red cross | two"] and turns[3]["content"] == ["a ring | one"]
+    scored = [i for i in example["labels"] if i != IGNORE]
+    first = scored[: scored.index(vocab.eos)]
+    written = vocab.read_text(first)
+    assert split_plan(written, False) == ("", "red ring, red cross | two")
+    assert split_plan(written, True) == ("red ring, red cross |", "two") and split_plan("two", True) == ("", "two")
+    plain = planned(vocab, {"turns": talk}, "answer")
+    assert planned(vocab, {"turns": talk, "plan": "x"}, "answer", plans=0.0)[1] == plain[1]
+    with pytest.raises(ValueError, match="a list of 2 texts, one for each of its answers, not"):
+        planned(vocab, {"turns": talk, "plan": ["x"]}, "answer")
+
+
 def test_plans_in_the_data_are_told_to_the_vocabulary(tmp_path, vocab, shards):
     folder = str(tmp_path / "vocab")
     with_plan = {"ids.npy": np.zeros(K, np.uint16), "json": {"caption": "circle", "plan": "circle |"}}
@@ -241,3 +260,11 @@ def test_plans_in_the_data_are_told_to_the_vocabulary(tmp_path, vocab, shards):
     data.vocab.plans = True
     data.vocab.save(tmp_path / "told")
     assert Vocab.load(tmp_path / "told").plans and not Vocab.load(folder).plans
+    told = {"turns": [{"role": "user", "content": [{"image": 0}]}, {"role": "assistant", "content": ["two"]}]}
+    asked = {"ids.npy": np.zeros((1, K), np.uint16), "json": {**told, "plan": "a circle |"}}
+    write_shards(tmp_path, "asked", [{"__key__": f"q{n}", **asked} for n in range(9)], 3)
+    data = ChatShards(folder, **{**shards, "questions": [f"{tmp_path}/asked-*.tar"]}, workers=0, buffer=10)
+    data.setup("fit")
+    assert data.vocab.answer_plans and not data.vocab.plans
+    data.vocab.save(tmp_path / "looks")
+    assert Vocab.load(tmp_path / "looks").answer_plans and not Vocab.load(folder).answer_plans
