@@ -2,22 +2,27 @@
 
 The SD3 backbone with the text stream given to the image tokens: joint attention over patches and tokens, the patches
 modulated by time, the tokens by their index alone. Hidden tokens are masked as attention keys, which equals passing
-only the visible prefix; no visible token is the unconditional model. Built from diffusers parts, so that the image
-stream of an SD3 transformer has the same names. Source: DDT-LLaMA section 3.2, Selftok's `MMDiT_XL`.
+only the visible prefix; no visible token is the unconditional model. Its parts are named as those of diffusers, so that
+the image stream of an SD3 transformer loads. Source: DDT-LLaMA section 3.2, Selftok's `MMDiT_XL`.
 """
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import PatchEmbed, TimestepEmbedding, Timesteps
-from diffusers.models.normalization import AdaLayerNormContinuous, AdaLayerNormZero
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.encoder import attend, layer_norm
 from ddt_lightning.tokens.modulation import FREQUENCIES, TokenModulation, open_gates, position_table
+from ddt_lightning.tokens.parts import (
+    AdaLayerNormContinuous,
+    AdaLayerNormZero,
+    FeedForward,
+    JointAttention,
+    PatchEmbed,
+    TimestepEmbedding,
+    Timesteps,
+)
 
 Modulation = tuple[Tensor, ...]
 """Six tensors `[K, D]`: shift, scale and gate for attention, then for the MLP."""
@@ -62,22 +67,14 @@ class JointBlock(nn.Module):
         self.tokens_see_image = tokens_see_image
         self.norm1 = AdaLayerNormZero(width)
         self.norm1_context: nn.Module
-        self.attn = Attention(
-            query_dim=width,
-            added_kv_proj_dim=width,
-            dim_head=config.head_dim,
-            heads=config.heads,
-            out_dim=width,
-            context_pre_only=last,
-            bias=True,
-        )
-        self.ff = FeedForward(width, activation_fn="gelu-approximate")
+        self.attn = JointAttention(width, width, config.heads, last)
+        self.ff = FeedForward(width)
         if last:
-            self.norm1_context = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
+            self.norm1_context = AdaLayerNormContinuous(width)
             self.attn.add_q_proj.requires_grad_(False)  # the tokens only answer here; kept for reference checkpoints
         else:
             self.norm1_context = TokenModulation(tokens, width)
-            self.ff_context = FeedForward(width, activation_fn="gelu-approximate")
+            self.ff_context = FeedForward(width)
 
     def modulate_tokens(
         self, tokens: Tensor, condition: Tensor, modulation: Modulation | None
@@ -111,7 +108,7 @@ class JointBlock(nn.Module):
             New patches and tokens; the last block returns the tokens unchanged.
         """
         patches = image.shape[1]
-        normed, gate_a, shift_m, scale_m, gate_m = self.norm1(image, emb=condition)
+        normed, gate_a, shift_m, scale_m, gate_m = self.norm1(image, condition)
         normed_tokens, token_modulation = self.modulate_tokens(tokens, condition, modulation)
         attn = self.attn
         q = attn.to_q(normed)
@@ -161,14 +158,14 @@ class TokenTransformer(nn.Module):
         width = config.width
         self.patch = patch
         self.depth = config.depth
-        self.sinusoid = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.sinusoid = Timesteps(FREQUENCIES)
         self.timestep_embedder = TimestepEmbedding(FREQUENCIES, width)
         self.context_embedder = nn.Linear(code_dim, width)
         self.register_buffer("token_table", position_table(tokens, width), persistent=False)
         depth = config.depth
         blocks = [JointBlock(config, tokens, n == depth - 1, tokens_see_image) for n in range(depth)]
         self.transformer_blocks = nn.ModuleList(blocks)
-        self.norm_out = AdaLayerNormContinuous(width, width, elementwise_affine=False, eps=1e-6)
+        self.norm_out = AdaLayerNormContinuous(width)
         self.proj_out = nn.Linear(width, patch * patch * channels)
         zeroed = [*(block.get_submodule("norm1.linear") for block in blocks), self.norm_out.linear, self.proj_out]
         zeroed.append(blocks[-1].get_submodule("norm1_context.linear"))
@@ -233,14 +230,7 @@ class Decoder(TokenTransformer):
     ) -> None:
         super().__init__(config, tokens, code_dim, channels, patch)
         positions = config.positions or positions
-        self.pos_embed = PatchEmbed(
-            height=patch * positions,
-            width=patch * positions,
-            patch_size=patch,
-            in_channels=channels,
-            embed_dim=config.width,
-            pos_embed_max_size=positions,
-        )
+        self.pos_embed = PatchEmbed(positions, patch, channels, config.width)
 
     def forward(
         self,

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention import FeedForward
-from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from ddt_lightning.tokens.modulation import TokenModulation
+from ddt_lightning.tokens.parts import FeedForward, PatchEmbed
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ class DualBlock(nn.Module):
         self.image_to_query_kv = nn.Linear(image, 2 * query)
         self.query_qkv = nn.Linear(query, 3 * query)
         self.query_out = nn.Linear(query, query)
-        self.image_ff = FeedForward(image, activation_fn="gelu-approximate")
-        self.query_ff = FeedForward(query, activation_fn="gelu-approximate")
+        self.image_ff = FeedForward(image)
+        self.query_ff = FeedForward(query)
         self.modulation = TokenModulation(tokens, query)
         if last:
             for unused in (self.image_qkv, self.image_out, self.image_ff):
@@ -137,14 +136,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, tokens: int, channels: int, patch: int, positions: int) -> None:
         super().__init__()
         positions = config.positions or positions
-        self.patch_embed = PatchEmbed(
-            height=patch * positions,
-            width=patch * positions,
-            patch_size=patch,
-            in_channels=channels,
-            embed_dim=config.image_width,
-            pos_embed_max_size=positions,
-        )
+        self.patch_embed = PatchEmbed(positions, patch, channels, config.image_width)
         nn.init.xavier_uniform_(self.patch_embed.proj.weight.flatten(1))
         nn.init.zeros_(self.patch_embed.proj.bias)
         self.query_tokens = nn.Parameter(torch.randn(1, tokens, config.query_width))  # far apart from the start

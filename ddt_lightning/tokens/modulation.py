@@ -5,8 +5,9 @@ step. Source: Selftok, encoder blocks and the token stream of the decoder (`time
 """
 
 import torch
-from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import Tensor, nn
+
+from ddt_lightning.tokens.parts import TimestepEmbedding, Timesteps
 
 FREQUENCIES = 256
 """Width of the sinusoid of a token's position, as in the timestep embedding of SD3."""
@@ -47,7 +48,7 @@ class TokenModulation(nn.Module):
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
         self.tokens = tokens
-        self.sinusoid = Timesteps(FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.sinusoid = Timesteps(FREQUENCIES)
         self.position_embedder = TimestepEmbedding(FREQUENCIES, width)
         self.linear = nn.Linear(width, 6 * width)
         for layer in (self.position_embedder.linear_1, self.position_embedder.linear_2):
