@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ddt_lightning.latents.pixels import PixelLatents, to_float, to_uint8
-from ddt_lightning.lm.generate import stream_image_ids, text_ids
+from ddt_lightning.lm.generate import LanguageModel, stream_image_ids, text_ids
+from ddt_lightning.lm.load import load_language_model
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pretrained import find_model
 from ddt_lightning.sampling import Decoding, Sampling, split_plan
@@ -64,7 +64,7 @@ class Pipeline:
     def __init__(
         self,
         tokenizer: ImageTokenizer,
-        llm: PreTrainedModel | None = None,
+        llm: LanguageModel | None = None,
         vocab: Vocab | None = None,
         vae: "PixelLatents | FrozenVae | None" = None,
         renderer: Renderer | None = None,
@@ -98,7 +98,7 @@ class Pipeline:
         images = load_tokenizer(tokenizer or folder / "tokenizer").to(device)
         model, vocab, vae = None, None, None
         if llm and (folder / "lm").is_dir():
-            model = AutoModelForCausalLM.from_pretrained(folder / "lm", local_files_only=True).to(device).eval()
+            model = load_language_model(folder / "lm").to(device)
             vocab = Vocab.load(folder / "vocab")
         if (folder / "vae").is_dir():
             from ddt_lightning.latents.vae import FrozenVae
@@ -110,7 +110,7 @@ class Pipeline:
         return cls(images, model, vocab, vae, one_step)
 
     @property
-    def llm(self) -> PreTrainedModel:
+    def llm(self) -> LanguageModel:
         """The language model; a ValueError where there is none."""
         if self._llm is None:
             raise ValueError("This needs a language model, and the model folder has no lm/: run pretrain and instruct.")

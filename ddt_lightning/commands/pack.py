@@ -7,11 +7,12 @@ vocabulary and the renderer name the rounded one.
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ddt_lightning.atomic import whole_folder, write_text
-from ddt_lightning.inputs import Loading, load_pipeline
+from ddt_lightning.inputs import Loading, find_parts, load_pipeline
 
 if TYPE_CHECKING:
     from ddt_lightning.pipeline import Pipeline
@@ -55,6 +56,7 @@ def pack(
     if target.exists():
         raise FileExistsError(f"{folder} is there already: remove it, or name another folder.")
     facts = read_run(Path(run)) if run is not None else {}
+    source, _ = find_parts(Loading(model), True)
     pipeline = load_pipeline(Loading(model))
     vocab = pipeline.vocab
     if vocab.words is None:
@@ -67,7 +69,7 @@ def pack(
     round_weights(pipeline, bits)
     vocab.tokenizer = pipeline.tokenizer.fingerprint()
     with whole_folder(target) as stage:
-        write_parts(pipeline, stage, bits)
+        write_parts(pipeline, source / "lm", stage, bits)
         size = sum(path.stat().st_size for path in stage.rglob("*") if path.is_file())
         if size > most_mb * MB:
             raise ValueError(
@@ -132,15 +134,17 @@ def to_stored(state: dict[str, Any], part: str, bits: Bits) -> dict[str, Any]:
     return stored
 
 
-def write_parts(pipeline: "Pipeline", stage: Path, bits: Bits) -> None:
-    """Write `tokenizer/`, `renderer/`, `lm/` and `vocab/` with stored weights."""
+def write_parts(pipeline: "Pipeline", lm: Path, stage: Path, bits: Bits) -> None:
+    """Write `tokenizer/`, `renderer/`, `lm/` and `vocab/` with stored weights; `lm` is where the pipeline's lies."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
     pipeline.tokenizer.save_pretrained(stage / "tokenizer")
     if pipeline.renderer is not None:
         pipeline.renderer.save_pretrained(stage / "renderer")
-    pipeline.llm.save_pretrained(stage / "lm")
+    (stage / "lm").mkdir()
+    for file in (*lm.glob("*.json"), *lm.glob("*.safetensors")):
+        shutil.copyfile(file, stage / "lm" / file.name)
     pipeline.vocab.save(stage / "vocab")
     for part in networks(pipeline):
         for file in (stage / part).glob("*.safetensors"):

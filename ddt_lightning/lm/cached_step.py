@@ -8,16 +8,19 @@ one product. No shape changes from step to step and places are counted in tensor
 for all steps. Weights may be sharded (FSDP2): each layer is gathered while it runs.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedModel
+
+from ddt_lightning.lm.llama import Cache, Llama
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
 
 SMALL = 2**20
 """Weights of layers that are joined into one product; more are left where they are."""
@@ -38,8 +41,8 @@ class CachedModel:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        cache: DynamicCache,
+        model: Union["PreTrainedModel", Llama],
+        cache: "DynamicCache | Cache",
         copies: Tensor,
         padding: Tensor,
         length: int,
@@ -161,7 +164,7 @@ def side_by_side(layers: list[nn.Linear]) -> Callable[[Tensor], Sequence[Tensor]
     """
     plain = all(type(layer) is nn.Linear and layer.bias is None for layer in layers)
     weights = [layer.weight for layer in layers]
-    if not plain or any(isinstance(weight, DTensor) for weight in weights) or sum(map(Tensor.numel, weights)) > SMALL:
+    if not plain or any(is_distributed(weight) for weight in weights) or sum(map(Tensor.numel, weights)) > SMALL:
         forwards = [layer.forward for layer in layers]
         return lambda x: [forward(x) for forward in forwards]
     joined, sizes = torch.cat([weight.detach() for weight in weights]), [len(weight) for weight in weights]
@@ -197,13 +200,26 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: flo
     return torch.bmm(logits.softmax(-1, dtype=torch.float32).to(values.dtype), values)
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 shards a module; its import takes long, and who has not imported it has no such module."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def is_distributed(weight: Tensor) -> bool:
+    """Whether a weight is spread over processes; see `is_sharded`."""
+    spread = sys.modules.get("torch.distributed.tensor")
+    return spread is not None and isinstance(weight, spread.DTensor)
+
+
 @contextmanager
 def gathered(module: nn.Module) -> Iterator[None]:
     """The weights of a module are whole inside, where FSDP2 shards it."""
-    if isinstance(module, FSDPModule):
-        module.unshard()
+    if is_sharded(module):
+        sharded: Any = module
+        sharded.unshard()
         yield
-        module.reshard()
+        sharded.reshard()
     else:
         yield
 

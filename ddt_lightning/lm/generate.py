@@ -8,18 +8,23 @@ its own seed, one per id: it does not depend on what else is in the batch. Model
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Union
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
-from transformers import DynamicCache, PreTrainedModel
 
-from ddt_lightning.lm.cached_step import CachedModel
+from ddt_lightning.lm.cached_step import CachedModel, is_sharded
+from ddt_lightning.lm.llama import Cache, Llama
 from ddt_lightning.sampling import Sampling
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+LanguageModel = Union["PreTrainedModel", Llama]
 
 
 def stream_image_ids(
-    model: PreTrainedModel,
+    model: LanguageModel,
     prompts: list[list[int]],
     sampling: Sampling,
     *,
@@ -78,7 +83,7 @@ def stream_image_ids(
 
 @torch.no_grad()
 def text_ids(
-    model: PreTrainedModel,
+    model: LanguageModel,
     prompts: list[list[int]],
     *,
     text_size: int,
@@ -121,7 +126,7 @@ def text_ids(
         written.append(_choose(logits, draws[:, k], temperature, 0, 1.0))
         ended |= written[-1] == eos
         # where weights are sharded, every process takes part in the steps of all
-        if (ended.all() and not isinstance(model, FSDPModule)) or k + 1 == max_new_tokens:
+        if (ended.all() and not is_sharded(model)) or k + 1 == max_new_tokens:
             break
         logits = rows.step(written[-1])
     texts = torch.stack(written, dim=1).tolist()
@@ -151,7 +156,7 @@ class _Rows:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: LanguageModel,
         prompts: list[list[int]],
         pad: int,
         length: int,
@@ -181,37 +186,50 @@ class _Rows:
         query, key, start = index[:, None], index, self.padding[:, None, None, None]
         # Padding looks at itself: a row of the softmax without any key would be NaN and spread.
         allowed = (key <= query) & (key >= start) | (key == query)  # [U, 1, P, P]
-        mask: Tensor | dict[str, Tensor] = self._mask(allowed)
-        if getattr(self.model.config, "layer_types", None):
-            near = allowed & (key > query - (self.model.config.sliding_window or len(index)))
-            mask = {"full_attention": self._mask(allowed), "sliding_attention": self._mask(near)}
-        cache = DynamicCache()  # of all ids in every layer, also where a window is near
-        logits = self.model(
-            input_ids=self.ids,
-            attention_mask=mask,
-            position_ids=(index - self.padding[:, None]).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[self.copies, -1, self.low : self.high]
+        positions = (index - self.padding[:, None]).clamp(min=0)
+        cache: DynamicCache | Cache
+        if isinstance(self.model, Llama):
+            after, cache = self.model.read(self.ids, allowed, positions)
+        else:
+            after, cache = self._read(self.model, allowed, positions)
+        logits = after[self.copies, self.low : self.high]
         padding = self.padding[self.copies]
         cached = CachedModel(self.model, cache, self.copies, padding, self.length - 1, self.low, self.high)
         self.step = torch.compile(cached.step, fullgraph=True) if self.compile else cached.step
         return logits.float()
 
-    def _mask(self, allowed: Tensor) -> Tensor:
-        """Eager attention adds its mask; SDPA takes a boolean one, which fits every dtype."""
-        if self.model.config._attn_implementation != "eager":
-            return allowed
-        dtype = self.model.dtype
-        return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
-            ~allowed, torch.finfo(dtype).min
-        )
+    def _read(self, model: "PreTrainedModel", allowed: Tensor, positions: Tensor) -> "tuple[Tensor, DynamicCache]":
+        """As `Llama.read`, by a model of transformers."""
+        from transformers import DynamicCache
+
+        mask: Tensor | dict[str, Tensor] = _mask(model, allowed)
+        if getattr(model.config, "layer_types", None):
+            index = torch.arange(self.ids.shape[1], device=self.ids.device)
+            near = allowed & (index > index[:, None] - (model.config.sliding_window or len(index)))
+            mask = {"full_attention": _mask(model, allowed), "sliding_attention": _mask(model, near)}
+        cache = DynamicCache()  # of all ids in every layer, also where a window is near
+        logits = model(
+            input_ids=self.ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return logits, cache
 
 
-def quiet(model: PreTrainedModel) -> torch.no_grad | torch.inference_mode:
+def _mask(model: "PreTrainedModel", allowed: Tensor) -> Tensor:
+    """Eager attention adds its mask; SDPA takes a boolean one, which fits every dtype."""
+    if model.config._attn_implementation != "eager":
+        return allowed
+    dtype = model.dtype
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def quiet(model: LanguageModel) -> torch.no_grad | torch.inference_mode:
     """Without autograd, for a function or a generator. FSDP2 counts versions of tensors; inference mode has none."""
-    return torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode()
+    return torch.no_grad() if is_sharded(model) else torch.inference_mode()
 
 
 def _draws(seeds: list[int], length: int) -> Tensor:

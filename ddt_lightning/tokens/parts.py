@@ -5,6 +5,7 @@ drawing a picture.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,7 @@ class PatchEmbed(nn.Module):
     """
 
     pos_embed: Tensor
+    proj: Any  # a convolution with a bias
 
     def __init__(self, positions: int, patch: int, channels: int, width: int) -> None:
         super().__init__()
