@@ -21,7 +21,10 @@ def is_plain(config: dict[str, Any]) -> bool:
     rope = config.get("rope_parameters") or {}
     expected = {"model_type": "llama", "attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
     return all(config.get(name) == value for name, value in expected.items()) and (
-        rope.get("rope_type") == "default" and "rope_theta" in rope and "quantization_config" not in config
+        rope.get("rope_type") == "default"
+        and "rope_theta" in rope
+        and {"head_dim", "tie_word_embeddings", "dtype"} <= set(config)
+        and "quantization_config" not in config
     )
 
 
@@ -175,7 +178,7 @@ class Body(nn.Module):
     def __init__(self, config: SimpleNamespace) -> None:
         super().__init__()
         table = torch.empty(config.vocab_size, config.hidden_size)  # given, as drawing it would import torch._dynamo
-        self.embed_tokens = nn.Embedding(*table.shape, _weight=table)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = Rotary(config.head_dim, config.rope_parameters["rope_theta"])
@@ -208,7 +211,7 @@ class Llama(nn.Module):
                  for name, value in load_file(file).items()}  # fmt: skip
         if config["tie_word_embeddings"]:
             state.setdefault("lm_head.weight", state.get("model.embed_tokens.weight", torch.empty(0)))
-        dtype = getattr(torch, config.get("dtype") or "float32")
+        dtype = getattr(torch, config["dtype"] or "float32")
         try:
             model.load_state_dict({name: value.to(dtype) for name, value in state.items()}, assign=True)
         except RuntimeError as error:
