@@ -172,7 +172,10 @@ def test_a_folder_without_a_language_model_reconstructs(tmp_path, images):
     assert list(used.fingerprints()) == ["tokenizer"]
     with pytest.raises(ValueError, match=r"language model|vocabulary"):
         used.text_to_image(["a"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="tokenizer"):
+        Pipeline.from_pretrained(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"`folder` \(.*none\) is neither a folder nor a shipped model"):
         Pipeline.from_pretrained(tmp_path / "none")
 
 
