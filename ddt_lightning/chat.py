@@ -6,13 +6,13 @@ model has drawn goes into the next turn as its ids, not as pixels that are encod
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from ddt_lightning.pipeline import Drawing, Pipeline
+from ddt_lightning.pipeline import Drawing, Pipeline, Prompts
 from ddt_lightning.sampling import Sampling
 from ddt_lightning.seeding import Seed
 from ddt_lightning.vocab import Turn
@@ -56,6 +56,41 @@ def write(
     return pipeline.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
 
 
+@dataclass(frozen=True)
+class Edits:
+    """Conversations, one for each of B images, in which every turn changes the last image.
+
+    Args:
+        turns: of each conversation so far, answered.
+        ids: of the source and of every result so far, `[B, n, K]`.
+    """
+
+    turns: Sequence[Sequence[Turn]]
+    ids: Tensor
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, images: Tensor) -> Self:
+        """The beginning: images uint8 `[B, 3, H, W]`, and nothing asked yet."""
+        return cls([[] for _ in images], pipeline.encode(images).cpu()[:, None])
+
+    def asked(self, pipeline: Pipeline, instruction: str) -> Prompts:
+        """LM ids that the next images answer, for `Pipeline.draw` and `Pipeline.stream`."""
+        turns = [[*said, self._request(instruction)] for said in self.turns]
+        return pipeline.chat_prompts(list(zip(turns, self.ids, strict=True)))
+
+    def answered(self, instruction: str, drawn: Drawing) -> Self:
+        """The conversations with an instruction and what was drawn for it."""
+        image = {"image": self.ids.shape[1]}
+        answers = [{"role": "assistant", "content": [*([plan] if plan else []), image]} for plan in drawn.plans]
+        request = self._request(instruction)
+        turns = [[*said, request, answer] for said, answer in zip(self.turns, answers, strict=True)]
+        return replace(self, turns=turns, ids=torch.cat([self.ids, drawn.ids.cpu()[:, None]], dim=1))
+
+    def _request(self, instruction: str) -> Turn:
+        """A turn of the user, which shows the source where it is the first."""
+        return {"role": "user", "content": [*([{"image": 0}] if self.ids.shape[1] == 1 else []), instruction]}
+
+
 def edit_in_turns(
     pipeline: Pipeline, images: Tensor, instructions: Sequence[str], sampling: Sampling, *, seed: Seed = 0
 ) -> Iterator[Drawing]:
@@ -63,14 +98,8 @@ def edit_in_turns(
 
     All turns are one conversation, so a later instruction may refer to an earlier one.
     """
-    shown = [pipeline.encode(images).cpu()]  # of every image so far, [B, K]
-    turns: list[list[dict[str, Any]]] = [[] for _ in images]
-    for number, text in enumerate(instructions):
-        request = {"role": "user", "content": [*([] if number else [{"image": 0}]), text]}
-        turns = [[*said, request] for said in turns]
-        history = torch.stack(shown, dim=1)  # [B, 1 + number, K]
-        drawn = pipeline.draw(pipeline.chat_prompts(list(zip(turns, history, strict=True))), sampling, seed=seed)
+    edits = Edits.of(pipeline, images)
+    for instruction in instructions:
+        drawn = pipeline.draw(edits.asked(pipeline, instruction), sampling, seed=seed)
         yield drawn
-        shown.append(drawn.ids.cpu())
-        answers = [[*([plan] if plan else []), {"image": number + 1}] for plan in drawn.plans]
-        turns = [[*said, {"role": "assistant", "content": answer}] for said, answer in zip(turns, answers, strict=True)]
+        edits = edits.answered(instruction, drawn)

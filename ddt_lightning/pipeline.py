@@ -42,7 +42,7 @@ class Drawing:
     Args:
         images: uint8 `[B, 3, H, W]`.
         plans: the text before each image; empty where there was none.
-        ids: int64 `[B, K]` in codebook order.
+        ids: int64 `[B, K]` in codebook order; of `stream` the first n that have arrived.
     """
 
     images: Tensor
@@ -164,14 +164,9 @@ class Pipeline:
         return to_uint8(self.latents.decode(latents))
 
     def reconstruct(
-        self,
-        images: Tensor,
-        tokens: int | None = None,
-        decoding: Decoding = Decoding(),
-        *,
-        seed: Seed = 0,
+        self, images: Tensor, tokens: int | None = None, decoding: Decoding = Decoding(), *, seed: Seed = 0,
         **changes: Any,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Images to ids and back, with the first `tokens` of K ids; options, sizes and errors as `encode`, `decode`."""
         return self.decode(self.encode(images)[:, : self.length(tokens)], decoding, seed=seed, **changes)
 
@@ -269,21 +264,24 @@ class Pipeline:
         return (planned, free), [vocab.read_text(plan) for plan in written]
 
     def stream(
-        self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, every: int = 4
-    ) -> Iterator[tuple[int, Tensor]]:
-        """(number of tokens, images) after every `every` tokens, for `draw_prompts(...)` or `edit_prompts(...)`.
+        self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, every: int = 4, preview: Decoding | None = None
+    ) -> Iterator[Drawing]:
+        """What is drawn so far, after every `every` tokens, for `draw_prompts(...)` or `edit_prompts(...)`.
 
         Where the language model writes coarse tokens first, only the whole image comes: the decoder needs the finest.
+        The images before the whole one are decoded as `preview` says, where it is given.
         """
         partial = self.vocab.order != "coarse_to_fine"
+        prompts, plans = self.plan(prompts, sampling, seed=seed)
         arrived: list[Tensor] = []
-        for step in self._arriving(self.plan(prompts, sampling, seed=seed)[0], sampling, seed):
+        for step in self._arriving(prompts, sampling, seed):
             arrived.append(step)
             whole = len(arrived) == self.vocab.image_tokens
             if whole or (partial and len(arrived) % every == 0):
                 ids = torch.stack(arrived, dim=1)  # [B, n]
                 ids = self.vocab.reorder(ids) if whole else ids
-                yield len(arrived), self.decode(ids, sampling, seed=seed)
+                decoding = sampling if whole or preview is None else preview
+                yield Drawing(self.decode(ids, decoding, seed=seed), plans, ids)
 
     def _arriving(self, prompts: Prompts, sampling: Sampling, seed: Seed) -> Iterator[Tensor]:
         """Image ids `[B]` one by one, in the language model's order."""

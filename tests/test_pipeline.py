@@ -94,15 +94,24 @@ def test_stream_ends_with_the_image(pipeline, tmp_path):
     sampling = Sampling(steps=2)
     for used in (pipeline, Pipeline.from_pretrained(tiny_model(tmp_path, order="coarse_to_fine"))):
         parts = list(used.stream(used.draw_prompts(PROMPTS), sampling, seed=3, every=4))
-        assert [count for count, _ in parts] == ([4, 6] if used is pipeline else [6])
-        assert torch.equal(parts[-1][1], used.text_to_image(PROMPTS, seed=3, steps=2))
+        assert [part.ids.shape[1] for part in parts] == ([4, 6] if used is pipeline else [6])
+        assert torch.equal(parts[-1].images, used.text_to_image(PROMPTS, seed=3, steps=2))
+        assert torch.equal(parts[-1].ids, used.draw_ids(used.draw_prompts(PROMPTS), sampling, seed=3))
 
 
 def test_stream_prefix_is_the_first_tokens(pipeline):
     ids = pipeline.draw_ids(pipeline.draw_prompts(PROMPTS), Sampling(), seed=3)
-    count, partial = next(pipeline.stream(pipeline.draw_prompts(PROMPTS), Sampling(steps=2), seed=3))
-    assert torch.equal(partial, pipeline.decode(ids[:, :count], seed=3, steps=2))
-    assert torch.equal(partial, pipeline.text_to_image(PROMPTS, seed=3, steps=2, tokens=4))
+    partial = next(pipeline.stream(pipeline.draw_prompts(PROMPTS), Sampling(steps=2), seed=3))
+    assert torch.equal(partial.ids, ids[:, :4])
+    assert torch.equal(partial.images, pipeline.decode(ids[:, :4], seed=3, steps=2))
+    assert torch.equal(partial.images, pipeline.text_to_image(PROMPTS, seed=3, steps=2, tokens=4))
+
+
+def test_previews_of_a_stream_may_be_decoded_faster(pipeline):
+    asked, fast = pipeline.draw_prompts(PROMPTS), Decoding(steps=1)
+    first, last = pipeline.stream(asked, Sampling(steps=3), seed=3, preview=fast)
+    assert torch.equal(first.images, pipeline.decode(first.ids, fast, seed=3))
+    assert torch.equal(last.images, pipeline.text_to_image(PROMPTS, seed=3, steps=3))
 
 
 def test_coarse_to_fine_ids_come_back_in_codebook_order(tmp_path):
@@ -220,8 +229,8 @@ def test_the_model_plans_for_each_sample_alone(pipeline, images):
     assert pipeline.draw(pipeline.draw_prompts(PROMPTS), sampling, seed=30).plans != drawn.plans
     edited = pipeline.draw(pipeline.edit_prompts(images, ["red"] * 3), sampling, seed=3)
     assert torch.equal(edited.images, pipeline.edit_image(images, ["red"] * 3, sampling, seed=3))
-    *_, (count, last) = pipeline.stream(pipeline.draw_prompts(PROMPTS), sampling, seed=3)
-    assert count == 6 and torch.equal(last, drawn.images)
+    *_, last = pipeline.stream(pipeline.draw_prompts(PROMPTS), sampling, seed=3)
+    assert last.plans == drawn.plans and torch.equal(last.images, drawn.images)
 
 
 def test_a_plan_that_may_get_too_long_is_refused(folder):

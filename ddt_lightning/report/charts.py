@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from markupsafe import Markup
 from ddt_lightning.report.style import COLOURS, LINE, SOFT, Line, tidy
 
 CURVE_POINTS = 160
+SPLITS = ("train/", "val/")
+"""Starts of the names of curves that share a chart where the rest is the same."""
 NOT_CURVES = ("epoch", "step", "lr", "time")
 THEME = {SOFT: "--soft", LINE: "--line"} | {colour: f"--line-{number}" for number, colour in enumerate(COLOURS)}
 """Variables of the page's style that take the place of matplotlib's colours."""
@@ -59,6 +61,23 @@ def read_curves(path: Path) -> dict[str, tuple[list[float], list[float]]]:
                     steps.append(step)
                     values.append(value)
     return {name: thin(*line) for name, line in found.items()}
+
+
+def run_charts(lines: Mapping[str, Line], left_out: Collection[str] = ()) -> list[Chart]:
+    """Charts of a run's curves, losses first: training and validation of one quantity share a chart.
+
+    Args:
+        lines: curves by column, as `read_curves` gives them.
+        left_out: columns without a chart.
+    """
+    quantities: dict[str, dict[str, Line]] = {}
+    for column, line in lines.items():
+        if column not in left_out:
+            split = column.partition if column.startswith(SPLITS) else column.rpartition
+            part, _, quantity = split("/")
+            quantities.setdefault(quantity, {})[part or "value"] = line
+    ordered = sorted(quantities, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
+    return [one for one in (chart(quantity, quantities[quantity]) for quantity in ordered) if one is not None]
 
 
 def thin(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:

@@ -15,7 +15,7 @@ from ddt_lightning import __version__
 from ddt_lightning.atomic import write_text
 from ddt_lightning.metrics.cards import Card, read_cards
 from ddt_lightning.report import galleries, scores
-from ddt_lightning.report.charts import Chart, chart, read_curves
+from ddt_lightning.report.charts import read_curves, run_charts
 from ddt_lightning.report.codebook import CHARTS, codebook
 from ddt_lightning.report.distances import distances
 from ddt_lightning.report.findings import FILE, Findings, read_findings
@@ -34,8 +34,6 @@ STAGES = {
 }
 SHOWN_ABOVE = {column for columns in CHARTS.values() for column in columns}
 """Curves that the section about the codebook shows."""
-SPLITS = ("train/", "val/")
-"""Starts of the names of curves that share a chart where the rest is the same."""
 FIRST_CHARTS = 9
 """Number of charts of a stage that are open at once."""
 
@@ -151,18 +149,8 @@ def _lines(stage: Path) -> dict[str, Line]:
 
 
 def _curves(stages: dict[str, dict[str, Line]]) -> Facts:
-    """Charts of every stage's curves: training and validation of one quantity share a chart."""
-    drawn = {}
-    for title, lines in stages.items():
-        quantities: dict[str, dict[str, Line]] = {}
-        for column, line in lines.items():
-            if column not in SHOWN_ABOVE:
-                split = column.partition if column.startswith(SPLITS) else column.rpartition
-                part, _, quantity = split("/")
-                quantities.setdefault(quantity, {})[part or "value"] = line
-        ordered = sorted(quantities, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
-        charts: list[Chart | None] = [chart(quantity, quantities[quantity]) for quantity in ordered]
-        drawn[title] = [one for one in charts if one is not None]
+    """Charts of every stage's curves."""
+    drawn = {title: run_charts(lines, SHOWN_ABOVE) for title, lines in stages.items()}
     return {"stages": drawn, "first": FIRST_CHARTS} if drawn else {}
 
 

@@ -121,10 +121,10 @@ def test_a_language_model_learns_its_ids_and_draws(run, shards, tmp_path):
     whole = drawing.text_to_image(["a red circle"], chat=False, seed=3)
     assert whole.shape == (1, 3, 16, 16)
     assert torch.equal(whole, drawing.text_to_image(["a red circle"], chat=False, seed=3, steps=1))
-    partial = dict(
-        drawing.stream(drawing.draw_prompts(["a red circle"], chat=False), drawing_options(), seed=3, every=2)
-    )
-    assert list(partial) == list(range(2, facts["K"] + 1, 2)) and torch.equal(partial[facts["K"]], whole)
+    asked = drawing.draw_prompts(["a red circle"], chat=False)
+    parts = list(drawing.stream(asked, drawing_options(), seed=3, every=2))
+    assert [part.ids.shape[1] for part in parts] == list(range(2, facts["K"] + 1, 2))
+    assert torch.equal(parts[-1].images, whole)
 
 
 def drawing_options():
