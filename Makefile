@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench gpu-check clean
+.PHONY: help setup demo play test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench gpu-check clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: setup ## the whole flow on rendered scenes, 30 minutes on 2 cores (QUICK=1
 
 scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step
 	$(BIN)/ddt run demo $(DEMO) $(ARGS) --until $@
+
+play: setup ## a web page to draw, edit, ask and look at tokens (MODEL=emoji or a folder: another model)
+	$(BIN)/ddt app $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
 	$(BIN)/ddt run photos --config stages/photos-$(or $(PHOTOS),cifar10).yaml $(ARGS)

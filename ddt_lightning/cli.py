@@ -59,6 +59,7 @@ VERBS: dict[str, str] = {
     "describe": "commands.draw:describe",
     "chat": "commands.chat:chat",
     "reconstruct": "commands.draw:reconstruct",
+    "app": "app.verb:app",
     "eval all": "evaluation.everything:everything",
     "eval reconstruction": "evaluation.reconstruction:reconstruction",
     "eval t2i": "evaluation.drawing:t2i",

@@ -48,14 +48,14 @@ def taught_tokenizer(side: int = 32, seed: int = 0) -> Tokenizer:
 
 def tiny_model(
     folder: Path, *, order: TokenOrder = "fine_to_coarse", side: int = 16, max_length: int = 256,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | None = None, plans: bool = False,
 ) -> Path:  # fmt: skip
     """`folder/{tokenizer,lm,vocab}`."""
     tokenizer = tokenizer or tiny_tokenizer(side)
     tokenizer.save_pretrained(folder / "tokenizer")
     words: set[str] = set()
     text = train_text_tokenizer(gather_words(TEXTS * 3, words), 300)
-    vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint(), words=frozenset(words))
+    vocab = Vocab(text, 24, 6, order, tokenizer.fingerprint(), plans, words=frozenset(words))
     vocab.save(folder / "vocab")
     config = LlmConfig(width=16, depth=1, heads=2, kv_heads=2, ffn_width=32, max_length=max_length)
     build_llm(config, vocab.size, vocab.bos, vocab.eos, vocab.pad).save_pretrained(folder / "lm")

@@ -31,6 +31,7 @@ NEEDED = (
 )
 OPTIONAL = {
     "tensorboard": "its logger; pip install 'ddt-lightning[tensorboard]'",
+    "gradio": "`ddt app`; pip install 'ddt-lightning[app]'",
     "wandb": "its logger; pip install 'ddt-lightning[wandb]'",
     "onnxruntime": "the detector of `ddt eval boxes`; pip install 'ddt-lightning[judges]'",
 }
