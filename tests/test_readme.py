@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ddt_lightning import cli
+from ddt_lightning.judges import JUDGES
 from ddt_lightning.training.run import StageCLI
 
 ROOT = Path(__file__).parents[1]
@@ -51,8 +52,11 @@ BLOCKS, SPANS = shown(blocks), shown(spans)
 
 
 @pytest.mark.parametrize(("page", "line"), BLOCKS, ids=[f"{page}: {line[:60]}" for page, line in BLOCKS])
-def test_command_is_understood(page, line, monkeypatch):
+def test_command_is_understood(page, line, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DDT_JUDGES", str(tmp_path))  # names of judges are those of files that are there
+    for name in JUDGES.values():
+        (tmp_path / name).touch()
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
     program, *words = shlex.split(line)
     if program == "make":
