@@ -1,5 +1,6 @@
 """Callbacks for tests that need one by name."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -40,6 +41,7 @@ class RecordMemory(pl.Callback):
     shapes of the last batch. It is made before any weight is."""
 
     def __init__(self) -> None:
+        gc.collect()
         self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
         self.profile.start()
         self.shapes: dict[str, list[int]] = {}
@@ -64,7 +66,8 @@ class RecordMemory(pl.Callback):
             name: [event["ts"] for event in events if event.get("name") == name] for name in ("from here", "to here")
         }
         start, stop = min(marks["from here"]), max(marks["to here"])
-        held = [event["args"]["Total Allocated"] for event in events
-                if event.get("name") == "[memory]" and start <= event["ts"] <= stop]  # fmt: skip
-        found = {"peak": max(held), "shapes": self.shapes}
+        held = sorted((event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"]) for event in events
+                      if event.get("name") == "[memory]")  # fmt: skip
+        before = held[0][1] - held[0][2]  # of earlier records in this process
+        found = {"peak": max(total for ts, total, _ in held if start <= ts <= stop) - before, "shapes": self.shapes}
         (folder / f"memory-{trainer.global_rank}.json").write_text(json.dumps(found))
