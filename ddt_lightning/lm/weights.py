@@ -43,10 +43,11 @@ def new_rows(text: Tensor, count: int, table: int, codes: Tensor | None = None) 
     """
     generator = torch.Generator("cpu").manual_seed(table)
     mean, spread = (value.cpu() for value in (text.float().mean(0), text.float().std(0)))
-    drawn = torch.randn(count, text.shape[1], generator=generator)
+    # Lightning builds a model with its device as the default one, and a generator draws on its own
+    drawn = torch.randn(count, text.shape[1], generator=generator, device="cpu")
     if codes is not None:
         codes = codes.float().cpu()
-        projected = codes @ torch.randn(codes.shape[1], text.shape[1], generator=generator)
+        projected = codes @ torch.randn(codes.shape[1], text.shape[1], generator=generator, device="cpu")
         drawn[: len(codes)] = (projected - projected.mean(0)) / projected.std(0)
     return mean + spread * drawn
 
