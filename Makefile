@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo play test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench gpu-check clean
+.PHONY: help setup demo play test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench gpu-check audit clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ bench: setup ## side-by-side benchmarks, as tables
 gpu-check: setup ## the tests that need CUDA; one line and success where there is none
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)' \
 		&& $(BIN)/python -m pytest -q -m gpu || { $(BIN)/python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' && echo "no CUDA device: nothing to check"; }
+
+audit: setup ## known weaknesses of the installed packages; one line where the package index cannot be reached
+	@if $(BIN)/pip install --quiet --disable-pip-version-check pip-audit; then $(BIN)/pip-audit --local --skip-editable; \
+		else echo "the package index cannot be reached: nothing to check"; fi
 
 clean: ## remove runs and local shards
 	rm -rf runs data/shards

@@ -35,14 +35,17 @@ def read_yaml(paths: list[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: one does not exist.
-        ValueError: one is not a mapping.
+        ValueError: one is not YAML of plain values, or not a mapping.
     """
     merged: dict[str, Any] = {}
     for path in paths:
         file = Path(shipped(path))
         if not file.is_file():
             raise FileNotFoundError(f"`--config` ({path}) does not exist.")
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"`--config` ({path}) is not plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise ValueError(f"`--config` ({path}) is not a mapping of options.")
         merge(merged, values)

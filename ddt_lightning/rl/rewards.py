@@ -8,6 +8,7 @@ photos or a network that compares texts fits the same face.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") ->
         option: where they come from, for errors.
 
     Raises:
-        ValueError: no reward, or a path that leads to no function.
+        ValueError: no reward, or a path that leads to no function of `images` and `prompts`.
     """
     if not weights:
         raise ValueError(f"`{option}` is empty: name a function, e.g. {{ddt_lightning.rl.rewards.shapes: 1.0}}.")
@@ -133,8 +134,10 @@ def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") ->
             function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"`{option}` ({path}) cannot be imported: {error}.") from None
-        if not callable(function):
-            raise ValueError(f"`{option}` ({path}) is no function of images and prompts.")
+        # a configuration must not call whatever can be imported
+        named = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+        if named != ["images", "prompts"]:
+            raise ValueError(f"`{option}` ({path}) is no function of `images` and `prompts`.")
         found[name] = function, weight
     return found
 

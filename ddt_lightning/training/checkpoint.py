@@ -1,10 +1,11 @@
 """Weights in and out of a run: strict loading for `init_from`, and the list of what a run folder holds.
 
-A run folder holds `config.yaml`, `metrics.csv`, `checkpoints/last.ckpt` (to continue the run) and, once training has
-ended, `release/` (plain safetensors folders, to start others from).
+A run folder holds `config.yaml`, `metrics.csv`, `checkpoints/last.ckpt` (to continue the run; the one before it is
+`last-before.ckpt`) and, once training has ended, `release/` (plain safetensors folders, to start others from).
 """
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,32 @@ def last_checkpoint(run_dir: str | Path) -> Path:
     return Path(run_dir) / "checkpoints" / "last.ckpt"
 
 
+def read_checkpoint(path: Path, option: str = "ckpt_path") -> dict[str, Any]:
+    """What the file of a checkpoint holds: numbers and tensors, which stay on the disk until they are used.
+
+    Args:
+        path: the file.
+        option: the option that names it, for errors.
+
+    Raises:
+        ValueError: it is damaged, or holds more than numbers; nothing in it is ever run.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"`{option}` ({path}) is damaged, or is no checkpoint of numbers alone: {reason}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"`{option}` ({path}) is no checkpoint: it holds a {type(found).__name__}.")
+    return found
+
+
 def resume_step(path: Path) -> int:
-    """Optimizer step of a checkpoint: a file, or the folder of a sharded one."""
-    meta = path / "meta.pt" if path.is_dir() else path
-    return int(torch.load(meta, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    """Optimizer step of a checkpoint: a file, or the folder of a sharded one; errors as `read_checkpoint`."""
+    found = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
+    if "global_step" not in found:
+        raise ValueError(f"`ckpt_path` ({path}) is no checkpoint of a run: it names no step.")
+    return int(found["global_step"])
 
 
 def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
@@ -36,13 +59,13 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: the checkpoint holds no such part.
+        ValueError: the checkpoint holds no such part, is damaged, or holds more than numbers.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"`init_from` ({path}) does not exist.")
     if path.is_file():
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        state = read_checkpoint(path, "init_from").get("state_dict", {})
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if not weights:
             raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")

@@ -5,12 +5,14 @@ unless `resume_with_changes` is set; then the former file stays as `config-until
 """
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
+from ddt_lightning.training.kept import damage, whole_checkpoint
 
 FREE = (
     "config", "run_dir", "ckpt_path", "call_minutes", "resume_with_changes", "checkpoint",
@@ -39,15 +41,26 @@ def checkpoint_to_continue(run_dir: str, wanted: str | None) -> Path | None:
         run_dir: folder of the run.
         wanted: `last` for the run's own, a file, or None for a new run.
 
+    A damaged `last` is named on stderr, and the one before it is used.
+
     Raises:
         FileNotFoundError: a named checkpoint does not exist.
+        ValueError: it is damaged, or all of the run are.
     """
-    path = last_checkpoint(run_dir) if wanted == "last" else wanted and Path(wanted)
-    if path and path.exists():
+    if wanted is None:
+        return None
+    if wanted == "last":
+        path, problems = whole_checkpoint(run_dir)
+        if problems and path:
+            print(f"ddt-fit: {'; '.join(problems)}: goes on from {path} (step {resume_step(path)})", file=sys.stderr)
         return path
-    if wanted not in (None, "last"):
+    path = Path(wanted)
+    if not path.exists():
         raise FileNotFoundError(f"`ckpt_path` ({wanted}) does not exist.")
-    return None
+    problem = damage(path)
+    if problem:
+        raise ValueError(problem)
+    return path
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:

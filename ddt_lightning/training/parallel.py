@@ -6,7 +6,9 @@ block's weights are gathered only while it runs.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -17,6 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from ddt_lightning.training.kept import keep_before, remove
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,28 @@ class FullyShardedStrategy(ModelParallelStrategy):
         """Every process is one data-parallel shard."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        filepath: str | Path,
+        storage_options: Any | None = None,  # noqa: ANN401 - Lightning's own
+    ) -> None:
+        """Save to a folder beside its place, renamed when all processes are done; the one before it is kept."""
+        if not self._save_distributed_checkpoint:
+            return super().save_checkpoint(checkpoint, filepath, storage_options)
+        target = Path(self.broadcast(filepath))
+        part = target.with_name(f".{target.name}.partial")
+        if self.is_global_zero:
+            remove(part)
+        self.barrier()
+        super().save_checkpoint(checkpoint, part, storage_options)
+        self.barrier()
+        if self.is_global_zero:
+            keep_before(target)
+            remove(target)
+            part.replace(target)
+        self.barrier()
 
 
 def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, mesh: DeviceMesh | None) -> None:

@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddt_lightning.atomic import whole_folder
 from ddt_lightning.settings import join_words
@@ -20,6 +21,7 @@ from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.continuation import check_place, check_unchanged, checkpoint_to_continue, keep_former
 from ddt_lightning.training.guard import FiniteLoss
 from ddt_lightning.training.history import put_back, set_aside
+from ddt_lightning.training.kept import KeptCheckpoints, set_damaged_aside
 from ddt_lightning.training.messages import Messages, quiet_libraries
 from ddt_lightning.training.stop import StopOnSignal
 
@@ -160,6 +162,8 @@ class StageCLI(LightningCLI):
             watcher = self.watch(self.settings())
             watcher.prepare(trainer)
             trainer.callbacks.append(watcher)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless another one was configured
+            trainer.strategy.checkpoint_io = KeptCheckpoints()
         trainer.callbacks[:0] = [self.messages, FinalCheckpoint(), FiniteLoss()]
         trainer.callbacks.append(StopOnSignal(self.config.call_minutes))
         return trainer
@@ -198,6 +202,8 @@ def run(cli: StageCLI) -> pl.Trainer:
     if first and not trainer.fast_dev_run:
         keep_former(run_dir, step, cli.settings())
         set_aside(run_dir, step)
+        if checkpoint:
+            set_damaged_aside(run_dir, checkpoint)
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:

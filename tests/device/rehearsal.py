@@ -155,7 +155,10 @@ def attempt(step: Callable[[], None]) -> str | None:
     """None where a step succeeds; else its error and the lines of the package that led there."""
     try:
         step()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as raised:
+        error: BaseException = raised
+        while error.__context__ is not None and not isinstance(error, second.MixedDevices):
+            error = error.__context__  # the trainer fails again while it clears up
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "ddt_lightning" in f.filename]
         where = " <- ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-4:]))
         return f"{type(error).__name__}: {str(error)[:400]} at {where}"
