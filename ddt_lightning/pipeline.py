@@ -228,13 +228,14 @@ class Pipeline:
     def draw(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, tokens: int | None = None) -> Drawing:
         """Images with plans and ids, for `draw_prompts(...)`, `edit_prompts(...)` or `chat_prompts(...)`."""
         prompts, plans = self.plan(prompts, sampling, seed=seed)
-        ids = self.draw_ids(prompts, replace(sampling, plan="none"), seed=seed)
+        ids = self.draw_ids(prompts, replace(sampling.settled(any(plans)), plan="none"), seed=seed)
         return Drawing(self.decode(ids[:, : self.length(tokens)], sampling, seed=seed), plans, ids)
 
     def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
         """Ids `[B, K]` in codebook order that the language model writes after each prompt, and after its plan."""
-        prompts, _ = self.plan(prompts, sampling, seed=seed)
-        return self.vocab.reorder(torch.stack(list(self._arriving(prompts, sampling, seed)), dim=1))
+        prompts, plans = self.plan(prompts, sampling, seed=seed)
+        arriving = self._arriving(prompts, sampling.settled(any(plans)), seed)
+        return self.vocab.reorder(torch.stack(list(arriving), dim=1))
 
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
@@ -274,7 +275,7 @@ class Pipeline:
         partial = self.vocab.order != "coarse_to_fine"
         prompts, plans = self.plan(prompts, sampling, seed=seed)
         arrived: list[Tensor] = []
-        for step in self._arriving(prompts, sampling, seed):
+        for step in self._arriving(prompts, sampling.settled(any(plans)), seed):
             arrived.append(step)
             whole = len(arrived) == self.vocab.image_tokens
             if whole or (partial and len(arrived) % every == 0):

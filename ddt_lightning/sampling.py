@@ -1,6 +1,6 @@
 """Options of drawing: how the language model samples ids, and how the diffusion decoder makes images of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PLAN_END = "|"
@@ -34,8 +34,10 @@ class Sampling(Decoding):
     """Options of the language model's sampling, and those of decoding what it drew.
 
     Args:
-        guidance: guidance of the language model; 1 for none.
-        temperature: of the language model; 0 takes the likeliest id.
+        guidance: guidance of the language model; 1 for none. By default 1 where it plans the image, which leaves little
+            open, else 2.
+        temperature: of the language model; 0 takes the likeliest id. By default 0 where it plans the image, for then
+            the plan varies, else 0.5.
         top_k: sample among this many ids; 0 for all.
         top_p: sample among the likeliest ids that hold this share of the probability.
         steps: of the diffusion decoder.
@@ -53,8 +55,8 @@ class Sampling(Decoding):
         ValueError: an option out of its range.
     """
 
-    guidance: float = 2.0
-    temperature: float = 0.5
+    guidance: float | None = None
+    temperature: float | None = None
     top_k: int = 0
     top_p: float = 1.0
     compile: bool = False
@@ -68,9 +70,18 @@ class Sampling(Decoding):
             return self.plan
         return "auto" if plans else "none"
 
+    def settled(self, planned: bool) -> "Sampling":
+        """The same with numbers for what was left open, for an image with or without a plan before it."""
+        guidance, temperature = (1.0, 0.0) if planned else (2.0, 0.5)
+        return replace(
+            self,
+            guidance=guidance if self.guidance is None else self.guidance,
+            temperature=temperature if self.temperature is None else self.temperature,
+        )
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.temperature < 0:
+        if self.temperature is not None and self.temperature < 0:
             raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")
         if self.plan_temperature < 0:
             raise ValueError(f"`plan_temperature` ({self.plan_temperature}) must be 0 (likeliest id) or above.")

@@ -203,6 +203,13 @@ def test_seeds():
         each_seed([1, 2], 3)
 
 
+def test_what_is_left_open_depends_on_whether_the_image_is_planned():
+    assert Sampling().settled(planned=True) == Sampling(guidance=1.0, temperature=0.0)
+    assert Sampling().settled(planned=False) == Sampling(guidance=2.0, temperature=0.5)
+    for planned in (True, False):
+        assert Sampling(guidance=3.0, temperature=0.2).settled(planned) == Sampling(guidance=3.0, temperature=0.2)
+
+
 def test_a_given_plan_stands_before_the_image(pipeline):
     vocab, plan = pipeline.vocab, "blue circle, teal |"
     drawn = pipeline.draw(pipeline.draw_prompts(PROMPTS), Sampling(plan=plan, steps=1), seed=3)
@@ -215,7 +222,8 @@ def test_a_given_plan_stands_before_the_image(pipeline):
     (planned, free), _ = pipeline.plan(pipeline.draw_prompts(PROMPTS), Sampling(plan=plan))
     assert planned == by_hand
     assert free == pipeline.draw_prompts(PROMPTS)[1]  # guidance compares with neither prompt nor plan
-    assert torch.equal(drawn.ids, pipeline.draw_ids((by_hand, free), Sampling(), seed=3))
+    greedy = Sampling(guidance=1.0, temperature=0.0)  # the default behind a plan
+    assert torch.equal(drawn.ids, pipeline.draw_ids((by_hand, free), greedy, seed=3))
     assert torch.equal(drawn.images, pipeline.text_to_image(PROMPTS, seed=3, plan=plan, steps=1))
     assert torch.equal(drawn.images, pipeline.decode(drawn.ids, seed=3, steps=1))
 

@@ -16,7 +16,6 @@ from ddt_lightning.scenes.layout import read_plan
 from ddt_lightning.scenes.render import render
 
 SKETCH = 128  # pixels of the picture of a plan
-DEFAULT = Sampling()
 
 
 def draw_tab(studio: Studio) -> gr.State:
@@ -26,6 +25,7 @@ def draw_tab(studio: Studio) -> gr.State:
         The state of the last picture, a `Drawn` or None.
     """
     drawn = gr.State(None)
+    usual = Sampling().settled(studio.plans)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
             prompt = gr.Textbox(
@@ -46,9 +46,9 @@ def draw_tab(studio: Studio) -> gr.State:
             with gr.Accordion("Options", open=False):
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, elem_id="draw-seed")
                 guidance = gr.Slider(
-                    1, 6, DEFAULT.guidance, step=0.1, label="Guidance: how closely it follows the prompt"
+                    1, 6, usual.guidance, step=0.1, label="Guidance: how closely it follows the prompt"
                 )
-                temperature = gr.Slider(0, 1.5, DEFAULT.temperature, step=0.05, label="Temperature: how much it varies")
+                temperature = gr.Slider(0, 1.5, usual.temperature, step=0.05, label="Temperature: how much it varies")
         with gr.Column(scale=6, min_width=320):
             view = gr.HTML(
                 empty("The picture appears here while its tokens arrive."), elem_id="draw-view", padding=False

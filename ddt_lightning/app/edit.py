@@ -17,7 +17,6 @@ from ddt_lightning.images import stack
 from ddt_lightning.pipeline import Drawing, Prompts
 from ddt_lightning.sampling import Sampling
 
-DEFAULT = Sampling()
 SHORTEST_PLAN = 24  # ids that a plan has room for at least
 
 
@@ -115,7 +114,8 @@ def fitting(studio: Studio, prompts: Prompts) -> Sampling:
     room = studio.pipeline.llm.config.max_position_embeddings - max(map(len, prompts[0])) - studio.tokens - 1
     if room < (SHORTEST_PLAN if studio.plans else 0):
         raise ValueError("This conversation fills the model's context: undo, or press `Go on from here`.")
-    return replace(DEFAULT, plan_length=min(DEFAULT.plan_length, max(1, room)))
+    usual = Sampling().settled(studio.plans)
+    return replace(usual, plan_length=min(usual.plan_length, max(1, room)))
 
 
 def pair(before: np.ndarray, after: np.ndarray | None, instruction: str, share: float | None = None) -> Markup:

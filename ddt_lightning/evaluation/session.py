@@ -98,6 +98,12 @@ class Session:
         shared = {
             "seed": f"{self.seed}: scene n from (what, {self.seed}, n), image n from {self.sample_seed(0)} + n",
             "weights": {**facts["weights"], **self.scorers},
-            "settings": {**asdict(drawing), **planned, **facts["model"], "batch": self.size, "checker": VERSION},
+            "settings": {
+                **asdict(drawing.settled(planned.get("plan", "none") != "none")),
+                **planned,
+                **facts["model"],
+                "batch": self.size,
+                "checker": VERSION,
+            },
         }
         outcome.write(out, shared)

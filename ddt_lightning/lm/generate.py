@@ -54,7 +54,8 @@ def stream_image_ids(
     Raises:
         ValueError: lists of different lengths, guidance without its prompts, or a prompt too long for the model.
     """
-    guidance = sampling.guidance
+    numbers = sampling.settled(planned=False)
+    guidance, temperature = numbers.guidance or 0.0, numbers.temperature or 0.0
     if guidance != 1 and unconditional is None:
         raise ValueError(f"`guidance` ({guidance}) needs unconditional prompts: give them, or guidance 1.")
     branches = [prompts] if guidance == 1 or unconditional is None else [prompts, unconditional]
@@ -73,7 +74,7 @@ def stream_image_ids(
             if len(branches) == 2:
                 conditional, free = logits.chunk(2)
                 logits = free + guidance * (conditional - free)
-            chosen = _choose(logits, draws[:, k], sampling.temperature, sampling.top_k, sampling.top_p)
+            chosen = _choose(logits, draws[:, k], temperature, sampling.top_k, sampling.top_p)
             yield chosen
             if k + 1 < length:
                 logits = rows.step((chosen + start).repeat(len(branches)))

@@ -116,7 +116,7 @@ def answer(
     vocab, images = pipeline.vocab, renders([one["scene"] for one in questions], pipeline)
     prompts = pipeline.describe_prompts(images, [one["prompt"] for one in questions])
     asked, length = [prompts[n] for n in places], sampling.plan_length
-    written = pipeline.write_ids(asked, length, temperature=sampling.temperature, seed=seeds)
+    written = pipeline.write_ids(asked, length, temperature=sampling.temperature or 0.0, seed=seeds)
     cut = [len(text) == length for text in written]
     ends: list[list[int]] = [[] if short else [vocab.eos] for short in cut]
     rows = [[*prompt, *text, *end] for prompt, text, end in zip(asked, written, ends, strict=True)]
