@@ -268,7 +268,7 @@ def test_twenty_visitors_at_once_all_get_their_picture(served):
 
     with ThreadPoolExecutor(20) as pool:
         shown = list(pool.map(visit, range(20)))
-    drawn = served.studio.pipeline.text_to_image(["a red circle"] * 20, seed=0)
+    drawn = served.studio.pipeline.text_to_image(["a red circle"] * 20, guidance=2.0, temperature=0.5, seed=0)
     for html, image in zip(shown, unstack(drawn), strict=True):
         uri = html.partition('src="')[2].partition('"')[0]
         found = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))

@@ -290,7 +290,7 @@ def test_models_that_do_not_go_together(models, tmp_path, capsys):
     for words, message in (
         ([models[0], str(tmp_path / "small")], "images of 16 pixels and first of 32"),
         ([models[1], "--prompts", "a circle"], "needs a model with an lm/"),
-        ([str(tmp_path / "none")], "has no tokenizer/"),
+        ([str(tmp_path / "none")], "is neither a folder nor a shipped model"),
     ):
         with pytest.raises(SystemExit) as stop:
             main([*call, *words])
