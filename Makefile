@@ -26,7 +26,7 @@ demo: setup ## the whole flow on rendered scenes, 40 minutes on 2 cores (QUICK=1
 scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step
 	$(BIN)/ddt run demo $(DEMO) $(ARGS) --until $@
 
-play: setup ## a web page to draw, edit, ask and look at tokens (MODEL=emoji or a folder: another model)
+play: setup ## a web page to draw, edit, ask and look at tokens (MODEL=FOLDER: another model than the shipped one)
 	$(BIN)/ddt app $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)

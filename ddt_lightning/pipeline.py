@@ -194,15 +194,9 @@ class Pipeline:
         return self.draw(self.draw_prompts(prompts, chat=chat), sampling, seed=seed, tokens=tokens).images
 
     def edit_image(
-        self,
-        images: Tensor,
-        instructions: Sequence[str],
-        sampling: Sampling = Sampling(),
-        *,
-        seed: Seed = 0,
-        tokens: int | None = None,
-        **changes: Any,
-    ) -> Tensor:
+        self, images: Tensor, instructions: Sequence[str], sampling: Sampling = Sampling(), *, seed: Seed = 0,
+        tokens: int | None = None, **changes: Any,
+    ) -> Tensor:  # fmt: skip
         """The images changed as the instructions say, uint8 `[B, 3, H, W]`; options as `text_to_image`."""
         sampling = replace(sampling, **changes)
         return self.draw(self.edit_prompts(images, instructions), sampling, seed=seed, tokens=tokens).images
@@ -227,15 +221,24 @@ class Pipeline:
 
     def draw(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0, tokens: int | None = None) -> Drawing:
         """Images with plans and ids, for `draw_prompts(...)`, `edit_prompts(...)` or `chat_prompts(...)`."""
+        sampling = self.settle(prompts, sampling)
         prompts, plans = self.plan(prompts, sampling, seed=seed)
-        ids = self.draw_ids(prompts, replace(sampling.settled(any(plans)), plan="none"), seed=seed)
+        ids = self.draw_ids(prompts, replace(sampling, plan="none"), seed=seed)
         return Drawing(self.decode(ids[:, : self.length(tokens)], sampling, seed=seed), plans, ids)
 
     def draw_ids(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> Tensor:
         """Ids `[B, K]` in codebook order that the language model writes after each prompt, and after its plan."""
-        prompts, plans = self.plan(prompts, sampling, seed=seed)
-        arriving = self._arriving(prompts, sampling.settled(any(plans)), seed)
+        sampling = self.settle(prompts, sampling)
+        arriving = self._arriving(self.plan(prompts, sampling, seed=seed)[0], sampling, seed)
         return self.vocab.reorder(torch.stack(list(arriving), dim=1))
+
+    def settle(self, prompts: Prompts, sampling: Sampling) -> Sampling:
+        """The sampling with the plan, guidance and temperature that it leaves to the model."""
+        ending = self.vocab.encode_text(f" {ROLES['assistant']}")
+        chat = all(row[-len(ending) - 1 : -1] == ending for row in prompts[0])  # before [BOV]
+        if (plan := sampling.plan_for(chat and self.vocab.plans)) != "none" and not chat:
+            raise ValueError(f"`plan` ({plan}) needs the chat format of an instruct model.")
+        return replace(sampling, plan=plan).settled(plan != "none")
 
     def plan(self, prompts: Prompts, sampling: Sampling, *, seed: Seed = 0) -> tuple[Prompts, list[str]]:
         """The prompts with a plan before the image that they ask for, and the plans; guidance's counterparts have none.
@@ -244,12 +247,9 @@ class Pipeline:
         """
         whole, free = prompts
         vocab, asked = self.vocab, [row[:-1] for row in whole]  # without [BOV]
-        ending = vocab.encode_text(f" {ROLES['assistant']}")
-        chat = all(row[-len(ending) :] == ending for row in asked)
-        if (setting := sampling.plan_for(chat and vocab.plans)) == "none":
+        setting = self.settle(prompts, sampling).plan
+        if setting == "none":
             return prompts, [""] * len(whole)
-        if not chat:
-            raise ValueError(f"`plan` ({setting}) needs the chat format of an instruct model.")
         if setting == "auto":
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
             room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
@@ -273,16 +273,16 @@ class Pipeline:
         The images before the whole one are decoded as `preview` says, where it is given.
         """
         partial = self.vocab.order != "coarse_to_fine"
+        sampling = self.settle(prompts, sampling)
         prompts, plans = self.plan(prompts, sampling, seed=seed)
         arrived: list[Tensor] = []
-        for step in self._arriving(prompts, sampling.settled(any(plans)), seed):
+        for step in self._arriving(prompts, sampling, seed):
             arrived.append(step)
             whole = len(arrived) == self.vocab.image_tokens
             if whole or (partial and len(arrived) % every == 0):
                 ids = torch.stack(arrived, dim=1)  # [B, n]
                 ids = self.vocab.reorder(ids) if whole else ids
-                decoding = sampling if whole or preview is None else preview
-                yield Drawing(self.decode(ids, decoding, seed=seed), plans, ids)
+                yield Drawing(self.decode(ids, sampling if whole else preview or sampling, seed=seed), plans, ids)
 
     def _arriving(self, prompts: Prompts, sampling: Sampling, seed: Seed) -> Iterator[Tensor]:
         """Image ids `[B]` one by one, in the language model's order."""
@@ -337,9 +337,9 @@ class Pipeline:
         self, prompts: list[list[int]], length: int, *, temperature: float = 0.0, seed: Seed = 0
     ) -> list[list[int]]:
         """Ids of that text without EOS, cut at `length`; a ValueError where the context has no room for so many."""
-        return text_ids(self.llm, prompts, text_size=self.vocab.text_size, eos=self.vocab.eos, pad=self.vocab.pad,
-                        max_new_tokens=length, temperature=temperature,
-                        seeds=each_seed(seed, len(prompts)))  # fmt: skip
+        vocab, seeds = self.vocab, each_seed(seed, len(prompts))
+        return text_ids(self.llm, prompts, text_size=vocab.text_size, eos=vocab.eos, pad=vocab.pad,
+                        max_new_tokens=length, temperature=temperature, seeds=seeds)  # fmt: skip
 
     def length(self, tokens: int | None) -> int:
         """Number of ids to decode; an error names the option."""

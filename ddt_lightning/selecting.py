@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ddt_lightning.encoding import image_seed, write_whole
-from ddt_lightning.inputs import Coding, chunks, pick_device
-from ddt_lightning.load_tokenizer import load_tokenizer
+from ddt_lightning.encoding import image_seed, loaded, write_whole
+from ddt_lightning.inputs import Coding, chunks
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.rl.rewards import find_rewards, worth
 from ddt_lightning.sampling import Decoding
@@ -31,14 +30,9 @@ from ddt_lightning.tokens.renderer import Renderer
 @lru_cache(maxsize=1)
 def decoder(tokenizer: str, renderer: str | None, coding: Coding) -> Pipeline:
     """Tokenizer, VAE and renderer of this process."""
-    device = pick_device(coding.device)
-    images = load_tokenizer(tokenizer).to(device)
-    vae = None
-    if coding.vae is not None:
-        from ddt_lightning.latents.vae import FrozenVae
-
-        vae = FrozenVae(coding.vae).to(device)
-    return Pipeline(images, vae=vae, renderer=Renderer.from_pretrained(renderer, images) if renderer else None)
+    parts = loaded(tokenizer, coding)
+    one_step = Renderer.from_pretrained(renderer, parts.tokenizer) if renderer else None
+    return Pipeline(parts.tokenizer, vae=parts.latents, renderer=one_step)
 
 
 def select_shard(

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "atomic", "images", "inputs", "latents", "load_tokenizer", "pipeline", "sampling", "seeding", "shards",
     },
     "selecting": {
-        "encoding", "inputs", "latents", "load_tokenizer", "pipeline", "rl", "sampling", "shards", "tokens",
+        "encoding", "inputs", "pipeline", "rl", "sampling", "shards", "tokens",
     },
     "cli": {"callbacks.throughput", "settings", "training.run"},
     "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ddt_lightning.inputs import Coding, positive
+from ddt_lightning.commands.encode import begin, report, token_names
+from ddt_lightning.inputs import Coding
 from ddt_lightning.model_folder import find_part
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.workers import run_tasks
@@ -36,36 +37,36 @@ def select(
         ValueError: shards of another tokenizer, a reward that cannot be found, or a shard of which nothing is left.
     """
     from ddt_lightning.atomic import write_json
-    from ddt_lightning.encoding import facts
     from ddt_lightning.rl.rewards import find_rewards
     from ddt_lightning.selecting import select_shard
-    from ddt_lightning.shards.read import expand
     from ddt_lightning.shards.write import common_fields
 
-    positive("processes", coding.processes)
     find_rewards(rewards, "--rewards")
-    folder = find_part("tokenizer", tokenizer)
     drawn_by = str(find_part("renderer", renderer, "--renderer")) if renderer else None
-    sources = expand(shards, "--shards")
+    folder, sources, model = begin(tokenizer, shards, coding)
     fields, _ = common_fields(sources, "--shards")
-    fingerprint = facts(str(folder), coding)["fingerprint"]
-    if fields["tokenizer"] != fingerprint:
-        raise ValueError(f"`--tokenizer` ({tokenizer}) is {fingerprint}, the shards are of {fields['tokenizer']}.")
+    if fields["tokenizer"] != model["fingerprint"]:
+        raise ValueError(
+            f"`--tokenizer` ({tokenizer}) is {model['fingerprint']}, the shards are of {fields['tokenizer']}."
+        )
+    names = token_names(sources)
     target = Path(out)
     if target.resolve() in {Path(url).parent.resolve() for url in sources}:
         raise ValueError(f"`--out` ({out}) is the folder of the shards that are selected from: name another one.")
     target.mkdir(parents=True, exist_ok=True)
     (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
+    for name in names:  # a shard of which nothing is kept leaves none of an earlier call
+        (target / name).unlink(missing_ok=True)
     tasks = [
-        (str(folder), drawn_by, coding, decoding, url, str(target / Path(url).name), rewards, least) for url in sources
+        (str(folder), drawn_by, coding, decoding, url, str(target / name), rewards, least)
+        for name, url in names.items()
     ]
-    judged, kept, left_out = 0, 0, {}
-    for number, written, problems in run_tasks(select_shard, tasks, coding.processes, "select"):
+    judged, kept, problems = 0, 0, {}
+    for number, written, bad in run_tasks(select_shard, tasks, coding.processes, "select"):
         judged, kept = judged + number, kept + written
-        left_out.update(problems)
+        problems.update(bad)
+    report(problems)
     if not kept:
-        reason = next((f"; {sample}: {why}" for sample, why in left_out.items()), "")
-        raise ValueError(f"`--least` ({least}): none of the {judged} samples is worth as much{reason}.")
+        raise ValueError(f"`--least` ({least}): none of the {judged} samples is worth as much.")
     write_json(target / "tokens.json", {**fields, "selected": {"rewards": rewards, "least": least}})
-    unread = f"; {len(left_out)} could not be judged, such as {next(iter(left_out.items()))}" if left_out else ""
-    print(f"{kept} of {judged} samples ({kept / judged:.2f}) in {out}{unread}")
+    print(f"{kept} of {judged} samples ({kept / judged:.2f}) in {out}")
