@@ -16,9 +16,10 @@ MOST = 20  # answers that are kept
 def ask_tab(studio: Studio, drawn: gr.State, questions: list[str]) -> None:
     """Build the tab; `drawn` is the state of the draw tab, `questions` are examples."""
     answers = gr.State(())
+    view = gr.HTML("", elem_id="ask-view", padding=False, render=False)
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            source = Source(studio, drawn, "Picture", "ask-source")
+            source = Source(studio, drawn, "Picture", "ask-source", {answers: (), view: Markup("")})
         with gr.Column(scale=6, min_width=320):
             text = gr.Textbox(
                 label="Question", placeholder="how many ... are there?", max_length=TEXT_LENGTH, elem_id="ask-text"
@@ -27,7 +28,7 @@ def ask_tab(studio: Studio, drawn: gr.State, questions: list[str]) -> None:
                 go = gr.Button("Ask", variant="primary", elem_id="ask-go")
                 describe = gr.Button("Describe the picture", elem_id="ask-describe")
             examples = chips(questions, "ask-examples")
-            view = gr.HTML("", elem_id="ask-view", padding=False)
+            view.render()
 
     @in_words
     def ask(question: str, picture: Picture | None, so_far: Answers) -> tuple[Answers, Markup]:
@@ -45,11 +46,10 @@ def ask_tab(studio: Studio, drawn: gr.State, questions: list[str]) -> None:
         ask, asked, [answers, view], **model
     )
     describe.click(caption, [source.picture, answers], [answers, view], **model)
-    source.then(lambda: show(()), [], [answers, view])
 
 
 def show(answers: Answers) -> tuple[Answers, Markup]:
     """The state, and questions with their answers, the last one first."""
     line = Markup("<li><span>{}</span><b>{}</b></li>")
     lines = Markup("").join(line.format(question, answer or "(no words)") for question, answer in answers)
-    return answers, Markup('<ul class="ddt-answers">{}</ul>').format(lines) if answers else Markup("")
+    return answers, Markup('<ul class="ddt-answers">{}</ul>').format(lines)
