@@ -70,7 +70,8 @@ def select_shard(
             ids = torch.from_numpy(np.concatenate([ids for _, ids, _ in part]))
             seeds = [image_seed(0, record["__key__"], n) for record, own, _ in part for n in range(len(own))]
             images = pipeline.decode(ids, seed=seeds, steps=decoding.steps, decode_guidance=decoding.decode_guidance)
-            values = iter(worth(functions, images.cpu(), [prompt for _, _, prompts in part for prompt in prompts]))
+            asked_for = [prompt for _, _, prompts in part for prompt in prompts]
+            values = iter(worth(functions, images.cpu(), asked_for, "--rewards"))
             for record, _, prompts in part:
                 judged += 1
                 if min([next(values) for _ in prompts]) >= least:

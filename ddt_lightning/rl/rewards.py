@@ -142,8 +142,13 @@ def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") ->
     return found
 
 
-def worth(rewards: Mapping[str, tuple[Reward, float]], images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
-    """The weighted sum of all rewards, one number for each image.
+def worth(
+    rewards: Mapping[str, tuple[Reward, float]],
+    images: Tensor,
+    prompts: Sequence[Prompt],
+    option: str = "model.rewards",
+) -> list[float]:
+    """The weighted sum of all rewards, one number for each image; `option` is where they come from, for errors.
 
     Raises:
         ValueError: a reward gives another number of values than there are images, or needs what the prompts lack.
@@ -154,10 +159,10 @@ def worth(rewards: Mapping[str, tuple[Reward, float]], images: Tensor, prompts: 
             values = list(function(images, prompts))
         except KeyError as error:
             raise ValueError(
-                f"`model.rewards`: {name} needs {error}, which not all prompts have (first: {prompts[0]['prompt']!r}): "
+                f"`{option}`: {name} needs {error}, which not all prompts have (first: {prompts[0]['prompt']!r}): "
                 "choose a reward that fits the prompts, or other prompts."
             ) from error
         if len(values) != len(images):
-            raise ValueError(f"`model.rewards`: {name} gives {len(values)} values for {len(images)} images.")
+            raise ValueError(f"`{option}`: {name} gives {len(values)} values for {len(images)} images.")
         total = [before + weight * float(value) for before, value in zip(total, values, strict=True)]
     return total

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +25,7 @@ from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
 from ddt_lightning.metrics.picture_encoder import file_hash, to_side
 from ddt_lightning.seeding import generator
 from ddt_lightning.shards.images import read_images
+from ddt_lightning.studies.small_network import Fitting, fit, one_thread
 
 CLASSES: dict[str, Sequence[str]] = {"group": tuple(GROUPS), "skin": TONES, "gender": GENDERS, "style": STYLES}
 NONE = -1
@@ -33,30 +33,11 @@ NONE = -1
 
 
 @dataclass(frozen=True)
-class AttributeStudy:
-    """Settings of the training.
-
-    Args:
-        steps: optimizer steps.
-        batch: pictures in a step.
-        lr: largest learning rate; it rises over the first twentieth and falls to 0 by a half cosine.
-        seed: of weights, pictures and changes.
-
-    Raises:
-        ValueError: naming a number that is too small.
-    """
+class AttributeStudy(Fitting):
+    """Settings of the training."""
 
     steps: int = 1500
     batch: int = 64
-    lr: float = 2e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`--{name}` ({getattr(self, name)}) must be at least {least}.")
-        if not self.lr > 0:
-            raise ValueError(f"`--lr` ({self.lr}) must be above 0.")
 
 
 @dataclass(frozen=True)
@@ -130,14 +111,8 @@ def train(study: AttributeStudy, data: Labelled, say: Callable[[str], None] = pr
     network, labels = AttributeClassifier(classes), labels_of(data.facts, classes)
     often = Counter(one["concept"] for one in data.facts)
     weights = torch.tensor([often[one["concept"]] ** -0.5 for one in data.facts])
-    optimizer = torch.optim.AdamW(network.parameters(), study.lr, weight_decay=0.05)
-    rise = max(1, study.steps // 20)
 
-    def rate(step: int) -> float:
-        return min((step + 1) / rise, 0.5 + 0.5 * float(np.cos(np.pi * step / study.steps)))
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step in range(study.steps):
+    def loss_of(step: int) -> Tensor:
         rng = generator("emoji attributes", study.seed, step)
         rows = torch.multinomial(weights, study.batch, replacement=True, generator=rng)
         logits = network.logits(changed(to_side(data.images[rows]), rng))
@@ -146,12 +121,9 @@ def train(study: AttributeStudy, data: Labelled, say: Callable[[str], None] = pr
             wanted = labels[name][rows]
             if bool((wanted != NONE).any()):
                 loss = loss + F.cross_entropy(one, wanted, ignore_index=NONE, label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        if (step + 1) % 100 == 0 or step + 1 == study.steps:
-            say(f"step {step + 1} of {study.steps}: loss {loss.item():.3f}")
+        return loss
+
+    fit(list(network.parameters()), study, loss_of, weight_decay=0.05, say=say)
     return network.requires_grad_(False).eval()
 
 
@@ -175,9 +147,8 @@ def right(network: AttributeClassifier, images: Tensor, facts: Sequence[dict[str
 def run(study: AttributeStudy, data: Labelled, held_out: Labelled, folder: Path,
         say: Callable[[str], None] = print) -> dict[str, Any]:  # fmt: skip
     """Train, measure and write, on one thread; returns the card."""
-    start, threads = time.process_time(), torch.get_num_threads()
-    torch.set_num_threads(1)  # sums over several threads would round in another order
-    try:
+    start = time.process_time()
+    with one_thread():
         network = train(study, data, say)
         accuracy = {}
         for part in dict.fromkeys(held_out.parts):
@@ -188,8 +159,6 @@ def run(study: AttributeStudy, data: Labelled, held_out: Labelled, folder: Path,
                 for name, own in scores.items()
                 if own
             }
-    finally:
-        torch.set_num_threads(threads)
     file = folder / "attributes.safetensors"
     network.save(file)
     facts = {

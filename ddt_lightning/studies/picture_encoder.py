@@ -24,6 +24,7 @@ from ddt_lightning.metrics.cards import versions
 from ddt_lightning.metrics.distribution import frechet
 from ddt_lightning.metrics.picture_encoder import PictureEncoder, file_hash, to_side
 from ddt_lightning.seeding import numpy_rng
+from ddt_lightning.studies.small_network import Fitting, fit, one_thread
 
 DAMAGES = ("blur", "noise", "blocks")
 MOST = {"blur": 3.0, "noise": 60.0, "blocks": 60.0}
@@ -34,14 +35,10 @@ Changes = dict[str, list[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class EncoderStudy:
+class EncoderStudy(Fitting):
     """Settings of the training.
 
     Args:
-        steps: optimizer steps.
-        batch: pictures in a step.
-        lr: largest learning rate; it rises over the first twentieth and falls to 0 by a half cosine.
-        seed: of weights, pictures and corruptions.
         check: pictures that the card's figures are measured on; twice as many set the features' scale.
 
     Raises:
@@ -50,16 +47,12 @@ class EncoderStudy:
 
     steps: int = 800
     batch: int = 48
-    lr: float = 2e-3
-    seed: int = 0
     check: int = 1000
 
     def __post_init__(self) -> None:
-        for name, value, least in (("steps", self.steps, 1), ("batch", self.batch, 2), ("check", self.check, 200)):
-            if value < least:
-                raise ValueError(f"`--{name}` ({value}) must be at least {least}.")
-        if not self.lr > 0:
-            raise ValueError(f"`--lr` ({self.lr}) must be above 0.")
+        super().__post_init__()
+        if self.check < 200:
+            raise ValueError(f"`--check` ({self.check}) must be at least 200.")
 
 
 class Task(Protocol):
@@ -130,14 +123,8 @@ def train(study: EncoderStudy, task: Task, say: Callable[[str], None] = print) -
     head = nn.Sequential(nn.Linear(PictureEncoder.num_features, 256), nn.GELU(), last)
     local = task.layers(last)
     parameters = [*encoder.parameters(), *head.parameters(), *local.parameters()]
-    optimizer = torch.optim.AdamW(parameters, study.lr, weight_decay=0.01)
-    rise = max(1, study.steps // 20)
 
-    def rate(step: int) -> float:
-        return min((step + 1) / rise, 0.5 + 0.5 * float(np.cos(np.pi * step / study.steps)))
-
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step in range(study.steps):
+    def loss_of(step: int) -> Tensor:
         rows = [task.example(study.seed, step * study.batch + n) for n in range(study.batch)]
         images, damages = zip(*(corrupt(image, rng) for image, _, rng in rows), strict=True)
         labels, amounts = (torch.from_numpy(np.stack(part)) for part in ([row[1] for row in rows], damages))
@@ -145,13 +132,9 @@ def train(study: EncoderStudy, task: Task, say: Callable[[str], None] = print) -
         logits, predicted = head(encoder.project(grid)).split([task.outputs, len(DAMAGES)], dim=1)
         global_loss, local_loss = task.losses(logits, local(grid), labels)
         total = global_loss + 20 * F.mse_loss(predicted, amounts, reduction="sum")
-        loss = total / len(labels) + local_loss / len(labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        if (step + 1) % 100 == 0 or step + 1 == study.steps:
-            say(f"step {step + 1} of {study.steps}: loss {loss.item():.3f}")
+        return total / len(labels) + local_loss / len(labels)
+
+    fit(parameters, study, loss_of, weight_decay=0.01, say=say)
     encoder.requires_grad_(False).eval()
     clean = tensor(task.clean("encoder scale", study.seed, 2 * study.check)[0])
     with torch.no_grad():
@@ -201,13 +184,10 @@ def card(encoder: PictureEncoder, head: nn.Module, study: EncoderStudy, task: Ta
 
 def run(study: EncoderStudy, task: Task, folder: Path, say: Callable[[str], None] = print) -> str:
     """Train, measure and write, on one thread; returns the encoder's name, `FD-<hash>`."""
-    start, threads = time.process_time(), torch.get_num_threads()
-    torch.set_num_threads(1)  # sums over several threads would round in another order
-    try:
+    start = time.process_time()
+    with one_thread():
         encoder, head = train(study, task, say)
         measured = card(encoder, head, study, task)
-    finally:
-        torch.set_num_threads(threads)
     file = folder / "encoder.safetensors"
     encoder.save(file)
     name = f"FD-{file_hash(file)}"
