@@ -64,9 +64,10 @@ gpu-check: setup ## the tests that need CUDA; one line and success where there i
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)' \
 		&& $(BIN)/python -m pytest -q -m gpu || { $(BIN)/python -c 'import sys, torch; sys.exit(torch.cuda.is_available())' && echo "no CUDA device: nothing to check"; }
 
-audit: setup ## known weaknesses of the installed packages; one line where the package index cannot be reached
-	@if $(BIN)/pip install --quiet --disable-pip-version-check pip-audit; then $(BIN)/pip-audit --local --skip-editable; \
-		else echo "the package index cannot be reached: nothing to check"; fi
+audit: setup ## known weaknesses of the installed packages; fails where the package index does not know one of them
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .audit.txt
+	$(BIN)/pip-audit --requirement .audit.txt --no-deps --disable-pip --strict; found=$$?; rm .audit.txt; exit $$found
 
 clean: ## remove runs and local shards
 	rm -rf runs data/shards
