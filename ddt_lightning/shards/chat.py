@@ -3,7 +3,7 @@
 Sources with exact shares: token shards of captioned images, asked for in many wordings (draw, describe), and
 conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), among them edits and questions as
 `ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant writes before it draws, or
-before it answers a question in words. Only what the assistant says is scored.
+before it says in words what it sees. Only what the assistant says is scored.
 """
 
 from dataclasses import dataclass
@@ -116,7 +116,8 @@ class ChatDecoder:
         caption_drop: how often what the user wrote is left out where the assistant draws; 0 in validation.
         seed: of wordings, choice of captions, plans, and dropping.
         row_length: see `shards/packing.py`.
-        plans: how often a plan that a sample has is written before its image or its answer.
+        plans: how often a plan that a sample has is written before its image or its answer; before a description of
+            the image only where the vocabulary says that answers are planned.
     """
 
     vocab: Vocab
@@ -138,12 +139,14 @@ class ChatDecoder:
             number = int(rng.integers(len(texts)))
             text = texts[number]
             images = pick_view(images, self.seed, sample)[None]
+            plans = plans_of(data, len(texts), "captions")
             if label == "draw":
-                plans = plans_of(data, len(texts), "captions")
                 turns = exchange([word(rng, DRAW, text)], [{"image": 0}])
                 turns = self.planned(turns, plans[number : number + 1], rng)
             else:
                 turns = exchange([{"image": 0}, word(rng, DESCRIBE)], [text])
+                if self.vocab.answer_plans:
+                    turns = self.planned(turns, plans[number : number + 1], rng)
         else:
             turns = data["turns"]
             check_turns(turns, len(images))

@@ -26,6 +26,7 @@ from ddt_lightning.training.parallel import (
     forward_method,
     materialise,
     shard,
+    weights_mesh,
     whole_state_dict,
     zero_gradient,
 )
@@ -125,7 +126,7 @@ class LanguageModule(pl.LightningModule):
         A model from a folder is built on the meta device where it is to be sharded: no process ever holds all of it.
         """
         vocab = self.vocab
-        mesh = self.device_mesh["data_parallel"] if self.device_mesh is not None else None
+        mesh = weights_mesh(self.trainer.strategy)
         codes = self.codes() if self.codebook else None
         special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
         parts = self.folder is not None and mesh is not None

@@ -1,24 +1,20 @@
 """Optimiser and learning-rate schedule of every stage, from one plain config.
 
-`muon` trains hidden matrices with orthogonalised momentum (Jordan et al. 2024, scaled as in Liu et al. 2025 so that one
-learning rate serves both kinds) and everything else with AdamW, inside a single torch optimiser: two Lightning
-optimisers would count every step twice. Matrices of one shape are orthogonalised together, which is what makes it cheap
-on small models.
+`muon` trains hidden matrices with orthogonalised momentum (`muon.py`) and everything else with AdamW, inside a single
+torch optimiser: two Lightning optimisers would count every step twice.
 """
 
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ddt_lightning.distributed import summed, world
+from ddt_lightning.training.muon import Muon
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic iteration that pushes singular values towards 1."""
 SMALLEST_MATRIX = 32
 """Matrices with a side below this are left to AdamW: there is little to orthogonalise."""
 MODULATION = re.compile(r"modulation|norm")
@@ -85,74 +81,6 @@ def lr_share(step: int, config: OptimConfig, total_steps: int) -> float:
     return config.final_share + (1 - config.final_share) * fall
 
 
-@torch.no_grad()
-def orthogonalise(updates: Tensor, dtype: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
-    """Push the singular values of every matrix of `[N, rows, columns]` towards 1, computed in `dtype`."""
-    a, b, c = NEWTON_SCHULZ
-    x = (updates / (updates.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
-    tall = x.shape[1] > x.shape[2]
-    if tall:
-        x = x.transpose(1, 2)
-    for _ in range(iterations):
-        gram = x @ x.transpose(1, 2)
-        x = a * x + torch.baddbmm(b * gram, gram, gram, alpha=c) @ x
-    return (x.transpose(1, 2) if tall else x).to(updates.dtype)
-
-
-def shared_orthogonalise(updates: Tensor, dtype: torch.dtype) -> Tensor:
-    """`orthogonalise`, with the matrices divided among the processes; all of them hold the same `updates`."""
-    rank, processes = world()
-    if processes == 1:
-        return orthogonalise(updates, dtype)
-    mine = slice(rank, None, processes)
-    result = torch.zeros_like(updates)
-    if len(updates[mine]):
-        result[mine] = orthogonalise(updates[mine], dtype)
-    return summed(result)
-
-
-class Muon(torch.optim.AdamW):
-    """AdamW whose groups marked `matrices` are updated by orthogonalised Nesterov momentum instead."""
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """One step over both kinds of groups."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        groups = self.param_groups
-        try:
-            self.param_groups = [group for group in groups if not group["matrices"]]
-            super().step()
-        finally:
-            self.param_groups = groups
-        for group in groups:
-            if group["matrices"]:
-                self.step_matrices(group)
-        return loss
-
-    def step_matrices(self, group: dict) -> None:
-        """Update all matrices of a group, those of one shape together."""
-        by_shape: dict[torch.Size, list[Tensor]] = {}
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
-        for (rows, columns), parameters in by_shape.items():
-            for parameter in parameters:
-                if "momentum" not in self.state[parameter]:
-                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-                    self.state[parameter]["step"] = torch.zeros(())  # AdamW expects one when a state is loaded
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            ahead = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
-            dtype = getattr(torch, group["orthogonalise_in"])
-            updates = shared_orthogonalise(ahead, dtype) * (0.2 * math.sqrt(max(rows, columns)))
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(updates.unbind(0)), alpha=-group["lr"])
-
-
 def hidden_matrices(net: nn.Module) -> set[Tensor]:
     """Weights of attention and feed-forward layers: the Linear layers of blocks that stand in a ModuleList.
 
@@ -181,13 +109,10 @@ def build_optimizer(
         undecayed: matrices without weight decay.
 
     Raises:
-        ValueError: muon is asked for on sharded parameters; a pattern of `lrs` fits no parameter.
+        ValueError: a pattern of `lrs` fits no parameter.
     """
     named = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
-    trained = list(named.values())
     hidden = hidden_matrices(net) if config.name == "muon" else set()
-    if hidden and any(hasattr(parameter, "device_mesh") for parameter in trained):
-        raise ValueError("`optim.name` (muon) works on whole matrices; use adamw when parameters are sharded.")
 
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():

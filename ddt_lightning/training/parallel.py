@@ -11,11 +11,11 @@ from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -52,9 +52,20 @@ class FullyShardedStrategy(ModelParallelStrategy):
     Args:
         process_group_backend: gloo or nccl; None chooses by device.
         save_distributed_checkpoint: one checkpoint folder written by all ranks instead of one whole file.
+        replicas: copies of the weights, each sharded over as many processes in a row (HSDP); with one for each node,
+            weights are gathered inside of nodes alone, and only gradients go between them.
+
+    Raises:
+        ValueError: the number of processes is not a multiple of `replicas`.
     """
 
-    def __init__(self, process_group_backend: str | None = None, save_distributed_checkpoint: bool = True) -> None:
+    def __init__(
+        self,
+        process_group_backend: str | None = None,
+        save_distributed_checkpoint: bool = True,
+        replicas: int = 1,
+    ) -> None:
+        self.replicas = replicas
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -62,9 +73,18 @@ class FullyShardedStrategy(ModelParallelStrategy):
         )
 
     def setup_environment(self) -> None:
-        """Every process is one data-parallel shard."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Every process has data of its own, and a shard of one copy of the weights."""
+        processes = self.num_nodes * self.num_processes
+        if self.replicas < 1 or processes % self.replicas:
+            raise ValueError(
+                f"`trainer.strategy.replicas` ({self.replicas}) must divide the number of processes ({processes})."
+            )
+        self._data_parallel_size = processes
         super().setup_environment()
+        self.weights_mesh = self.device_mesh["data_parallel"]
+        if self.replicas > 1:
+            shape = self.replicas, processes // self.replicas
+            self.weights_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
 
     def save_checkpoint(
         self,
@@ -89,6 +109,16 @@ class FullyShardedStrategy(ModelParallelStrategy):
         self.barrier()
 
 
+def weights_mesh(strategy: Strategy) -> DeviceMesh | None:
+    """The processes that share the weights, or None where each holds all of them.
+
+    Where there are several copies of the weights, the mesh's first axis is that of the copies.
+    """
+    if isinstance(strategy, FullyShardedStrategy):
+        return strategy.weights_mesh
+    return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
+
+
 def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, mesh: DeviceMesh | None) -> None:
     """Apply the config to a network in place.
 
@@ -96,7 +126,7 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
         net: the root.
         blocks: its repeated blocks, direct members of one ModuleList.
         config: what to apply.
-        mesh: data-parallel mesh of `ModelParallelStrategy`, or None to leave the weights whole.
+        mesh: of `weights_mesh`, or None to leave the weights whole.
     """
     blocks = list(blocks)
     wrapped = {id(block): checkpoint_wrapper(block) for block in spread(blocks, float(config.activation_checkpointing))}
@@ -135,7 +165,8 @@ def first_row(parameter: torch.Tensor) -> int:
     if not isinstance(parameter, DTensor):
         return 0
     mesh = parameter.device_mesh
-    return min(mesh.get_local_rank() * -(-len(parameter) // mesh.size()), len(parameter))
+    axis = mesh.ndim - 1  # that of the shards; the copies' comes before it
+    return min(mesh.get_local_rank(axis) * -(-len(parameter) // mesh.size(axis)), len(parameter))
 
 
 def zero_gradient(parameter: nn.Parameter, rows: int) -> None:

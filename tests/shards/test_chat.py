@@ -248,6 +248,18 @@ def test_answers_in_words_take_a_plan_that_ends(vocab):
         planned(vocab, {"turns": talk, "plan": ["x"]}, "answer")
 
 
+def test_descriptions_take_a_plan_where_answers_do(vocab):
+    sample = {"captions": ["a ring"], "plan": ["red ring |"]}
+    assert planned(vocab, sample, "describe")[0][1]["content"] == ["a ring"]
+    vocab.answer_plans = True
+    try:
+        assert planned(vocab, sample, "describe")[0][1]["content"] == ["red ring | a ring"]
+        assert planned(vocab, sample, "describe", plans=0.0)[0][1]["content"] == ["a ring"]
+        assert planned(vocab, {"captions": ["a ring"]}, "describe")[0][1]["content"] == ["a ring"]
+    finally:
+        vocab.answer_plans = False
+
+
 def test_plans_in_the_data_are_told_to_the_vocabulary(tmp_path, vocab, shards):
     folder = str(tmp_path / "vocab")
     with_plan = {"ids.npy": np.zeros(K, np.uint16), "json": {"caption": "circle", "plan": "circle |"}}

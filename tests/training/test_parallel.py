@@ -75,7 +75,7 @@ def test_two_renderer_processes_equal_one_discriminator_and_all(tmp_path):
 
 def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F811
     one, two = tmp_path / "one", tmp_path / "two"
-    ddt_fit("pretrain", *arguments("pretrain", one, world), "--model.optim.name=adamw")
+    ddt_fit("pretrain", *arguments("pretrain", one, world), "--model.optim.name=muon")
     # packed, too, so that rows of several documents on two processes meet a row each on one
     sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=2", "--data.packing=true"]
     ddt_fit("pretrain", *arguments("pretrain", two, world), *sharded)
