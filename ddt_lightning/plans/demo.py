@@ -45,6 +45,8 @@ class Demo:
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
         plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
+        answer_plans: write a plan with every question, so that the language model says what it sees before it answers
+            or describes.
         select: tune on the images and edits alone whose ids decode to what their plans say.
         rl_steps: optimizer steps of practice with a reward; 0 for none.
         prompt_images: images per prompt of the suite.
@@ -66,6 +68,7 @@ class Demo:
     pretrain_steps: int
     instruct_steps: int
     plans: bool
+    answer_plans: bool
     select: bool
     rl_steps: int
     prompt_images: int
@@ -79,6 +82,8 @@ def plan(sizes: Demo) -> list[Step]:
     shards, tokens, model = run / "shards", run / "tokens", run / "model"
     if sizes.select and not sizes.plans:
         raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
+    if sizes.answer_plans and not sizes.plans:
+        raise ValueError(f"`answer_plans` (true) needs `plans` ({sizes.plans}): descriptions take those of the images.")
     scenes = sizes.images + sizes.edits + sizes.questions
     units = {
         "scenes": scenes,
@@ -110,6 +115,7 @@ def plan(sizes: Demo) -> list[Step]:
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
+    written += ["--answer_plans=true"] if sizes.answer_plans else []
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]
     evaluate = [CLI, "eval", "all", "--model", f"{model}", *scored]

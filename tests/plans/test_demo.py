@@ -54,12 +54,16 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
     assert scored.before.args == (Path(folder), "instruct")
     with pytest.raises(ValueError, match=r"`select` \(true\) needs `plans` \(False\)"):
         demo.plan(replace(sizes, select=True))
+    with pytest.raises(ValueError, match=r"`answer_plans` \(true\) needs `plans` \(False\)"):
+        demo.plan(replace(sizes, answer_plans=True))
 
 
 def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
+    reading = demo.plan(replace(sizes, answer_plans=True))[0].commands[0]
+    assert reading == [*steps["scenes"].commands[0], "--answer_plans=true"]
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
     for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
