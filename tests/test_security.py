@@ -6,6 +6,7 @@ conversations (test_vocab.py, lm/test_export.py), weights (metrics/test_distribu
 commands/test_import_selftok.py).
 """
 
+import ast
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from ddt_lightning import cli
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.rl.rewards import find_rewards
 from ddt_lightning.settings import read_yaml
-from ddt_lightning.shards.read import read_shard
+from ddt_lightning.shards.read import expand, read_shard
 from ddt_lightning.shards.write import write_shards
 from tests.foreign import encoded, huge, picture, tar_bytes
 from tests.tiny import tiny_model
@@ -118,6 +119,72 @@ def test_shards_with_pickles(tmp_path, nothing_ran):
 
     with pytest.raises(ValueError, match="python objects, which are never loaded"):
         read_ids(found)
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def test_a_pipe_of_the_user_runs(tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar_bytes([("0.txt", b"a")]))
+    (url,) = expand([f"pipe:mkdir {tmp_path / 'made'} && cat {tmp_path / 'a.tar'}"], "data.shards")
+    assert [record["txt"] for record in read_shard(url, {})] == [b"a"] and (tmp_path / "made").is_dir()
+
+
+def test_pipes_in_files_of_strangers(model, tmp_path, nothing_ran, capsys):
+    """Commands as keys, in every text and field of a shard, in `tokens.json`, beside shards and in a model folder."""
+    pipe = f"pipe:mkdir {nothing_ran}"
+    fields = {
+        name: pipe
+        for name in ("__url__", "__key__", "url", "image", "path", "shards", "source", "caption", "plan", "tokenizer")
+    }
+    members = [("a.png", encoded(picture())), ("a.json", json.dumps(fields).encode()), ("a.txt", pipe.encode()),
+               (f"{pipe}/b.png", encoded(picture())), (f"{pipe}/b.txt", pipe.encode())]  # fmt: skip
+    shards, tokens, images = tmp_path / "shards", tmp_path / "tokens", tmp_path / "images"
+    shards.mkdir()
+    (shards / "x.tar").write_bytes(tar_bytes(members))
+    for place in (shutil.copytree(model, tmp_path / "model"), shards, tokens):
+        place.mkdir(exist_ok=True)
+        for name in ("tokens.json", "world.json", "encoded.json", "config.yaml", "shards.json"):
+            (place / name).write_text(json.dumps(fields))
+    common = ["--tokenizer", tmp_path / "model", "--processes", "1"]
+    (shards / "world.json").unlink()  # without the fields of a world, encoding and checking refuse these two
+    (shards / "tokens.json").unlink()
+    run = [
+        ["encode", *common, "--shards", shards / "x.tar", "--out", tokens],
+        ["decode", *common, "--shards", tokens / "x.tar", "--out", images, "--steps", "1"],
+        ["data", "check", shards / "x.tar", tokens / "x.tar", images / "x.tar"],
+        ["data", "stats", shards / "x.tar", tokens / "x.tar"],
+    ]
+    for words in run:
+        cli.main([str(word) for word in words])
+        assert not nothing_ran.exists()
+    assert "pipe:mkdir" in next(iter(read_shard(str(tokens / "x.tar"), {})))["json"].decode()
+    capsys.readouterr()
+
+
+def test_files_whose_names_are_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("pipe:mkdir ran;.tar").write_bytes(tar_bytes([("0.txt", b"a")]))
+    for pattern in ("*.tar", "pipe:mkdir ran;.tar"):  # a pattern of ours, and of a shell that lists the folder
+        urls = expand([pattern], "data.shards")
+        assert [record["txt"] for url in urls for record in read_shard(url, {})] == [b"a"]
+
+
+def test_one_place_opens_urls_and_commands():
+    """webdataset, which runs commands, is used by `shards/remote.py` alone, and that by what reads given shards."""
+    package = ROOT / "ddt_lightning"
+    users = {str(file.relative_to(package)): file.read_text() for file in package.rglob("*.py")}
+    assert [name for name, text in users.items() if "import webdataset" in text or "from webdataset" in text] == [
+        "shards/remote.py"
+    ]
+    opening = {"fetch", "open_remote", "cached"}
+    named = {
+        name
+        for name, text in users.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and opening & {alias.name for alias in node.names}
+    }
+    assert named == {"shards/cache.py", "shards/read.py", "shards/write.py"}
 
 
 # ------------------------------------------------------------------------------------------------------------- archives

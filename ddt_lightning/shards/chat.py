@@ -23,7 +23,8 @@ from ddt_lightning.shards.members import Record
 from ddt_lightning.shards.module import Loader, check_weights, weighted
 from ddt_lightning.shards.order import Slot, exact
 from ddt_lightning.shards.packing import make_rows
-from ddt_lightning.shards.read import Columns, Reader, is_remote, read_shard
+from ddt_lightning.shards.read import Columns, Reader, read_shard
+from ddt_lightning.shards.remote import is_remote
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, plans_of, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.texts import captions, read_json
@@ -70,10 +71,11 @@ def with_plans(turns: Turns, plans: list[str]) -> Turns:
     ]
 
 
-def holds_plans(urls: list[str]) -> bool:
+def holds_plans(urls: list[str], cache: str | None = None) -> bool:
     """Whether a shard begins with a sample that has a plan; of remote shards only the first one is opened."""
     local = [url for n, url in enumerate(urls) if n == 0 or not is_remote(url)]
-    return any(b'"plan"' in record.get("json", b"") for url in local for record in islice(read_shard(url, {}), 1))
+    first = (record for url in local for record in islice(read_shard(url, {}, cache), 1))
+    return any(b'"plan"' in record.get("json", b"") for record in first)
 
 
 def to_turns(sample: ImageSample) -> list[Turns]:
@@ -278,7 +280,7 @@ class ChatShards(DocumentShards):
         self.set_up_vocab(self.vocab_folder, every, "data")
         if stage == "fit":
             planned = {
-                option: self.plans > 0 and any(holds_plans(urls) for urls, _ in parts)
+                option: self.plans > 0 and any(holds_plans(urls, self.cache) for urls, _ in parts)
                 for option, parts in train.items()
             }
             self.vocab.answer_plans = planned.pop("questions", False)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, ClassVar
 
 from ddt_lightning.images import BROKEN
+from ddt_lightning.shards.remote import Unreachable
 
 Record = dict[str, Any]
 Problems = dict[str, str]
@@ -86,6 +87,8 @@ def read_records(stream: BinaryIO, url: str, problems: Problems) -> Iterator[Rec
                 if len(data) < header.size:
                     raise tarfile.ReadError("is cut off: unexpected end of data")
                 yield from held.add(key, member, data)
+    except Unreachable:  # a network that fails is no damage
+        raise
     except UNREADABLE as error:
         reason, last = str(error) or type(error).__name__, held.record.get("__key__")
         lost = f"; {last} and what follows are left out" if last else ""

@@ -100,13 +100,22 @@ class Loader:
         batches = iter(loader)
         while True:
             start = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except (ValueError, OSError) as error:
+                raise without_traceback(error) from error
             if batch is None:
                 return
             self.skipped.update(batch.pop("skipped"))
             finished = self.finish(batch)
             self.wait(time.perf_counter() - start)
             yield finished
+
+
+def without_traceback(error: ValueError | OSError) -> ValueError | OSError:
+    """The error of a worker with its own message, without the traceback that torch writes before it."""
+    text = str(error)
+    return type(error)(text.strip().splitlines()[-1].partition(": ")[2]) if "Original Traceback" in text else error
 
 
 class ShardModule(pl.LightningDataModule):
@@ -119,6 +128,7 @@ class ShardModule(pl.LightningDataModule):
         workers: worker processes of each training process.
         memory_mb: shard sets of at most this size stay in memory after their first reading.
         resample: draw an epoch's shards with replacement.
+        cache: local folder that keeps shards read over the network or from a command; null reads them anew each time.
         val_samples: validate on at most so many samples.
         seed: of the order and of every draw.
     """
@@ -131,6 +141,7 @@ class ShardModule(pl.LightningDataModule):
         workers: int = 1,
         memory_mb: int = 256,
         resample: bool = False,
+        cache: str | None = None,
         val_samples: int = 512,
         seed: int = 0,
     ) -> None:
@@ -141,6 +152,7 @@ class ShardModule(pl.LightningDataModule):
                 raise ValueError(f"`data.{option}` ({value}) must be at least {least}.")
         self.batch_size, self.lanes, self.buffer, self.workers = batch_size, lanes, buffer, workers
         self.memory, self.resample, self.val_samples, self.seed = memory_mb * 2**20, resample, val_samples, seed
+        self.cache = cache
         self.skipped: Problems = {}
         self.waited = 0.0  # seconds that training and validation have waited for batches
         self.text_loader: int | None = None  # which of the validation loaders gives held-out text alone
@@ -184,10 +196,10 @@ class ShardModule(pl.LightningDataModule):
             ValueError: an empty shard, one without usable samples, or fewer samples than lanes.
         """
         enough = self.lanes if train else 1
-        found = check_shards(urls, usable, option, wanted, enough)
+        found = check_shards(urls, usable, option, wanted, enough, self.cache)
         if found < enough:
             raise ValueError(f"`{option}` holds {found} samples, fewer than `data.lanes` ({self.lanes}): lower it.")
-        return Reader(urls, usable, self.memory)
+        return Reader(urls, usable, self.memory, self.cache)
 
     def train_loader(self, readers: list[Reader], slots: list[Slot], decoder: RecordDecoder) -> Loader:
         """Endless training batches."""

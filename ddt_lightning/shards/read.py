@@ -21,9 +21,10 @@ from typing import Any, BinaryIO
 import braceexpand
 import numpy as np
 from numpy.typing import NDArray
-from webdataset.gopen import gopen
 
+from ddt_lightning.shards.cache import cached
 from ddt_lightning.shards.members import TYPES, Problems, Record, read_records, shard_name
+from ddt_lightning.shards.remote import check_url, is_remote, open_remote
 
 Usable = Callable[[Record], bool]
 
@@ -64,15 +65,17 @@ def expand(patterns: Sequence[str], option: str) -> list[str]:
         option: the option they come from, for errors.
 
     Raises:
-        ValueError: no patterns, or an environment variable that is not set.
+        ValueError: no patterns, an environment variable that is not set, or a URL that nothing opens.
         FileNotFoundError: a pattern without a match, or a shard that does not exist.
     """
     if isinstance(patterns, str):
         raise ValueError(f"`{option}` ({patterns}) must be a list of patterns: write [{patterns}].")
     found: dict[str, None] = {}
     for pattern in patterns:
-        if is_remote(pattern):
-            found.update(dict.fromkeys(braced(os.path.expandvars(pattern), pattern, option)))
+        if is_remote(pattern) and not os.path.isfile(pattern):
+            for url in braced(os.path.expandvars(pattern), pattern, option):
+                check_url(url, option)
+                found[url] = None
             continue
         folder, rest = literal_start(os.path.expanduser(pattern))
         unset = re.search(r"\$\{?(\w+)", rest)
@@ -82,18 +85,23 @@ def expand(patterns: Sequence[str], option: str) -> list[str]:
             start, name = literal_start(os.path.join(folder, part))
             path = os.path.join(start, name) if name else start
             if os.path.isfile(path):
-                found[path] = None
+                found[as_file(path)] = None
             elif glob.has_magic(name):
                 names = glob.glob(os.path.join(glob.escape(start), name), recursive=True)
                 matches = sorted(name for name in names if os.path.isfile(name))
                 if not matches:
                     raise FileNotFoundError(f"`{option}` ({pattern}) matches no shard: check {os.path.abspath(path)}.")
-                found.update(dict.fromkeys(matches))
+                found.update(dict.fromkeys(map(as_file, matches)))
             else:
                 raise FileNotFoundError(f"`{option}` ({pattern}): there is no shard {os.path.abspath(path)}.")
     if not found:
         raise ValueError(f"`{option}` names no shards: give at least one path or pattern.")
     return list(found)
+
+
+def as_file(path: str) -> str:
+    """The path of a file that is there, so that no name of a file, such as `pipe:rm x.tar`, is taken for a command."""
+    return os.path.join(".", path) if path.startswith("pipe:") else path
 
 
 def literal_start(path: str) -> tuple[str, str]:
@@ -125,28 +133,27 @@ def braced(path: str, pattern: str, option: str) -> list[str]:
         raise ValueError(f"`{option}` ({pattern}): {error}.") from None
 
 
-def is_remote(url: str) -> bool:
-    """Whether webdataset opens `url` with a command or over the network."""
-    return url.startswith("pipe:") or "://" in url
-
-
-def read_shard(url: str, problems: Problems) -> Iterator[Record]:
+def read_shard(url: str, problems: Problems, cache: str | None = None) -> Iterator[Record]:
     """Raw samples of one shard, in file order.
 
     Args:
         url: path, URL or `pipe:` command.
         problems: damage is added here.
+        cache: folder that keeps remote shards.
 
     Raises:
         FileNotFoundError: a shard that was there before is gone.
+        Unreachable: a remote shard cannot be read to its end.
     """
-    with open_shard(url) as stream:
+    with open_shard(url, cache) as stream:
         yield from read_records(stream, url, problems)
 
 
-def open_shard(url: str) -> AbstractContextManager[BinaryIO]:
+def open_shard(url: str, cache: str | None = None) -> AbstractContextManager[BinaryIO]:
     """A shard's byte stream, closed at the end of a `with` block."""
-    return gopen(url, "rb") if is_remote(url) else open(url, "rb")
+    if not is_remote(url):
+        return open(url, "rb")
+    return open_remote(url) if cache is None else open(cached(url, cache), "rb")
 
 
 class Reader:
@@ -156,11 +163,11 @@ class Reader:
         urls: the shards.
         usable: whether a record has the members it needs; others are noted and skipped.
         memory: keep the raw samples if the files together have at most so many bytes.
+        cache: folder that keeps remote shards.
     """
 
-    def __init__(self, urls: list[str], usable: Usable, memory: int = 0) -> None:
-        self.urls = urls
-        self.usable = usable
+    def __init__(self, urls: list[str], usable: Usable, memory: int = 0, cache: str | None = None) -> None:
+        self.urls, self.usable, self.cache = urls, usable, cache
         sizes = [os.path.getsize(url) if not is_remote(url) else memory + 1 for url in urls]
         self.keep = sum(sizes) <= memory
         self.kept: dict[int, list[Record]] = {}
@@ -178,15 +185,17 @@ class Reader:
             yield from self.records(shard)
 
     def _read(self, shard: int) -> Iterator[Record]:
-        for record in read_shard(self.urls[shard], self.problems):
+        for record in read_shard(self.urls[shard], self.problems, self.cache):
             if self.usable(record):
                 yield record
             else:
                 self.problems[name(record)] = f"has only the members {several(members(record))}"
 
 
-def check_shards(urls: list[str], usable: Usable, option: str, wanted: str, enough: int = 1) -> int:
-    """Open every local shard and look for usable samples at its beginning.
+def check_shards(
+    urls: list[str], usable: Usable, option: str, wanted: str, enough: int = 1, cache: str | None = None
+) -> int:
+    """Open every local shard and the first remote one, and look for usable samples at its beginning.
 
     Args:
         urls: the shards.
@@ -194,21 +203,26 @@ def check_shards(urls: list[str], usable: Usable, option: str, wanted: str, enou
         option: the option they come from, for errors.
         wanted: those members in words.
         enough: stop in each shard after so many.
+        cache: folder that keeps remote shards.
 
     Returns:
-        The number of usable samples, counting at most `enough` in each shard (and `enough` for a remote one).
+        The number of usable samples, counting at most `enough` in each shard (and `enough` for an unopened one).
 
     Raises:
         ValueError: a shard that is no tar, is empty, or has no usable sample.
+        Unreachable: the first remote shard cannot be read.
     """
+    skipped = {url for url in urls if is_remote(url)} - {
+        next(filter(is_remote, urls), None)
+    }  # opening thousands over the network would take too long
 
     def count(url: str) -> int:
-        if is_remote(url):
+        if url in skipped:
             return enough
         problems: Problems = {}
         seen: set[str] = set()
         good = 0
-        for record in read_shard(url, problems):
+        for record in read_shard(url, problems, cache):
             seen.update(members(record))
             good += usable(record)
             if good >= enough:

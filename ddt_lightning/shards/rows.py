@@ -126,10 +126,10 @@ def plans_of(data: object, number: int, what: str) -> list[str]:
     return plans
 
 
-def every_text(urls: Iterable[str], columns: Columns, problems: Problems) -> Iterator[str]:
+def every_text(urls: Iterable[str], columns: Columns, problems: Problems, cache: str | None = None) -> Iterator[str]:
     """Every text of some shards, in file order; samples that cannot be read are added to `problems`."""
     for url in urls:
-        for record in read_shard(url, problems):
+        for record in read_shard(url, problems, cache):
             try:
                 texts = texts_of(record, columns)
             except UNREADABLE as error:

@@ -183,4 +183,4 @@ class TokenShards(DocumentShards):
         more = {"data.text_shards": self.text_shards, "data.texts": self.texts}
         for option, patterns in more.items():
             urls = [*urls, *(expand(patterns, option) if patterns is not None else [])]
-        yield from every_text(urls, self.columns, self.skipped)
+        yield from every_text(urls, self.columns, self.skipped, self.cache)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ddt_lightning.atomic import staged, write_json
 from ddt_lightning.shards.members import split
+from ddt_lightning.shards.remote import beside, fetch, is_remote
 from ddt_lightning.texts import to_json
 
 TOKEN_FIELDS = ("tokenizer", "K", "codebook_size", "order", "transform", "source")
@@ -139,12 +140,13 @@ def read_tokens_json(folder: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
+        Unreachable: it lies elsewhere and cannot be read.
         ValueError: it lacks a field.
     """
-    path = Path(folder) / "tokens.json"
-    if not path.is_file():
+    path = f"{folder}/tokens.json"
+    if not is_remote(path) and not Path(path).is_file():
         raise FileNotFoundError(f"there is no {path}: token shards come with one, make them with `ddt encode`.")
-    fields = json.loads(path.read_text())
+    fields = json.loads(fetch(path) if is_remote(path) else Path(path).read_text())
     missing = [field for field in TOKEN_FIELDS if field not in fields]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}: make the token shards again with `ddt encode`.")
@@ -159,9 +161,10 @@ def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str
         option: the option they come from, for errors.
 
     Raises:
-        ValueError: two folders were made by different tokenizers, or with different K, codebook size or order.
+        ValueError: two folders were made by different tokenizers, or with different K, codebook size or order; or a
+            shard is what a command prints.
     """
-    folders = dict.fromkeys(str(Path(url).parent) for url in urls)
+    folders = dict.fromkeys(folder_of(url) for url in urls)
     found = {folder: read_tokens_json(folder) for folder in folders}
     (first, fields), *others = found.items()
     for folder, other in others:
@@ -172,6 +175,11 @@ def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str
                     f"{field}={fields[field]}: encode both with one tokenizer."
                 )
     return fields, first
+
+
+def folder_of(shard: str) -> str:
+    """Path or URL of the folder in which a shard lies."""
+    return beside(shard, "tokens.json").rpartition("/")[0] if is_remote(shard) else str(Path(shard).parent)
 
 
 def parts(count: int, shards: int) -> Iterator[range]:

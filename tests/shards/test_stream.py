@@ -98,6 +98,15 @@ def test_any_number_of_ranks_reads_the_same_global_batches(tmp_path, sizes, worl
         assert together == texts([batch])
 
 
+def test_more_workers_and_ranks_than_shards_read_the_same_global_batches(tmp_path):
+    sources = [make(tmp_path, "a", (9,)), make(tmp_path, "b", (8,))]
+    alone = texts(batches(sources, count=6))
+    together = {}
+    for rank in range(4):
+        together |= texts(batches(sources, rank=rank, world=4, workers=3, count=6))
+    assert together == alone
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same_batches(tmp_path, workers):
     sources = [make(tmp_path, "a", MANY, bad=(3, 17)), make(tmp_path, "b", FEW)]

@@ -68,6 +68,7 @@ def test_what_decides_the_weights_is_a_change(path, value, named):
         ("run_dir", "runs/b"),
         ("checkpoint.every_n_train_steps", 1),
         ("data.workers", 3),
+        ("data.cache", "/tmp/cache"),
         ("trainer.max_steps", 9),
         ("trainer.max_time", "00:01:00:00"),
         ("trainer.devices", 2),
