@@ -10,8 +10,9 @@ def attributes(
     batch: int = 64,
     lr: float = 2e-3,
     seed: int = 0,
+    role_pictures: int = 8,
 ) -> None:
-    """Train the classifier of group, skin tone, gender and style that judges drawings of emoji.
+    """Train the classifier of role, group, skin tone, gender and style that judges drawings of emoji.
 
     Args:
         shards: image shards of `ddt data emoji` to learn from.
@@ -21,14 +22,15 @@ def attributes(
         batch: pictures in a step.
         lr: largest learning rate.
         seed: of weights, pictures and changes.
+        role_pictures: training pictures that a role (farmer, running) needs to be a class of its own.
 
     Raises:
-        ValueError: the shards are others, or hold pictures of one style alone.
+        ValueError: the shards are others, or hold pictures of one style or role alone.
     """
     from ddt_lightning.atomic import staged
     from ddt_lightning.studies.emoji_attributes import AttributeStudy, read_labelled, run
 
-    study = AttributeStudy(steps, batch, lr, seed)
+    study = AttributeStudy(steps, batch, lr, seed, role_pictures)
     data, held_out = read_labelled(shards, "shards"), read_labelled(val_shards, "--val_shards")
     with staged(out) as folder:
         card = run(study, data, held_out, folder)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ddt_lightning.shards.images import ImageSample
 
 SHOWN = 24  # drawings, and edits, on the sheets
+IN_WORDS = {"all": "all its attributes", "noun": "role", "skin": "skin tone"}
+"""{attribute: its name on cards}, where it is another."""
 
 
 def emoji(
@@ -37,7 +39,7 @@ def emoji(
     loading: Loading = Loading(),
     drawing: Sampling = Sampling(),
 ) -> None:
-    """Draw and edit held-out emoji and read group, skin tone, gender and style; find copies of training pictures.
+    """Draw and edit held-out emoji and read role, group, skin tone, gender and style; find copies of training pictures.
 
     Args:
         out: folder for emoji.json, emoji.png and emoji-edits.png.
@@ -114,12 +116,6 @@ def words(facts: dict[str, Any]) -> str:
     return prompt(Emoji(**{"tags": (), **facts}))
 
 
-def read(judge: "AttributeClassifier", images: "Tensor") -> list[dict[str, str]]:
-    """{attribute: class} of each image."""
-    found = [judge(part) for part in images.split(100)]
-    return [{name: one[name][n] for name in one} for one in found for n in range(len(next(iter(one.values()))))]
-
-
 def attribute_cards(
     judge: "AttributeClassifier", facts: Sequence[dict[str, Any]], pictures: dict[str, "Tensor"]
 ) -> dict[str, Card]:
@@ -136,23 +132,19 @@ def attribute_cards(
         "_ceiling_tokenizer": "upper bound: the same for the real pictures as the tokenizer reconstructs them",
         "_floor_shuffled": "baseline: the same drawings against what the next prompt asks",
     }
+    from ddt_lightning.metrics.emoji_attributes import marks, read
+
     seen = {end: (read(judge, images), list(facts)) for end, images in pictures.items()}
     drawn = seen[""][0]
     seen["_floor_shuffled"] = drawn, [*facts[1:], *facts[:1]]
     cards: dict[str, Card] = {}
     for name in (*judge.classes, "all"):
         for end, (found, wanted) in seen.items():
-            marks = [right(one, asked, judge.classes, name) for one, asked in zip(found, wanted, strict=True)]
-            if known := [mark for mark in marks if mark is not None]:
-                what = "all its attributes" if name == "all" else name.replace("skin", "skin tone")
-                cards[f"emoji/{name}{end}"] = mean_card(known, f"{what}: {texts[end]}")
+            each = [marks(one, asked, judge.classes) for one, asked in zip(found, wanted, strict=True)]
+            right = [all(one.values()) if name == "all" else one[name] for one in each if one and name in (*one, "all")]
+            if right:
+                cards[f"emoji/{name}{end}"] = mean_card(right, f"{IN_WORDS.get(name, name)}: {texts[end]}")
     return cards
-
-
-def right(found: dict[str, str], asked: dict[str, Any], classes: dict[str, list[str]], name: str) -> bool | None:
-    """Whether an attribute, or `all`, is as asked; None where the picture has none that the classifier knows."""
-    names = [one for one in (classes if name == "all" else [name]) if asked.get(one) in classes[one]]
-    return all(found[one] == asked[one] for one in names) if names else None
 
 
 def memory_cards(drawn: "Tensor", copies: "Tensor", real: "Tensor", others: "Tensor") -> dict[str, Card]:
@@ -176,6 +168,7 @@ def edit_cards(
 ) -> dict[str, Card]:
     """Shares of edits whose changed attribute is read as the target's, by kind, and of attributes that are kept."""
     from ddt_lightning.images import stack
+    from ddt_lightning.metrics.emoji_attributes import marks, read
 
     columns = {
         "": [one["image"] for one in results],
@@ -192,16 +185,16 @@ def edit_cards(
     cards: dict[str, Card] = {}
     for end, images in columns.items():
         found = read(judge, stack(images))
-        kept = []
+        kept: list[bool] = []
         by_kind: dict[str, list[bool]] = {}
         for one, sample in zip(found, asked, strict=True):
             kind, target = sample.data["task"], sample.data["target"]
-            if (mark := right(one, target, judge.classes, kind) if kind in judge.classes else None) is not None:
-                by_kind.setdefault(kind, []).append(mark)
-            others = [name for name in judge.classes if name != kind and target.get(name) in judge.classes[name]]
-            kept += [one[name] == target[name] for name in others]
-        for kind, marks in by_kind.items():
-            cards[f"emoji/edit_{kind}{end}"] = mean_card(marks, f"edits of {kind}: {texts[end]}")
+            each = marks(one, target, judge.classes)
+            if kind in each:
+                by_kind.setdefault(kind, []).append(each.pop(kind))
+            kept += each.values()
+        for kind, right in by_kind.items():
+            cards[f"emoji/edit_{kind}{end}"] = mean_card(right, f"edits of {kind}: {texts[end]}")
         if kept:
             cards[f"emoji/edit_kept{end}"] = mean_card(kept, f"attributes that the edit leaves alone: {texts[end]}")
     return cards

@@ -1,4 +1,4 @@
-"""A small classifier of the attributes of emoji: group, skin tone, gender and style of a picture.
+"""A small classifier of the attributes of emoji: role, group, skin tone, gender and style of a picture.
 
 `ddt study attributes` trains it. A file holds the names of the classes, so that a file of other styles judges those. A
 judge of drawings should not have been trained on what it judges: no held-out picture is in its training.
@@ -7,7 +7,7 @@ judge of drawings should not have been trained on what it judges: no held-out pi
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from ddt_lightning.metrics.features import full_precision
 from ddt_lightning.metrics.picture_encoder import PictureEncoder, to_side
+
+AT_ONCE = 100
+"""Pictures that are read at once."""
 
 
 class AttributeClassifier(nn.Module):
@@ -68,3 +71,20 @@ class AttributeClassifier(nn.Module):
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"`classifier` ({path}) was not written by `ddt study attributes`: {reason}") from error
         return found.requires_grad_(False).eval()
+
+
+def read(judge: AttributeClassifier, images: Tensor) -> list[dict[str, str]]:
+    """{attribute: class} of each image uint8 `[N, 3, H, W]`."""
+    found = [judge(part) for part in images.split(AT_ONCE)]
+    return [{name: one[name][n] for name in one} for one in found for n in range(len(next(iter(one.values()))))]
+
+
+def marks(found: Mapping[str, str], asked: Mapping[str, Any], classes: Mapping[str, Sequence[str]]) -> dict[str, bool]:
+    """{attribute: whether it is read as it should be}, of those that a picture has and the classifier knows.
+
+    Args:
+        found: classes that were read.
+        asked: what the picture should show, as `Emoji.facts` has it.
+        classes: those of the classifier.
+    """
+    return {name: found[name] == asked[name] for name, names in classes.items() if asked.get(name) in names}

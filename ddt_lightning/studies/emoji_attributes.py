@@ -21,7 +21,7 @@ from ddt_lightning.atomic import write_json
 from ddt_lightning.emoji.facts import GENDERS, GROUPS, STYLES, TONES
 from ddt_lightning.images import stack
 from ddt_lightning.metrics.cards import mean_card, versions
-from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier, marks, read
 from ddt_lightning.metrics.picture_encoder import file_hash, to_side
 from ddt_lightning.seeding import generator
 from ddt_lightning.shards.images import read_images
@@ -34,10 +34,20 @@ NONE = -1
 
 @dataclass(frozen=True)
 class AttributeStudy(Fitting):
-    """Settings of the training."""
+    """Settings of the training.
+
+    Args:
+        role_pictures: training pictures that a role needs to be a class.
+    """
 
     steps: int = 1500
     batch: int = 64
+    role_pictures: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.role_pictures < 1:
+            raise ValueError(f"`--role_pictures` ({self.role_pictures}) must be at least 1.")
 
 
 @dataclass(frozen=True)
@@ -78,8 +88,40 @@ def labels_of(facts: Sequence[dict[str, Any]], classes: dict[str, list[str]]) ->
     }
 
 
-def changed(pixels: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures in [-1, 1] `[B, 3, H, W]` moved, scaled, mirrored, in half of the cases blurred, and made noisy."""
+def classes_of(facts: Sequence[dict[str, Any]], role_pictures: int) -> dict[str, list[str]]:
+    """{attribute: its classes that some pictures show}; `noun`, the role, has those of at least `role_pictures`.
+
+    Raises:
+        ValueError: fewer than two classes of an attribute are left.
+    """
+    present = {name: {one.get(name) for one in facts} for name in CLASSES}
+    classes = {name: [one for one in names if one in present[name]] for name, names in CLASSES.items()}
+    lacking = [name for name, names in classes.items() if len(names) < 2]
+    if lacking:
+        raise ValueError(f"`--shards` hold pictures of one {lacking[0]} alone: there is nothing to tell apart.")
+    often = Counter(one["noun"] for one in facts)
+    classes["noun"] = sorted(noun for noun, count in often.items() if count >= role_pictures)
+    if len(classes["noun"]) < 2:
+        raise ValueError(
+            f"`--role_pictures` ({role_pictures}): {len(classes['noun'])} roles have as many of the pictures in "
+            "`--shards`: name a smaller number, or more shards."
+        )
+    return classes
+
+
+def has_a_side(facts: dict[str, Any]) -> bool:
+    """Whether the name of a picture would be wrong of its mirror image: `backhand index pointing left`."""
+    return any(word.startswith(("left", "right")) for word in facts["noun"].split())
+
+
+def changed(pixels: Tensor, rng: torch.Generator, as_drawn: Tensor | None = None) -> Tensor:
+    """Pictures moved, scaled, mirrored, in half of the cases blurred, and made noisy.
+
+    Args:
+        pixels: in [-1, 1] `[B, 3, H, W]`.
+        rng: of all changes.
+        as_drawn: bool `[B]`, which of them are not mirrored; none if not given.
+    """
     count = len(pixels)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -87,6 +129,7 @@ def changed(pixels: Tensor, rng: torch.Generator) -> Tensor:
 
     angle, scale = uniform(-0.15, 0.15), uniform(0.9, 1.2)
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    mirror = mirror if as_drawn is None else mirror.where(~as_drawn, 1.0)
     turn = torch.stack([angle.cos() * mirror, -angle.sin(), angle.sin() * mirror, angle.cos()], 1).view(count, 2, 2)
     grid = F.affine_grid(torch.cat([scale.view(-1, 1, 1) * turn, uniform(-0.12, 0.12, 2, 1)], 2), list(pixels.shape),
                          align_corners=False)  # fmt: skip
@@ -103,19 +146,16 @@ def changed(pixels: Tensor, rng: torch.Generator) -> Tensor:
 def train(study: AttributeStudy, data: Labelled, say: Callable[[str], None] = print) -> AttributeClassifier:
     """The classifier, in evaluation mode; concepts of many pictures are drawn less often than in proportion."""
     torch.manual_seed(study.seed)
-    present = {name: {one.get(name) for one in data.facts} for name in CLASSES}
-    classes = {name: [one for one in names if one in present[name]] for name, names in CLASSES.items()}
-    lacking = [name for name, names in classes.items() if len(names) < 2]
-    if lacking:
-        raise ValueError(f"`--shards` hold pictures of one {lacking[0]} alone: there is nothing to tell apart.")
+    classes = classes_of(data.facts, study.role_pictures)
     network, labels = AttributeClassifier(classes), labels_of(data.facts, classes)
+    sided = torch.tensor([has_a_side(one) for one in data.facts])
     often = Counter(one["concept"] for one in data.facts)
     weights = torch.tensor([often[one["concept"]] ** -0.5 for one in data.facts])
 
     def loss_of(step: int) -> Tensor:
         rng = generator("emoji attributes", study.seed, step)
         rows = torch.multinomial(weights, study.batch, replacement=True, generator=rng)
-        logits = network.logits(changed(to_side(data.images[rows]), rng))
+        logits = network.logits(changed(to_side(data.images[rows]), rng, sided[rows]))
         loss = torch.zeros(())
         for name, one in logits.items():
             wanted = labels[name][rows]
@@ -136,11 +176,9 @@ def right(network: AttributeClassifier, images: Tensor, facts: Sequence[dict[str
         facts: what each should show.
     """
     found: dict[str, list[bool]] = {name: [] for name in network.classes}
-    for start in range(0, len(images), 100):
-        for name, read in network(images[start : start + 100]).items():
-            for one, wanted in zip(read, facts[start : start + 100], strict=True):
-                if wanted.get(name) in network.classes[name]:
-                    found[name].append(one == wanted[name])
+    for one, wanted in zip(read(network, images), facts, strict=True):
+        for name, mark in marks(one, wanted, network.classes).items():
+            found[name].append(mark)
     return found
 
 

@@ -8,19 +8,22 @@ import pytest
 import torch
 
 from ddt_lightning.cli import main
-from ddt_lightning.evaluation.emoji import attribute_cards, memory_cards, right, words
+from ddt_lightning.evaluation.emoji import attribute_cards, memory_cards, words
 from ddt_lightning.metrics.cards import read_cards
-from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier, marks
 from ddt_lightning.shards.write import write_shards
 from tests.studies.test_emoji_attributes import drawn, facts
 from tests.tiny import tiny_model
 
-CLASSES = {"group": ["people-body", "flags"], "skin": ["light", "dark"], "style": ["noto", "twemoji"]}
+CLASSES = {
+    "group": ["people-body", "flags"], "skin": ["light", "dark"], "style": ["noto", "twemoji"],
+    "noun": ["thing 1", "thing 4"],
+}  # fmt: skip
 
 
 def whole(n: int) -> dict:
-    names = {"code": f"1F{n}", "name": f"thing {n}", "family": "f", "head": f"thing {n}", "noun": f"thing {n}"}
-    return {**names, **facts(n)}
+    names = {"code": f"1F{n}", "name": f"thing {n}", "family": "f", "head": f"thing {n}"}
+    return {**names, **facts(n), "noun": f"thing {n}"}
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +56,15 @@ def test_drawings_and_edits_are_scored(world, tmp_path):
     for name in (*CLASSES, "all"):
         for end in ("", "_ceiling_real", "_ceiling_tokenizer", "_floor_shuffled"):
             assert 0 <= cards[f"emoji/{name}{end}"]["value"] <= 1
-    assert cards["emoji/skin"]["n"] == 3 and cards["emoji/group"]["n"] == 6
+    assert cards["emoji/skin"]["n"] == 3 and cards["emoji/group"]["n"] == 6 and cards["emoji/noun"]["n"] == 2
+    assert cards["emoji/noun"]["protocol"].startswith("role: drawings whose attribute")
     assert cards["emoji/nearest_ceiling_real"]["value"] == pytest.approx(
         0, abs=1e-3
     )  # they are in the training set here
     assert cards["emoji/memorised"]["value"] == 0
     for end in ("", "_ceiling_real", "_ceiling_tokenizer", "_floor_unchanged"):
         assert cards[f"emoji/edit_skin{end}"]["n"] == 1 and cards[f"emoji/edit_style{end}"]["n"] == 1
-        assert cards[f"emoji/edit_kept{end}"]["n"] == 4  # group and the other attribute of each
+        assert cards[f"emoji/edit_kept{end}"]["n"] == 5  # group and the other attribute of each, one role
     assert cards["emoji/all"]["weights"]["classifier"] and judge.classes == CLASSES
     assert (tmp_path / "eval" / "emoji.png").is_file() and (tmp_path / "eval" / "emoji-edits.png").is_file()
     json.loads((tmp_path / "eval" / "emoji.json").read_text())
@@ -77,6 +81,7 @@ class Oracle:
             "group": ["flags" if level == 0 else "people-body" for level in levels],
             "skin": ["dark" if level == 1 else "light" for level in levels],
             "style": ["noto"] * len(levels),
+            "noun": ["thing 1"] * len(levels),
         }
 
 
@@ -90,7 +95,9 @@ def test_scores_are_shares_of_those_that_have_the_attribute():
     assert values["emoji/style"] == (0.667, 3) and values["emoji/all"] == (0.667, 3)
     assert values["emoji/skin_ceiling_real"] == (0.0, 2)
     assert values["emoji/group_floor_shuffled"] == (0.333, 3)  # what the next prompt asks
-    assert right({"skin": "light"}, {"skin": "light and dark"}, CLASSES, "skin") is None
+    found = {"group": "flags", "skin": "light", "style": "noto", "noun": "thing 1"}
+    asked = {"group": "flags", "skin": "light and dark", "style": "noto", "noun": "thing 4"}
+    assert marks(found, asked, CLASSES) == {"group": True, "style": True, "noun": False}
 
 
 def test_copies_of_training_are_memorised():

@@ -12,13 +12,24 @@ from PIL import Image
 from ddt_lightning.cli import main
 from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
 from ddt_lightning.shards.write import write_shards
-from ddt_lightning.studies.emoji_attributes import NONE, AttributeStudy, changed, labels_of, read_labelled, right, train
+from ddt_lightning.studies.emoji_attributes import (
+    NONE,
+    AttributeStudy,
+    changed,
+    classes_of,
+    has_a_side,
+    labels_of,
+    read_labelled,
+    right,
+    train,
+)
 
 SKINS, LEVELS = ("light", "dark"), (220, 60)
 
 
 def facts(n: int) -> dict:
     one = {"style": ("noto", "twemoji")[n // 2 % 2], "group": ("people-body", "flags")[n % 2], "concept": f"c{n % 5}"}
+    one |= {"noun": ("cook", "flag: land")[n % 2] if n < 41 else "rare"}
     if n % 2 == 0:
         one |= {"skin": SKINS[n // 4 % 2], "gender": ("man", "woman")[n // 8 % 2]}
     return one
@@ -56,10 +67,10 @@ def test_attributes_are_learned_and_the_file_knows_them(shards, tmp_path):
     network = train(AttributeStudy(steps=60, batch=24), data, lambda text: None)
     assert network.classes == {
         "group": ["people-body", "flags"], "skin": ["light", "dark"], "gender": ["man", "woman"],
-        "style": ["noto", "twemoji"],
+        "style": ["noto", "twemoji"], "noun": ["cook", "flag: land"],
     }  # fmt: skip
     scores = right(network, data.images, data.facts)
-    assert len(scores["skin"]) == 24 and len(scores["group"]) == 48
+    assert len(scores["skin"]) == 24 and len(scores["group"]) == 48 and len(scores["noun"]) == 41
     assert all(np.mean(marks) > 0.9 for marks in scores.values()), {name: np.mean(one) for name, one in scores.items()}
     network.save(tmp_path / "a.safetensors")
     loaded = AttributeClassifier.load(tmp_path / "a.safetensors")
@@ -82,6 +93,28 @@ def test_labels_leave_out_what_a_picture_does_not_have():
     classes = {"skin": ["light", "dark"], "style": ["noto"]}
     labels = labels_of([{"skin": "dark", "style": "noto"}, {"style": "openmoji"}, {"skin": "light and dark"}], classes)
     assert labels["skin"].tolist() == [1, NONE, NONE] and labels["style"].tolist() == [0, NONE, NONE]
+
+
+def test_roles_are_classes_where_enough_pictures_show_them():
+    some = [facts(n) for n in range(48)]
+    assert classes_of(some, 8)["noun"] == ["cook", "flag: land"]
+    assert classes_of(some, 7)["noun"] == ["cook", "flag: land", "rare"]
+    with pytest.raises(ValueError, match=r"`--role_pictures` \(22\): 0 roles have as many"):
+        classes_of(some, 22)
+    with pytest.raises(ValueError, match=r"`--role_pictures` \(0\) must be at least 1"):
+        AttributeStudy(role_pictures=0)
+
+
+def test_what_has_a_side_is_not_mirrored():
+    assert has_a_side({"noun": "backhand index pointing left"}) and has_a_side({"noun": "rightwards hand"})
+    assert not has_a_side({"noun": "bright button"})
+    pixels = torch.zeros(64, 3, 64, 64)
+    pixels[..., :32] = 1.0  # bright on the left
+    sided = torch.arange(64) < 32
+    found = changed(pixels, torch.Generator().manual_seed(0), sided)
+    mirrored = found[..., 40:].mean((1, 2, 3)) > found[..., :24].mean((1, 2, 3))
+    assert not mirrored[:32].any() and 6 < mirrored[32:].sum() < 26
+    assert torch.equal(changed(pixels, torch.Generator().manual_seed(0))[32:], found[32:])
 
 
 def test_changes_keep_the_range_and_the_colours():
