@@ -21,8 +21,6 @@ import urllib.request
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from webdataset.gopen import Pipe, gopen, gopen_schemes, rewrite_url
-
 log = logging.getLogger(__name__)
 
 TRIES = 8  # in a row without a byte: two minutes of waiting
@@ -31,7 +29,13 @@ SILENCE = 60.0  # seconds without a byte after which a connection counts as brok
 BLOCK = 2**20
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that another try may not get
 NOT_RUN = (126, 127)  # exit codes of a shell that found no such command
-SCHEMES = sorted({"s3", "file", *gopen_schemes} - {"pipe", "__default__"})
+
+
+def schemes() -> list[str]:
+    """What stands before `://` in URLs that can be opened."""
+    from webdataset.gopen import gopen_schemes  # imports torch
+
+    return sorted({"s3", "file", *gopen_schemes} - {"pipe", "__default__"})
 
 
 class Unreachable(ConnectionError):
@@ -67,8 +71,8 @@ def check_url(url: str, option: str) -> None:
         ValueError: an unknown scheme, or a glob, which a server cannot list.
     """
     scheme = url.partition(":")[0]
-    if scheme != "pipe" and scheme not in SCHEMES:
-        raise ValueError(f"`{option}` ({url}): nothing opens {scheme}:// - use {', '.join(SCHEMES)} or `pipe:COMMAND`.")
+    if scheme != "pipe" and scheme not in (known := schemes()):
+        raise ValueError(f"`{option}` ({url}): nothing opens {scheme}:// - use {', '.join(known)} or `pipe:COMMAND`.")
     if scheme != "pipe" and "*" in url:
         raise ValueError(f"`{option}` ({url}): a URL takes braces, such as {{000..099}}, and no *.")
 
@@ -154,6 +158,8 @@ class Remote(io.RawIOBase):
 
     def _open(self) -> Source:
         source: Source
+        from webdataset.gopen import rewrite_url
+
         url, passed_over = rewrite_url(self.url), 0
         if url.startswith(("http://", "https://")):
             source = Http(url, self.at)
@@ -232,6 +238,8 @@ class Command:
     """
 
     def __init__(self, url: str) -> None:
+        from webdataset.gopen import Pipe, gopen, gopen_schemes
+
         if url.startswith("s3://") and "s3" not in gopen_schemes:
             self.opened = Pipe(["aws", "s3", "cp", url, "-"], mode="r")
         else:
@@ -254,7 +262,7 @@ class Command:
 
     def close(self) -> None:
         """End the command."""
-        if isinstance(self.opened, Pipe):
+        if self.opened is not self.stream:  # a command
             self.opened.proc.terminate()
         try:
             self.opened.close()
