@@ -20,7 +20,7 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole flow on rendered scenes, 40 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2 to 3 hours)
+demo: setup ## the whole flow on rendered scenes, 40 minutes on 2 cores (QUICK=1: 3 minutes, LONG=1: 2.5 hours)
 	$(BIN)/ddt run demo $(DEMO) $(ARGS)
 
 scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step
@@ -66,8 +66,8 @@ gpu-check: setup ## the tests that need CUDA; one line and success where there i
 
 audit: setup ## known weaknesses of the installed packages; fails where the package index does not know one of them
 	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > .audit.txt
-	$(BIN)/pip-audit --requirement .audit.txt --no-deps --disable-pip --strict; found=$$?; rm .audit.txt; exit $$found
+	$(BIN)/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' \
+		| $(BIN)/pip-audit --requirement /dev/stdin --no-deps --disable-pip --strict
 
 clean: ## remove runs and local shards
 	rm -rf runs data/shards

@@ -167,6 +167,12 @@ def read_settings(
         length = data.get("row_length", default_of_data("row_length"))
     strategy = trainer.get("strategy")
     named = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
+    replicas = (strategy.get("init_args") or {}).get("replicas", 1) if isinstance(strategy, dict) else 1
+    if replicas != 1:
+        raise ValueError(
+            f"`trainer.strategy.init_args.replicas` ({replicas}): a plan counts weights that all processes "
+            f"share once. Plan one copy: leave the option out, and name the processes that share it."
+        )
     return Settings(
         kind=kind,
         model=model,

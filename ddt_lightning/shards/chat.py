@@ -141,14 +141,13 @@ class ChatDecoder:
             number = int(rng.integers(len(texts)))
             text = texts[number]
             images = pick_view(images, self.seed, sample)[None]
-            plans = plans_of(data, len(texts), "captions")
             if label == "draw":
                 turns = exchange([word(rng, DRAW, text)], [{"image": 0}])
-                turns = self.planned(turns, plans[number : number + 1], rng)
             else:
                 turns = exchange([{"image": 0}, word(rng, DESCRIBE)], [text])
-                if self.vocab.answer_plans:
-                    turns = self.planned(turns, plans[number : number + 1], rng)
+            if label == "draw" or self.vocab.answer_plans:
+                plans = plans_of(data, len(texts), "captions")
+                turns = self.planned(turns, plans[number : number + 1], rng)
         else:
             turns = data["turns"]
             check_turns(turns, len(images))

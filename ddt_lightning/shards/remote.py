@@ -77,17 +77,6 @@ def check_url(url: str, option: str) -> None:
         raise ValueError(f"`{option}` ({url}): a URL takes braces, such as {{000..099}}, and no *.")
 
 
-def beside(url: str, name: str) -> str:
-    """The URL of another file in the folder of a shard.
-
-    Raises:
-        ValueError: the shard is what a command prints, and has no folder.
-    """
-    if url.startswith("pipe:"):
-        raise ValueError(f"{url} has no {name} beside it: give the shard as a URL (s3://, https://, ...) or a file.")
-    return f"{url.partition('?')[0].rpartition('/')[0]}/{name}"
-
-
 def fetch(url: str) -> bytes:
     """The bytes of a small file.
 
@@ -157,9 +146,9 @@ class Remote(io.RawIOBase):
         return data
 
     def _open(self) -> Source:
-        source: Source
         from webdataset.gopen import rewrite_url
 
+        source: Source
         url, passed_over = rewrite_url(self.url), 0
         if url.startswith(("http://", "https://")):
             source = Http(url, self.at)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ddt_lightning.atomic import staged, write_json
 from ddt_lightning.shards.members import split
-from ddt_lightning.shards.remote import beside, fetch, is_remote
+from ddt_lightning.shards.remote import fetch, is_remote
 from ddt_lightning.texts import to_json
 
 TOKEN_FIELDS = ("tokenizer", "K", "codebook_size", "order", "transform", "source")
@@ -178,8 +178,16 @@ def common_fields(urls: Iterable[str], option: str) -> tuple[dict[str, Any], str
 
 
 def folder_of(shard: str) -> str:
-    """Path or URL of the folder in which a shard lies."""
-    return beside(shard, "tokens.json").rpartition("/")[0] if is_remote(shard) else str(Path(shard).parent)
+    """Path or URL of the folder in which a shard lies.
+
+    Raises:
+        ValueError: the shard is what a command prints, and has no folder.
+    """
+    if shard.startswith("pipe:"):
+        raise ValueError(
+            f"{shard} has no tokens.json beside it: give the shard as a URL (s3://, https://, ...) or a file."
+        )
+    return shard.partition("?")[0].rpartition("/")[0] if is_remote(shard) else str(Path(shard).parent)
 
 
 def parts(count: int, shards: int) -> Iterator[range]:

@@ -77,7 +77,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         processes = self.num_nodes * self.num_processes
         if self.replicas < 1 or processes % self.replicas:
             raise ValueError(
-                f"`trainer.strategy.replicas` ({self.replicas}) must divide the number of processes ({processes})."
+                f"`trainer.strategy.init_args.replicas` ({self.replicas}) must divide the {processes} processes."
             )
         self._data_parallel_size = processes
         super().setup_environment()

@@ -100,3 +100,10 @@ def test_wrong_options_are_named(capsys, words, named):
     with pytest.raises(SystemExit) as stop:
         main(["plan", "--config", "stages/pretrain.yaml", *words])
     assert stop.value.code == 1 and named in capsys.readouterr().err
+
+
+def test_copies_of_sharded_weights_are_refused_where_they_would_be_counted_as_one():
+    strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy", "init_args": {"replicas": 2}}
+    with pytest.raises(ValueError, match=r"`trainer.strategy.init_args.replicas` \(2\)"):
+        settings(strategy=strategy)
+    assert settings(strategy={**strategy, "init_args": {"replicas": 1}}).sharded
