@@ -40,7 +40,7 @@ from ddt_lightning.scenes.render import (
     place,
     sample_background,
 )
-from ddt_lightning.scenes.tasks import Edit, Question, sample_edit, sample_question
+from ddt_lightning.scenes.tasks import EDITS, Edit, Question, sample_edit, sample_question
 from ddt_lightning.scenes.world import Split, World
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -181,8 +181,14 @@ def train_scene(rng: np.random.Generator, world: World = WORLD) -> Scene:
 
 
 def train_edit(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Edit:
-    """A training edit; neither its source nor its target shows a held-out combination."""
-    return sample_edit(rng, kind, partial(shows, world=world), kinds_of(world))
+    """A training edit; neither its source nor its target shows a held-out combination.
+
+    Scenes of one, two and three shapes are equally frequent. If the number were drawn anew with every scene that is
+    turned down, one edit in sixteen would have three shapes, since most such scenes show a held-out combination.
+    """
+    kind = kind or pick(rng, EDITS)
+    count = int(rng.integers(2 if kind == "remove" else 1, 4))
+    return sample_edit(rng, kind, partial(shows, world=world), kinds_of(world), count)
 
 
 def train_question(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Question:

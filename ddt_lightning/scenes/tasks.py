@@ -142,9 +142,9 @@ def _edited(kind: str, source: Scene, rng: np.random.Generator, kinds: Sequence[
     return Scene((*others[:index], new, *others[index:]), ground), instruction
 
 
-def edit_scene(rng: np.random.Generator, kinds: Sequence[str] = KINDS) -> Scene:
-    """A scene to edit: 1-3 shapes of any look, small enough for every place."""
-    looks = sample_looks(rng, int(rng.integers(1, 4)), kinds)
+def edit_scene(rng: np.random.Generator, kinds: Sequence[str] = KINDS, count: int | None = None) -> Scene:
+    """A scene to edit: `count` shapes, by default 1-3, of any look, small enough for every place."""
+    looks = sample_looks(rng, int(rng.integers(1, 4)) if count is None else count, kinds)
     return Scene(place(rng, looks, EDIT_RADII), sample_background(rng))
 
 
@@ -153,6 +153,7 @@ def sample_edit(
     kind: str | None = None,
     allow: Allow = lambda scene: True,
     kinds: Sequence[str] = KINDS,
+    count: int | None = None,
 ) -> Edit:
     """An edit whose source and target both pass `allow`.
 
@@ -161,10 +162,14 @@ def sample_edit(
         kind: one of `EDITS`, by default any.
         allow: a test on both scenes.
         kinds: what shapes there are.
+        count: shapes of the source, by default 1-3 as often as such scenes pass `allow`; the only shape of a scene
+            cannot be removed.
     """
     kind = kind or pick(rng, EDITS)
+    if kind == "remove" and count == 1:
+        raise ValueError("`count` (1): an edit that removes a shape needs a scene of 2 shapes or more.")
     while True:
-        source = edit_scene(rng, kinds)
+        source = edit_scene(rng, kinds, count)
         if not allow(source):
             continue
         made = _edited(kind, source, rng, kinds)

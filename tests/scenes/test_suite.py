@@ -86,6 +86,13 @@ def test_training_edits_and_questions_fulfil_no_prompt_of_the_suite():
         assert not shown(question.scene) and not held_out(question.scene)
 
 
+def test_training_edits_have_one_two_and_three_shapes_equally_often():
+    rng = np.random.default_rng(3)
+    counts = Counter(len(train_edit(rng, "recolour").source.shapes) for _ in range(300))
+    assert set(counts) == {1, 2, 3} and all(70 <= number <= 130 for number in counts.values())  # 100 +- 3.7 sd
+    assert {len(train_edit(rng, "remove").source.shapes) for _ in range(30)} == {2, 3}
+
+
 def test_training_texts_name_no_held_out_look(scenes):
     rng = np.random.default_rng(2)
     texts = [caption(scene, rng) for scene in scenes]
