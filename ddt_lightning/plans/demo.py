@@ -114,7 +114,7 @@ def plan(sizes: Demo) -> list[Step]:
 
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
-    written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
+    written = ["--even_edits=true", *(["--plans=true", "--both_ways=true"] if sizes.plans else [])]
     written += ["--answer_plans=true"] if sizes.answer_plans else []
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]

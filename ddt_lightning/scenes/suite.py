@@ -180,14 +180,21 @@ def train_scene(rng: np.random.Generator, world: World = WORLD) -> Scene:
     return _mixture(rng, False, world)
 
 
-def train_edit(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Edit:
+def train_edit(rng: np.random.Generator, kind: str | None = None, world: World = WORLD, even: bool = False) -> Edit:
     """A training edit; neither its source nor its target shows a held-out combination.
 
-    Scenes of one, two and three shapes are equally frequent. If the number were drawn anew with every scene that is
-    turned down, one edit in sixteen would have three shapes, since most such scenes show a held-out combination.
+    Args:
+        rng: where the draws come from.
+        kind: one of `EDITS`, by default any.
+        world: whose combinations.
+        even: sources of one, two and three shapes are equally frequent. Without it the number is drawn anew with every
+            scene that is turned down, and only one source in sixteen has three shapes, since most scenes of three show
+            a held-out combination.
     """
-    kind = kind or pick(rng, EDITS)
-    count = int(rng.integers(2 if kind == "remove" else 1, 4))
+    count = None
+    if even:
+        kind = kind or pick(rng, EDITS)
+        count = int(rng.integers(2 if kind == "remove" else 1, 4))
     return sample_edit(rng, kind, partial(shows, world=world), kinds_of(world), count)
 
 

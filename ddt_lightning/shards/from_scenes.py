@@ -28,6 +28,7 @@ class Teaching:
         both_ways: caption the relation of two objects in both directions, too.
         flips: after every other image its counterpart with all places mirrored.
         contrast: after every other image of two kinds its counterpart with the opposite relation.
+        even_edits: edits of one, two and three shapes are equally frequent; by default most have one.
     """
 
     plans: bool = False
@@ -35,6 +36,7 @@ class Teaching:
     both_ways: bool = False
     flips: bool = False
     contrast: bool = False
+    even_edits: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         data |= {"plan": [write_plan(scene, text) for text in texts]} if teaching.plans else {}
         return {**key, "png": to_png(render(scene, side)), "txt": texts[0], "json": data}
     if kind == "edits":
-        edit = suite.train_edit(rng, world=world) if train else suite.val_edit(rng, world=world)
+        edit = (
+            suite.train_edit(rng, world=world, even=teaching.even_edits) if train else suite.val_edit(rng, world=world)
+        )
         pair = {"source.png": to_png(render(edit.source, side)), "target.png": to_png(render(edit.target, side))}
         data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
         data |= {"plan": write_edit_plan(edit)} if teaching.plans else {}

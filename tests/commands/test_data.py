@@ -197,7 +197,8 @@ def test_a_larger_world_is_recorded_and_kept(tmp_path):
           "--plans=true", "--contrast=true"])  # fmt: skip
     facts = json.loads((tmp_path / "w" / "world.json").read_text())
     assert facts == {"kinds": 12, "held_out": "both", "pairs_shown": 0.65, "plans": True, "answer_plans": False,
-                     "both_ways": False, "flips": False, "contrast": True, "side": 32, "seed": 0}  # fmt: skip
+                     "both_ways": False, "flips": False, "contrast": True, "even_edits": False,
+                     "side": 32, "seed": 0}  # fmt: skip
     world = World(12, "both", 0.65)
     prompts = {name: [json.loads(line) for line in (tmp_path / "w" / name).read_text().splitlines()]
                for name in ("prompts.jsonl", "prompts-novel.jsonl")}  # fmt: skip

@@ -43,7 +43,7 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
     counts = ["--images=24000", "--edits=8000", "--questions=6000", "--text=4000", "--val=512"]
-    assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
+    assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts, "--even_edits=true"]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
     evaluate += [f"--{kind}=200" for kind in ("images", "edits", "questions", "captions")]

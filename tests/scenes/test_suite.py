@@ -78,7 +78,7 @@ def test_training_scenes_fulfil_no_prompt_of_the_suite(scenes):
 def test_training_edits_and_questions_fulfil_no_prompt_of_the_suite():
     rng = np.random.default_rng(1)
     for number in range(350):
-        edit = train_edit(rng, EDITS[number % len(EDITS)])
+        edit = train_edit(rng, EDITS[number % len(EDITS)], even=number % 5 == 0)
         assert not shown(edit.source) and not shown(edit.target)
         assert not held_out(edit.source) and not held_out(edit.target)
     for number in range(250):
@@ -86,11 +86,13 @@ def test_training_edits_and_questions_fulfil_no_prompt_of_the_suite():
         assert not shown(question.scene) and not held_out(question.scene)
 
 
-def test_training_edits_have_one_two_and_three_shapes_equally_often():
+def test_even_training_edits_have_one_two_and_three_shapes_equally_often():
     rng = np.random.default_rng(3)
-    counts = Counter(len(train_edit(rng, "recolour").source.shapes) for _ in range(300))
+    counts = Counter(len(train_edit(rng, "recolour", even=True).source.shapes) for _ in range(300))
     assert set(counts) == {1, 2, 3} and all(70 <= number <= 130 for number in counts.values())  # 100 +- 3.7 sd
-    assert {len(train_edit(rng, "remove").source.shapes) for _ in range(30)} == {2, 3}
+    assert {len(train_edit(rng, "remove", even=True).source.shapes) for _ in range(30)} == {2, 3}
+    usual = Counter(len(train_edit(rng).source.shapes) for _ in range(300))
+    assert usual[1] > 5 * usual[3]
 
 
 def test_training_texts_name_no_held_out_look(scenes):
