@@ -18,9 +18,11 @@ from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Decoding
 from ddt_lightning.seeding import key_bits, numpy_rng
 from ddt_lightning.shards.chat import claim, has_turns, to_turns, token_keys
+from ddt_lightning.shards.finished import fault, file_hash, record_of, write_record
 from ddt_lightning.shards.images import CROP_MARGIN, ImageSample, read_images
 from ddt_lightning.shards.members import UNREADABLE, Problems, Record, shard_name
 from ddt_lightning.shards.read import Columns, name, read_shard
+from ddt_lightning.shards.remote import is_remote
 from ddt_lightning.shards.rows import check_ids, read_ids
 from ddt_lightning.shards.stream import one_line
 from ddt_lightning.shards.texts import read_json
@@ -54,20 +56,50 @@ def facts(folder: str, coding: Coding) -> dict[str, Any]:
     return {"fingerprint": tokenizer.fingerprint(), "kind": tokenizer.kind, "order": tokenizer.order, **sizes}
 
 
-def encode_shard(
+def finish_shard(
     folder: str,
     coding: Coding,
     url: str,
     target: str,
     columns: dict[str, str],
     views: int,
-    made_from: dict[str, Any],
-) -> tuple[str, dict[str, Any], int, Problems]:
+    settings: dict[str, Any],
+) -> tuple[str, bool, int, Problems]:
+    """Encode one shard into the file `target` unless it is finished, and record it; see `encode_shard`.
+
+    Args:
+        folder: of the tokenizer.
+        coding: how to run it.
+        url: the shard; of a remote one the URL stands for its bytes.
+        target: file of the token shard.
+        columns: fields of `Columns`.
+        views: crops of each image.
+        settings: what the ids depend on beside the shard's bytes.
+
+    Returns:
+        Name of the new shard, whether it was encoded now, number of samples then, and samples left out with the reason.
+    """
+    shard = Path(target)
+    made_from = {**settings, "source": url if is_remote(url) else file_hash(url)}
+    if fault(shard, made_from, content=True) is None:
+        return shard.name, False, 0, {}
+    (shard.parent / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
+    record_of(shard).unlink(missing_ok=True)
+    count, problems = encode_shard(folder, coding, url, target, columns, views)
+    if count:
+        write_record(shard, made_from, count, len(problems))
+    else:
+        shard.unlink(missing_ok=True)
+    return shard.name, True, count, problems
+
+
+def encode_shard(
+    folder: str, coding: Coding, url: str, target: str, columns: dict[str, str], views: int
+) -> tuple[int, Problems]:
     """Encode one shard into the file `target`.
 
     Returns:
-        Name of the new shard, `made_from` as it is, number of samples, and samples left out with the reason; no shard
-        is written where no sample can be encoded.
+        Number of samples, and samples left out with the reason; no shard is written where no sample can be encoded.
     """
     pipeline = loaded(folder, coding)
     problems: Problems = {}
@@ -95,8 +127,7 @@ def encode_shard(
             else:
                 yield one
 
-    count = write_whole(Path(target), samples())
-    return Path(target).name, made_from, count, problems
+    return write_whole(Path(target), samples()), problems
 
 
 def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:

@@ -143,8 +143,8 @@ def test_pipes_in_files_of_strangers(model, tmp_path, nothing_ran, capsys):
     shards.mkdir()
     (shards / "x.tar").write_bytes(tar_bytes(members))
     for place in (shutil.copytree(model, tmp_path / "model"), shards, tokens):
-        place.mkdir(exist_ok=True)
-        for name in ("tokens.json", "world.json", "encoded.json", "config.yaml", "shards.json"):
+        (place / "encoded").mkdir(parents=True)
+        for name in ("tokens.json", "world.json", "encoded/x.json", "config.yaml", "shards.json"):
             (place / name).write_text(json.dumps(fields))
     common = ["--tokenizer", tmp_path / "model", "--processes", "1"]
     (shards / "world.json").unlink()  # without the fields of a world, encoding and checking refuse these two

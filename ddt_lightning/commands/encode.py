@@ -1,13 +1,14 @@
-"""`ddt encode` and `ddt decode`: image shards to token shards and back, one task per shard.
+"""`ddt encode` and `ddt decode`: image shards to token shards and back, a shard at a time in each process.
 
 Captioned images become `KEY.ids.npy [K]` with their text and json, edits and questions conversations `KEY.ids.npy`
-`[n, K]` with `KEY.json {"turns"}`; `tokens.json` says what made them, `encoded.json` from which bytes. A shard appears
+`[n, K]` with `KEY.json {"turns"}`; `tokens.json` says what made them, `encoded/` from which bytes. A shard appears
 when it is whole and `tokens.json` when all are: a killed call leaves nothing half-written and a second one goes on.
+Several calls, on one machine or many, encode parts of the shards into one folder.
 """
 
-import hashlib
 import json
 import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ def encode(
     order: Literal["fine_to_coarse", "coarse_to_fine", "raster"] | None = None,
     columns: dict[str, str] | str | None = None,
     views: int = 1,
+    task: int = 0,
+    tasks: int = 1,
+    check: bool = False,
     coding: Coding = Coding(),
 ) -> None:
     """Turn image, edit, question and chat shards into token shards.
@@ -41,12 +45,18 @@ def encode(
         columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}', or the
             overlay file that has them under data.columns, such as data/instructpix2pix.yaml.
         views: ids of this many crops of each captioned image: the centre, then random ones; training draws one.
+        task: number of this call, from 0, where several share the shards; it encodes every `tasks`-th one from there.
+        tasks: how many calls share the shards.
+        check: encode nothing, read the token shards of all tasks, and name those that are missing or differ from their
+            records.
         coding: how to run the tokenizer.
     """
     from ddt_lightning import encoding
 
     layout = read_columns(columns) if isinstance(columns, str) else columns or {}
     positive("views", views)
+    if not 0 <= task < positive("tasks", tasks):
+        raise ValueError(f"`--task` ({task}) must be at least 0 and below `--tasks` ({tasks}).")
     folder, sources, model = begin(tokenizer, shards, coding)
     world = world_of(sources)
     order = order or model["order"]
@@ -55,52 +65,80 @@ def encode(
         raise ValueError(f"`--order` ({order}) is not one of a {model['kind']} tokenizer: use {fit}.")
     target = Path(out)
     names = token_names(sources)
-    record = target / "encoded.json"
-    done: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
-    done = {name: facts for name, facts in done.items() if (target / name).is_file()}
+    own = {} if check else dict(list(names.items())[task::tasks])
     transform = f"{model['image_size']} px, centre" + (f" and {views - 1} random crops" if views > 1 else "")
     wanted = {"tokenizer": model["fingerprint"], "transform": transform, "columns": layout}
-    foreign = [name for name, facts in done.items() if facts["tokenizer"] != wanted["tokenizer"] and name not in names]
-    if foreign:
-        raise ValueError(
-            f"`--out` ({out}) holds {foreign[0]} of tokenizer {done[foreign[0]]['tokenizer']}, this one is "
-            f"{wanted['tokenizer']}: encode all its shards again in one call, or name another folder."
-        )
-    target.mkdir(parents=True, exist_ok=True)
-    tasks = []
-    for name, url in names.items():
-        facts = {**wanted, "source": source_hash(url)}
-        if done.get(name) != facts:
-            done.pop(name, None)
-            tasks.append((str(folder), coding, url, str(target / name), layout, views, facts))
-    fields = {name: model[name] for name in ("K", "codebook_size", "kind")}
-    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
-    if tasks:
-        (target / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
-    count, problems, failed = 0, {}, {}
-    for name, facts, number, bad in run_tasks(encoding.encode_shard, tasks, coding.processes, "encode"):
-        count += number
+    refuse_foreign(target, names, model["fingerprint"])
+    calls = [(str(folder), coding, url, str(target / name), layout, views, wanted) for name, url in own.items()]
+    encoded, count, problems, failed = 0, 0, {}, {}
+    for name, now, number, bad in run_tasks(encoding.finish_shard, calls, coding.processes, "encode"):
+        encoded, count = encoded + now, count + number
         problems.update(bad)
-        if number:
-            done[name] = facts
-        else:
+        if now and not number:
             failed[name] = next(iter(bad.items()), (name, "it is empty"))
-            (target / name).unlink(missing_ok=True)
-        write_json(record, done)
+    report(problems)
     if failed:
-        report(problems)
         name, (sample, reason) = next(iter(failed.items()))
         raise ValueError(
             f"`--shards`: no sample of {names[name]} can be encoded, {sample}: {reason}. Leave out {len(failed)} such "
             "shards and call again: the others are encoded."
         )
+    done = f"{count} samples in {encoded} token shards in {out}"
+    if encoded < len(own):
+        done += f", {len(own) - encoded} shards were there already"
+    faults = unfinished(target, [name for name in names if name not in own], wanted, content=check)
+    if faults and not check:
+        print(f"{done}; of the other tasks' shards {len(faults)} are not there yet")
+        return
+    if faults:
+        (target / "tokens.json").unlink(missing_ok=True)
+        named = "; ".join(f"{name} {reason}" for name, reason in list(faults.items())[:LISTED])
+        raise ValueError(f"{len(faults)} of {len(names)} token shards in {out} must be encoded again: {named}.")
+    fields = {name: model[name] for name in ("K", "codebook_size", "kind")}
+    written = {"tokenizer": model["fingerprint"], **fields, "order": order, "transform": transform}
     old = json.loads((target / "tokens.json").read_text()) if (target / "tokens.json").is_file() else {}
     known = [part for part in str(old.get("source", "")).split(", ") if part]
     written["source"] = ", ".join(dict.fromkeys([*known, *shards]))
-    write_json(target / "tokens.json", {**written, **world})
-    report(problems)
-    skipped = f", {len(names) - len(tasks)} shards were there already" if len(tasks) < len(names) else ""
-    print(f"{count} samples in {len(tasks)} token shards in {out}{skipped}")
+    whole = target / f".tokens-{task}.json"  # under a name of its own: two tasks may come here at the same time
+    write_json(whole, {**written, **world})
+    whole.replace(target / "tokens.json")
+    print(summary(target, names) if check else done)
+
+
+def unfinished(folder: Path, names: Iterable[str], made_from: dict[str, Any], content: bool) -> dict[str, str]:
+    """Shards that are not finished, each with the reason; see `fault`."""
+    from ddt_lightning.shards.finished import fault
+
+    reasons = {name: fault(folder / name, made_from, content) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def summary(folder: Path, names: Collection[str]) -> str:
+    """The samples of finished shards, counted by their records."""
+    from ddt_lightning.shards.finished import read_record
+
+    records = [read_record(folder / name) for name in names]
+    samples, left_out = (sum(record[count] for record in records) for count in ("samples", "left_out"))
+    return f"{samples} samples in {len(names)} token shards in {folder}, {left_out} were left out: all as recorded"
+
+
+def refuse_foreign(folder: Path, names: Collection[str], fingerprint: str) -> None:
+    """Refuse to encode into a folder with finished shards of another tokenizer that this call would leave there.
+
+    Raises:
+        ValueError: naming one of them.
+    """
+    from ddt_lightning.shards.finished import FOLDER, read_record
+
+    for file in sorted((folder / FOLDER).glob("*.json")):
+        shard = folder / f"{file.stem}.tar"
+        if shard.name in names or not shard.is_file() or not (record := read_record(shard)):
+            continue
+        if (other := record["made_from"].get("tokenizer")) != fingerprint:
+            raise ValueError(
+                f"`--out` ({folder}) holds {shard.name} of tokenizer {other}, this one is "
+                f"{fingerprint}: encode all its shards again in one call, or name another folder."
+            )
 
 
 def world_of(sources: list[str]) -> dict[str, Any]:
@@ -109,8 +147,18 @@ def world_of(sources: list[str]) -> dict[str, Any]:
     Raises:
         ValueError: the shards are of different worlds: what one holds out another may show.
     """
-    files = [Path(url).parent / "world.json" for url in sources]
-    worlds = {str(file): json.loads(file.read_text()) for file in dict.fromkeys(files) if file.is_file()}
+    from ddt_lightning.shards.remote import fetch_if_there, is_remote
+    from ddt_lightning.shards.write import folder_of
+
+    folders = dict.fromkeys(folder_of(url) for url in sources if not url.startswith("pipe:"))
+    worlds = {}
+    for file in (f"{folder}/world.json" for folder in folders):
+        if is_remote(file):
+            data = fetch_if_there(file)
+        else:
+            data = Path(file).read_bytes() if Path(file).is_file() else None
+        if data is not None:
+            worlds[file] = json.loads(data)
     for file, facts in worlds.items():
         first, expected = next(iter(worlds.items()))
         for field in ("kinds", "held_out", "pairs_shown"):
@@ -144,16 +192,15 @@ def decode(
         decoding: how to decode.
     """
     from ddt_lightning import encoding
-    from ddt_lightning.shards.write import read_tokens_json
+    from ddt_lightning.shards.write import common_fields
 
     folder, sources, model = begin(tokenizer, shards, coding)
-    for parent in dict.fromkeys(Path(url).parent for url in sources):
-        fields = read_tokens_json(parent)
-        if fields["tokenizer"] != model["fingerprint"]:
-            raise ValueError(
-                f"{parent}/tokens.json names tokenizer {fields['tokenizer']}, `--tokenizer` is {model['fingerprint']}: "
-                "decode with the tokenizer that made the shards."
-            )
+    fields, parent = common_fields(sources, "--shards")
+    if fields["tokenizer"] != model["fingerprint"]:
+        raise ValueError(
+            f"{parent}/tokens.json names tokenizer {fields['tokenizer']}, `--tokenizer` is {model['fingerprint']}: "
+            "decode with the tokenizer that made the shards."
+        )
     if tokens is not None and not 0 <= tokens <= model["K"]:
         raise ValueError(f"`--tokens` ({tokens}) must be between 0 and the tokenizer's {model['K']}.")
     names = token_names(sources)
@@ -212,17 +259,6 @@ def token_names(sources: list[str]) -> dict[str, str]:
             raise ValueError(f"`--shards`: {names[name]} and {url} have the same name; encode them into two folders.")
         names[name] = url
     return names
-
-
-def source_hash(url: str) -> str:
-    """Sixteen hex digits of a shard's bytes; a remote shard stands for itself."""
-    if not Path(url).is_file():
-        return url
-    digest = hashlib.blake2b(digest_size=8)
-    with open(url, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def report(problems: dict[str, str]) -> None:

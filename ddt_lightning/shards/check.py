@@ -76,13 +76,15 @@ def scan_shard(url: str, columns: "Columns") -> tuple[Facts, dict[str, str]]:
     facts, taken = Facts(), set[str]()
     problems: dict[str, str] = {}
     texts: dict[str, str] = {}
-    fields = beside(url)
+    sizes: list[dict[str, Any] | None] = []
     for record in read_shard(url, problems):
         facts.samples += 1
         facts.members[tuple(sorted(members(record)))] += 1
+        if "ids.npy" in record and not sizes:
+            sizes.append(beside(url))
         try:
             if "ids.npy" in record:
-                scan_tokens(record, columns, facts, fields)
+                scan_tokens(record, columns, facts, sizes[0])
             elif has_image(record):
                 scan_pictures(record, columns, facts, taken)
             else:
@@ -98,11 +100,18 @@ def scan_shard(url: str, columns: "Columns") -> tuple[Facts, dict[str, str]]:
 
 
 def beside(url: str) -> dict[str, Any] | None:
-    """The `tokens.json` beside a shard, if there is one."""
-    from ddt_lightning.shards.write import read_tokens_json
+    """The `tokens.json` beside a shard of ids: of a file if there is one, of a URL always, of a command never.
 
-    folder = Path(url).parent
-    return read_tokens_json(folder) if (folder / "tokens.json").is_file() else None
+    Raises:
+        Unreachable: a URL has none, or it cannot be read.
+    """
+    from ddt_lightning.shards.remote import is_remote
+    from ddt_lightning.shards.write import folder_of, read_tokens_json
+
+    if url.startswith("pipe:"):
+        return None
+    folder = folder_of(url)
+    return read_tokens_json(folder) if is_remote(url) or (Path(folder) / "tokens.json").is_file() else None
 
 
 def scan_pictures(record: dict[str, Any], columns: "Columns", facts: Facts, taken: set[str]) -> None:

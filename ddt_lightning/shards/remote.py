@@ -28,6 +28,7 @@ WAIT, LONGEST = 1.0, 32.0  # seconds before the second try, doubled each time up
 SILENCE = 60.0  # seconds without a byte after which a connection counts as broken
 BLOCK = 2**20
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers of a server that another try may not get
+ABSENT = (404, 410)  # answers of a server that has no such file
 NOT_RUN = (126, 127)  # exit codes of a shell that found no such command
 
 
@@ -40,6 +41,10 @@ def schemes() -> list[str]:
 
 class Unreachable(ConnectionError):
     """A shard that cannot be read to its end. It ends a training, unlike damage, which is skipped and counted."""
+
+
+class Absent(Unreachable):
+    """A file that is not there, as its server says."""
 
 
 class Final(OSError):
@@ -87,6 +92,25 @@ def fetch(url: str) -> bytes:
         return stream.read()
 
 
+def fetch_if_there(url: str) -> bytes | None:
+    """The bytes of a small file over http; None where its server says that there is none.
+
+    A command that fails (`s3://`, ...) does not say whether its file is not there or cannot be reached; such a URL is
+    not looked at, and None.
+
+    Raises:
+        Unreachable: the server cannot be asked.
+    """
+    from webdataset.gopen import rewrite_url
+
+    if not rewrite_url(url).startswith(("http://", "https://")):
+        return None
+    try:
+        return fetch(url)
+    except Absent:
+        return None
+
+
 def open_remote(url: str) -> io.BufferedReader:
     """The bytes behind a URL or command; reading raises `Unreachable`."""
     return io.BufferedReader(Remote(url), BLOCK)
@@ -125,7 +149,8 @@ class Remote(io.RawIOBase):
                 reason = reason_of(error)
                 if is_final(error) or attempt == TRIES - 1:
                     times = "" if is_final(error) else f" after {TRIES} tries"
-                    raise Unreachable(f"shard {self.url} cannot be read{times}: {reason}.") from None
+                    kind = Absent if getattr(error, "code", None) in ABSENT else Unreachable
+                    raise kind(f"shard {self.url} cannot be read{times}: {reason}.") from None
                 wait = min(WAIT * 2**attempt, LONGEST)
                 log.warning("shard %s at byte %d: %s; again in %g s", self.url, self.at, reason, wait)
                 time.sleep(wait)

@@ -81,7 +81,7 @@ def test_check_encode_and_training_agree(shard, tokenizer, tmp_path):
     if shard == "no_pictures":
         assert texts_refused(url) == set(problems) and facts.texts == 2
         return
-    _, _, count, left_out = encode_shard(str(tokenizer), Coding(), url, str(tmp_path / "out.tar"), {}, 1, {})
+    count, left_out = encode_shard(str(tokenizer), Coding(), url, str(tmp_path / "out.tar"), {}, 1)
     plain = {key: reason.removesuffix(f" {TAKEN}") for key, reason in problems.items()}
     if shard in NO_SAMPLES or not facts.sizes:
         assert count == 0 and problems and not (tmp_path / "out.tar").exists()

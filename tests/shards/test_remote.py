@@ -1,6 +1,7 @@
 """Shards over the network and from commands: what fails now and then is read whole, what is gone is named."""
 
 import gzip
+import json
 import multiprocessing
 import shutil
 import subprocess
@@ -9,9 +10,13 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
+from ddt_lightning.cli import main
+from ddt_lightning.commands.encode import world_of
+from ddt_lightning.images import to_png
 from ddt_lightning.shards import remote
 from ddt_lightning.shards.cache import cached, file_name, is_whole, record_of
 from ddt_lightning.shards.images import ImageShards
@@ -22,6 +27,7 @@ from ddt_lightning.shards.stream import TrainBatches
 from ddt_lightning.shards.write import common_fields, write_shards, write_tokens_json
 from tests.foreign import pairs, tar_bytes
 from tests.shards.test_stream import Texts, usable
+from tests.tiny import tiny_tokenizer
 
 DATA = bytes(range(256)) * 40_000  # 10 MB, more than what the sockets hold
 
@@ -233,6 +239,39 @@ def test_tokens_json_is_read_beside_remote_shards(server, tmp_path):
         common_fields([server.url("y/a.tar")], "data.shards")
     with pytest.raises(ValueError, match=r"pipe:cat a\.tar has no tokens\.json beside it"):
         common_fields(["pipe:cat a.tar"], "data.shards")
+
+
+def test_what_lies_beside_remote_shards_is_used_by_encode_decode_and_check(server, tmp_path, capsys):
+    tiny_tokenizer(16).save_pretrained(tmp_path / "tokenizer")
+    picture = to_png(np.zeros((16, 16, 3), np.uint8))
+    world = {"kinds": 6, "held_out": "mirror", "pairs_shown": 0.8}
+    server.files |= {
+        "a/0.tar": tar_bytes([("x.png", picture), ("x.txt", b"t")]),
+        "b/1.tar": tar_bytes([("y.png", picture)]),
+    }
+    server.files["a/world.json"] = json.dumps(world).encode()
+    common = ["--tokenizer", str(tmp_path / "tokenizer"), "--processes", "1"]
+    urls = [server.url("a/0.tar"), server.url("b/1.tar")]
+    main(["encode", *common, "--shards", *urls, "--out", str(tmp_path / "tokens")])
+    assert json.loads((tmp_path / "tokens" / "tokens.json").read_text())["world"] == world
+    server.files["b/world.json"] = json.dumps({**world, "kinds": 12}).encode()
+    with pytest.raises(
+        ValueError, match=r"`--shards`: http.*/a/world\.json has kinds=6, http.*/b/world\.json kinds=12"
+    ):
+        world_of(urls)
+    server.troubles["b/world.json"] = [403]
+    with pytest.raises(Unreachable, match=r"b/world\.json cannot be read: the server answers 403"):
+        world_of(urls)
+    for name in ("0.tar", "tokens.json"):
+        server.files[f"t/{name}"] = (tmp_path / "tokens" / name).read_bytes()
+    main(["data", "check", server.url("t/0.tar")])
+    main(["decode", *common, "--shards", server.url("t/0.tar"), "--out", str(tmp_path / "images"), "--steps", "1"])
+    assert (tmp_path / "images" / "0.tar").is_file()
+    server.files["t/tokens.json"] = server.files["t/tokens.json"].replace(b'"K": 6', b'"K": 5')
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["data", "check", server.url("t/0.tar")])
+    assert "K" in (error := capsys.readouterr().err) and "0.tar:x" in error, error
 
 
 def test_urls_that_nothing_opens_are_refused_with_their_option():
