@@ -47,6 +47,7 @@ class Demo:
         plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
         answer_plans: write a plan with every question, so that the language model says what it sees before it answers
             or describes.
+        even_edits: training edits of one, two and three shapes are equally frequent; without it most have one.
         select: tune on the images and edits alone whose ids decode to what their plans say.
         rl_steps: optimizer steps of practice with a reward; 0 for none.
         prompt_images: images per prompt of the suite.
@@ -69,6 +70,7 @@ class Demo:
     instruct_steps: int
     plans: bool
     answer_plans: bool
+    even_edits: bool
     select: bool
     rl_steps: int
     prompt_images: int
@@ -114,8 +116,8 @@ def plan(sizes: Demo) -> list[Step]:
 
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
-    written = ["--even_edits=true", *(["--plans=true", "--both_ways=true"] if sizes.plans else [])]
-    written += ["--answer_plans=true"] if sizes.answer_plans else []
+    written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
+    written += [f"--{name}=true" for name in ("answer_plans", "even_edits") if getattr(sizes, name)]
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]
     evaluate = [CLI, "eval", "all", "--model", f"{model}", *scored]

@@ -39,11 +39,12 @@ def test_every_command_line_parses(overlay, monkeypatch):
 
 
 def test_without_plans_and_practice_the_flow_is_the_plain_one():
-    sizes = replace(parsed("run demo")["sizes"], plans=False, select=False, rl_steps=0)
+    off = dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False)
+    sizes = replace(parsed("run demo")["sizes"], **off, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
     counts = ["--images=24000", "--edits=8000", "--questions=6000", "--text=4000", "--val=512"]
-    assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts, "--even_edits=true"]]
+    assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
     evaluate += [f"--{kind}=200" for kind in ("images", "edits", "questions", "captions")]
@@ -62,8 +63,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
-    reading = demo.plan(replace(sizes, answer_plans=True))[0].commands[0]
-    assert reading == [*steps["scenes"].commands[0], "--answer_plans=true"]
+    plain = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
+    assert steps["scenes"].commands[0] == [*plain, "--answer_plans=true", "--even_edits=true"]
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
     for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
