@@ -5,7 +5,6 @@ numbers for every logger but the csv one. They are measurements, which differ be
 from `metrics.csv`. The MFU is there on GPUs whose peak is known: operations as `ddt plan` counts them, over that peak.
 """
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from ddt_lightning.cost.hardware import of_device
 from ddt_lightning.cost.settings import read_settings, stage_of
 from ddt_lightning.cost.work import Work, work_of
-from ddt_lightning.training.history import read_rows, write_rows
+from ddt_lightning.training.history import add_row, cut_rows
 
 FILE = "throughput.csv"
 COLUMNS = ("step", "step_seconds", "samples_per_second", "ids_per_second", "data_wait", "tflops", "mfu")
@@ -66,14 +65,18 @@ class Throughput(pl.Callback):
         self.started, self.waited = time.perf_counter(), trainer.datamodule.waited
         path = Path(trainer.default_root_dir) / FILE
         if trainer.is_global_zero and path.is_file():
-            write_rows(path, [row for row in read_rows(path) if int(row["step"]) <= trainer.global_step])
+            cut_rows(path, trainer.global_step + 1)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave validation out."""
+        if trainer.state.fn != "fit":
+            return
         self.left = time.perf_counter(), trainer.datamodule.waited
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on measuring."""
+        if trainer.state.fn != "fit":
+            return
         left, waited = self.left
         self.started += time.perf_counter() - left
         self.waited += trainer.datamodule.waited - waited
@@ -129,13 +132,7 @@ class Throughput(pl.Callback):
             "tflops": found["device/flops_per_sec"] / 1e12 if "device/flops_per_sec" in found else None,
             "mfu": found.get("device/mfu"),
         }
-        path = Path(trainer.default_root_dir) / FILE
-        new = not path.is_file()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow({"step": trainer.global_step, **values})
+        add_row(Path(trainer.default_root_dir) / FILE, {"step": trainer.global_step, **values}, COLUMNS)
         known = {f"throughput/{name}": value for name, value in values.items() if value is not None}
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):

@@ -39,7 +39,7 @@ from ddt_lightning.sampling import Sampling
 from ddt_lightning.seeding import key_bits
 from ddt_lightning.stages.language import LanguageModule
 from ddt_lightning.tokens.renderer import Renderer
-from ddt_lightning.training.logs import log_ratios, log_step
+from ddt_lightning.training.logs import log_row, log_step, ratios
 from ddt_lightning.training.optim import OptimConfig
 from ddt_lightning.training.parallel import forward_method
 
@@ -311,8 +311,7 @@ class RlModule(LanguageModule):
             f"train/{name}": (values.double().sum().to(device), torch.tensor(values.numel(), device=device))
             for name, values in found.items()
         }
-        log_step(self)
-        log_ratios(self, pairs)
+        log_row(self, ratios(pairs))
 
     def entropies(self, policy: dict[int, Scored], kinds: Tensor) -> dict[str, Tensor]:
         """Entropies of the policy: of plans, answers, and of the first and the last quarter of an image's ids."""
@@ -345,4 +344,5 @@ class RlModule(LanguageModule):
         sums = torch.tensor(list(self.watched.values()), dtype=torch.float64, device=self.device)
         log_step(self)
         pairs = {f"val/reward/{tag}": (total, count) for tag, (total, count) in zip(self.watched, sums, strict=True)}
-        log_ratios(self, {**pairs, "val/reward": (sums[:, 0].sum(), sums[:, 1].sum())})
+        found = ratios({**pairs, "val/reward": (sums[:, 0].sum(), sums[:, 1].sum())})
+        self.log_dict(found, rank_zero_only=True)

@@ -41,9 +41,14 @@ def read_checkpoint(path: Path, option: str = "ckpt_path") -> dict[str, Any]:
     return found
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint, a file or the folder of a sharded one, holds beside weights; errors as `read_checkpoint`."""
+    return read_checkpoint(path / "meta.pt" if path.is_dir() else path)
+
+
 def resume_step(path: Path) -> int:
-    """Optimizer step of a checkpoint: a file, or the folder of a sharded one; errors as `read_checkpoint`."""
-    found = read_checkpoint(path / "meta.pt" if path.is_dir() else path)
+    """Optimizer step of a checkpoint; errors as `read_checkpoint`."""
+    found = read_meta(path)
     if "global_step" not in found:
         raise ValueError(f"`ckpt_path` ({path}) is no checkpoint of a run: it names no step.")
     return int(found["global_step"])

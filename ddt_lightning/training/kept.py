@@ -138,10 +138,22 @@ def folder_damage(path: Path, option: str) -> str:
     return ""
 
 
-def set_damaged_aside(run_dir: str | Path, used: Path) -> None:
-    """Before a run goes on from the checkpoint before a damaged one: it must not replace the whole one."""
+def put_in_place(run_dir: str | Path, used: Path) -> None:
+    """Before a run goes on from the checkpoint before the newest: make it the newest.
+
+    A damaged newest one is moved aside. The one that is used stays where it is: other processes may read it.
+    """
     last = last_checkpoint(run_dir)
-    if used == before(last) and last.exists():
+    if used != before(last):
+        return
+    if last.exists():
         aside = last.with_name(f"{last.stem}-damaged{last.suffix}")
         remove(aside)
         last.replace(aside)
+    part = last.with_name(f".{last.name}.partial")
+    remove(part)
+    if used.is_dir():
+        shutil.copytree(used, part)
+    else:
+        shutil.copyfile(used, part)
+    part.replace(last)

@@ -13,6 +13,25 @@ def log_step(module: pl.LightningModule) -> None:
     module.log("step", float(module.global_step))
 
 
+def log_row(module: pl.LightningModule, values: dict[str, Tensor]) -> None:
+    """Log values of a training step at once, with all batches that its gradient is of but the last left out.
+
+    Lightning logs a step after its end, or up to `log_every_n_steps` later. A checkpoint of the step may be saved
+    before that, and a run that is killed and goes on from it lacks the row.
+
+    Args:
+        module: who logs.
+        values: 0-d tensors by name; callbacks can watch them.
+    """
+    module.log_dict(values, logger=False)
+    if module.trainer.fit_loop._should_accumulate():
+        return
+    row = {name: value.item() for name, value in values.items()}
+    for logger in module.trainer.loggers:
+        logger.log_metrics(row, step=module.global_step)
+        logger.save()
+
+
 def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -> None:
     """Log the mean over processes of every value, under `train/`.
 
@@ -29,23 +48,17 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
     both = torch.stack([values.nan_to_num(0.0), (~values.isnan()).float()])
     both = summed(both)
     means = both[0] / both[1]
-    log_step(module)
-    for name, mean in zip(logs, means, strict=True):
-        if not mean.isnan():
-            module.log(f"train/{name}", mean)
+    log_row(module, {f"train/{name}": mean for name, mean in zip(logs, means, strict=True) if not mean.isnan()})
 
 
-def log_ratios(module: pl.LightningModule, logs: dict[str, tuple[Tensor, Tensor]]) -> None:
-    """Log sums over all processes divided by counts over all processes; what was counted nowhere is left out.
+def ratios(logs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Sums over all processes divided by counts over all processes; what was counted nowhere is left out.
 
     Args:
-        module: who logs.
         logs: sum and count by name, 0-d tensors.
     """
     both = torch.stack([torch.stack([total.detach().float(), count.float()]) for total, count in logs.values()])
-    for name, (total, count) in zip(logs, summed(both), strict=True):
-        if count > 0:
-            module.log(name, total / count, rank_zero_only=True)
+    return {name: total / count for name, (total, count) in zip(logs, summed(both), strict=True) if count > 0}
 
 
 def log_picture(trainer: pl.Trainer, name: str, picture: Tensor) -> None:

@@ -15,14 +15,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ddt_lightning.atomic import whole_folder
+from ddt_lightning.atomic import remove_partial, whole_folder
 from ddt_lightning.settings import join_words
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.continuation import check_place, check_unchanged, checkpoint_to_continue, keep_former
 from ddt_lightning.training.guard import FiniteLoss
-from ddt_lightning.training.history import put_back, set_aside
-from ddt_lightning.training.kept import KeptCheckpoints, set_damaged_aside
+from ddt_lightning.training.history import FILE, RunLogger, cut_rows
+from ddt_lightning.training.kept import KeptCheckpoints, put_in_place
 from ddt_lightning.training.messages import Messages, quiet_libraries
+from ddt_lightning.training.owed import OwedValidation, due, saved_before_validation
 from ddt_lightning.training.stop import StopOnSignal
 
 
@@ -150,14 +151,15 @@ class StageCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer, with a csv log in the run folder before other loggers, and a progress bar on terminals only."""
-        own = CSVLogger(self.config.run_dir, name="", version="", flush_logs_every_n_steps=50)
+        own = RunLogger(self.config.run_dir)
         if self.config.trainer.logger is None:
             kwargs["logger"] = own
         if self.config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
         trainer = super().instantiate_trainer(**kwargs)
-        if trainer.loggers and not any(isinstance(logger, CSVLogger) for logger in trainer.loggers):
-            trainer.loggers = [own, *trainer.loggers]
+        if trainer.loggers and not trainer.fast_dev_run:
+            others = [one for one in trainer.loggers if not (isinstance(one, CSVLogger) and same_place(one, own))]
+            trainer.loggers = [own, *others]
         if self.watch is not None:
             watcher = self.watch(self.settings())
             watcher.prepare(trainer)
@@ -165,8 +167,13 @@ class StageCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless another one was configured
             trainer.strategy.checkpoint_io = KeptCheckpoints()
         trainer.callbacks[:0] = [self.messages, FinalCheckpoint(), FiniteLoss()]
-        trainer.callbacks.append(StopOnSignal(self.config.call_minutes))
+        trainer.callbacks += [StopOnSignal(self.config.call_minutes), OwedValidation()]
         return trainer
+
+
+def same_place(one: CSVLogger, other: CSVLogger) -> bool:
+    """True for loggers that write to one file."""
+    return Path(one.log_dir).resolve() == Path(other.log_dir).resolve()
 
 
 def put_averages_in_place(trainer: pl.Trainer) -> None:
@@ -196,14 +203,18 @@ def run(cli: StageCLI) -> pl.Trainer:
     """
     trainer, run_dir, checkpoint = cli.trainer, Path(cli.config.run_dir), cli.checkpoint
     step = resume_step(checkpoint) if checkpoint else 0
+    ended = step >= trainer.max_steps > 0
+    owed = checkpoint is not None and saved_before_validation(checkpoint)
     first = trainer.is_global_zero
     if first:
         cli.messages.begin(cli.config.run_dir, step)
     if first and not trainer.fast_dev_run:
+        remove_partial(run_dir)
         keep_former(run_dir, step, cli.settings())
-        set_aside(run_dir, step)
+        if owed or not ended:
+            cut_rows(run_dir / FILE, step)
         if checkpoint:
-            set_damaged_aside(run_dir, checkpoint)
+            put_in_place(run_dir, checkpoint)
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
@@ -220,11 +231,11 @@ def run(cli: StageCLI) -> pl.Trainer:
         raise
     if trainer.fast_dev_run:
         return trainer
-    if first:
-        put_back(run_dir)
     done = trainer.global_step >= trainer.max_steps > 0
     if done:
-        if step >= trainer.max_steps:
+        if ended and owed and due(trainer):
+            trainer.validate(cli.model, cli.datamodule, verbose=False)
+        if ended:
             put_averages_in_place(trainer)
         write_release(cli)
     if first:

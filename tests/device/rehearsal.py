@@ -78,14 +78,19 @@ def stage_options(step: str, folder: Path) -> list[str]:
     }[step]  # fmt: skip
 
 
+def fit_words(step: str, folder: Path, run: Path) -> list[str]:
+    """The command line of a tiny run of a stage."""
+    stage, config, smoke = CONFIGS[step]
+    files = ["--config", f"stages/{config}.yaml", "--config", f"tests/smoke/{smoke}.yaml"]
+    return [stage, *files, "--run_dir", str(run), *stage_options(step, folder)]
+
+
 def train(step: str, folder: Path, run: Path, device: str, *, half: bool = False) -> None:
     """Two steps with a validation, a third in a second call that continues the first, and the release.
 
     `half`: products in bfloat16, by the autocast of the device.
     """
-    stage, config, smoke = CONFIGS[step]
-    words = ["--config", f"stages/{config}.yaml", "--config", f"tests/smoke/{smoke}.yaml", "--run_dir", str(run)]
-    words += [*stage_options(step, folder), f"--trainer.accelerator={device}"]
+    stage, *words = [*fit_words(step, folder, run), f"--trainer.accelerator={device}"]
     if device == SECOND:
         words += [f"--trainer.strategy={device}"]
     if half:

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint import save
 
 from ddt_lightning import cli
+from ddt_lightning.atomic import remove_partial
 from ddt_lightning.training.checkpoint import resume_step
-from ddt_lightning.training.kept import before, damage, whole_checkpoint
+from ddt_lightning.training.kept import before, damage, put_in_place, whole_checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--config", "stages/tok.yaml", "--config", "tests/smoke/tokenizer.yaml", "--trainer.limit_val_batches=0"]
@@ -110,6 +111,37 @@ def test_a_kill_between_two_names_leaves_the_one_before(whole, tmp_path):
     last.rename(last.with_name(".last.ckpt.partial"))
     assert whole_checkpoint(tmp_path / "run") == (before(last), [])
     assert whole_checkpoint(tmp_path / "nothing") == (None, [])
+
+
+def test_the_one_before_takes_the_place_of_the_newest(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    last = run / "checkpoints" / "last.ckpt"
+    newest, older = last.read_bytes(), before(last).read_bytes()
+    put_in_place(run, last)
+    assert last.read_bytes() == newest
+    last.rename(last.with_name(".last.ckpt.partial"))
+    put_in_place(run, before(last))
+    assert last.read_bytes() == before(last).read_bytes() == older
+    assert sorted(one.name for one in last.parent.iterdir()) == ["last-before.ckpt", "last.ckpt"]
+
+
+def test_a_folder_takes_the_place_of_the_newest(tmp_path):
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    (before(last) / "inner").mkdir(parents=True)
+    (before(last) / "inner" / "part").write_text("rows")
+    last.mkdir()
+    put_in_place(tmp_path, before(last))
+    assert (last / "inner" / "part").read_text() == "rows" and last.with_name("last-damaged.ckpt").is_dir()
+
+
+def test_what_a_killed_call_left_under_temporary_names_is_removed(tmp_path):
+    for name in (".release.abc.partial/inner/.x.partial", "checkpoints/.last.ckpt.partial", "checkpoints/last.ckpt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert [str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*") if one.is_file()] == ["checkpoints/last.ckpt"]
+    remove_partial(tmp_path / "nowhere")
 
 
 def test_sums_of_a_checkpoint_are_there_to_compare(whole):

@@ -6,7 +6,6 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
-from ddt_lightning.training.history import put_back, read_rows, set_aside, write_rows
 from ddt_lightning.training.optim import OptimConfig, build_optimizer, hidden_matrices, lr_share
 
 
@@ -148,18 +147,6 @@ def test_weights_are_read_from_the_files_of_an_index(tmp_path):
     files[1].unlink()
     with pytest.raises(FileNotFoundError, match=rf"`init_from`.*{files[1].name}"):
         read_weights(tmp_path / "many", "lm", "llm.")
-
-
-def test_history_survives_restarts(tmp_path):
-    write_rows(tmp_path / "metrics.csv", [{"step": s, "loss": s / 10} for s in range(5)])
-    set_aside(tmp_path, 3)  # continue from a checkpoint at step 3: rows 3 and 4 will be logged again
-    write_rows(tmp_path / "metrics.csv", [{"step": s, "loss": s, "new": 1} for s in (3, 4)])
-    set_aside(tmp_path, 5)  # killed and restarted once more
-    write_rows(tmp_path / "metrics.csv", [{"step": 5, "loss": 5}])
-    put_back(tmp_path)
-    rows = read_rows(tmp_path / "metrics.csv")
-    assert [(int(r["step"]), float(r["loss"])) for r in rows] == [(0, 0), (1, 0.1), (2, 0.2), (3, 3), (4, 4), (5, 5)]
-    assert not (tmp_path / "metrics.before.csv").exists()
 
 
 def test_learning_rates_by_name():
