@@ -43,6 +43,7 @@ def select_shard(
     url: str,
     target: str,
     rewards: Mapping[str, float],
+    judge: str | None,
     least: float,
 ) -> tuple[int, int, Problems]:
     """Write the samples of a token shard whose drawn images are all worth at least `least` into the file `target`.
@@ -51,7 +52,7 @@ def select_shard(
         Number of samples that were judged, number that were written, and samples left out with the reason.
     """
     pipeline = decoder(tokenizer, renderer, coding)
-    functions = find_rewards(rewards, "--rewards")
+    functions = find_rewards(rewards, "--rewards", judge)
     problems: Problems = {}
     judged = 0
 

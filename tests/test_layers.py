@@ -43,8 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
     "chat": {"pipeline", "vocab", "sampling", "seeding"},
     "rl": {
-        "judges", "pipeline", "vocab", "sampling", "metrics.answers", "metrics.boxes", "metrics.editing",
-        "metrics.geneval", "scenes",
+        "emoji.language", "judges", "pipeline", "vocab", "sampling", "metrics.answers", "metrics.boxes",
+        "metrics.editing", "metrics.emoji_attributes", "metrics.geneval", "scenes",
     },
     "stages": {
         "distributed", "latents", "tokens", "spatial", "load_tokenizer", "lm", "model_folder", "vocab", "training",

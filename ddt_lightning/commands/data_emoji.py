@@ -1,7 +1,8 @@
 """`ddt data emoji`: shards of emoji pictures with Unicode's metadata to the shards of a world of their own.
 
 In: `KEY.png` and `KEY.json` as `data/README.md` describes them. Out: image, edit and question shards of training and of
-each held-out part, `prompts.jsonl`, and `LICENSES.md`, which credits those who drew the pictures.
+each held-out part, `prompts.jsonl`, `prompts-train.jsonl` and `prompts-val-combination.jsonl` with the combinations of
+role, gender and skin tone to practise on and to watch, and `LICENSES.md`, which credits those who drew the pictures.
 """
 
 import json
@@ -66,9 +67,15 @@ def emoji(
     from ddt_lightning.atomic import staged
     from ddt_lightning.emoji.edits import choose
     from ddt_lightning.emoji.facts import STYLES, distinct, read_emoji
-    from ddt_lightning.emoji.held_out import TRAIN, split
+    from ddt_lightning.emoji.held_out import COMBINATION, TRAIN, split
     from ddt_lightning.emoji.questions import ask
-    from ddt_lightning.emoji.samples import edit_samples, image_samples, prompt_rows, question_samples
+    from ddt_lightning.emoji.samples import (
+        combination_rows,
+        edit_samples,
+        image_samples,
+        prompt_rows,
+        question_samples,
+    )
     from ddt_lightning.seeding import numpy_rng
     from ddt_lightning.shards.write import write_shards
 
@@ -87,7 +94,7 @@ def emoji(
     unnamed = {name for one in parts["concept"] for name in (one.head, one.noun)}
     counts: dict[str, int] = {}
     with staged(out) as folder:
-        lines = []
+        lines: list[dict[str, Any]] = []
         for part, members in parts.items():
             train = part == TRAIN
             rng = numpy_rng("emoji", seed, part)
@@ -106,8 +113,11 @@ def emoji(
                 counts[f"{kind}-{name}"] = len(samples)
                 if samples:
                     write_shards(folder, f"{kind}-{name}", samples, per_shard)
-            lines += [json.dumps(row, ensure_ascii=False) + "\n" for row in prompt_rows(members, part, prompts, seed)]
-        (folder / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+            lines += prompt_rows(members, part, prompts, seed)
+            if part in (TRAIN, COMBINATION):
+                asked_for = json_lines(combination_rows(members, part))
+                (folder / f"prompts-{name}.jsonl").write_text(asked_for, encoding="utf-8")
+        (folder / "prompts.jsonl").write_text(json_lines(lines), encoding="utf-8")
         credits = "\n".join(f"- {CREDITS[style]}" for style in chosen)
         (folder / "LICENSES.md").write_text(NOTICE.format(credits=credits), encoding="utf-8")
         written = {path.name for path in folder.iterdir()}
@@ -118,6 +128,11 @@ def emoji(
     dropped = len(rows) - len(kept)
     print(f"{len(kept)} pictures ({', '.join(chosen)}); {dropped} left out: equal to others, wrong, or not Unicode's")
     print("\n".join(f"{count:7} {name}" for name, count in counts.items()) + f"\nin {out}")
+
+
+def json_lines(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_pictures(shards: Sequence[str], styles: Sequence[str]) -> tuple[list[dict[str, Any]], list[bytes]]:

@@ -16,6 +16,7 @@ def select(
     rewards: dict[str, float],
     out: str,
     renderer: str | None = None,
+    judge: str | None = None,
     least: float = 1.0,
     coding: Coding = Coding(),
     decoding: Decoding = Decoding(),
@@ -29,6 +30,8 @@ def select(
             '{ddt_lightning.rl.rewards.plan_right: 1.0}'; a prompt is a sample's json with its `prompt` and `plan`.
         out: folder of the new token shards, named like those they come from.
         renderer: renderer folder, or a run or model folder that holds one; by diffusion, if not given.
+        judge: file of `ddt study attributes`, for rewards that read images with it, such as
+            '{ddt_lightning.rl.emoji_rewards.plan_attributes_right: 1.0}'.
         least: the worth from which on a sample is kept.
         coding: how to run the tokenizer.
         decoding: how to decode without a renderer.
@@ -37,11 +40,12 @@ def select(
         ValueError: shards of another tokenizer, a reward that cannot be found, or a shard of which nothing is left.
     """
     from ddt_lightning.atomic import write_json
+    from ddt_lightning.metrics.picture_encoder import file_hash
     from ddt_lightning.rl.rewards import find_rewards
     from ddt_lightning.selecting import select_shard
     from ddt_lightning.shards.write import common_fields
 
-    find_rewards(rewards, "--rewards")
+    find_rewards(rewards, "--rewards", judge)
     drawn_by = str(find_part("renderer", renderer, "--renderer")) if renderer else None
     folder, sources, model = begin(tokenizer, shards, coding)
     fields, _ = common_fields(sources, "--shards")
@@ -58,7 +62,7 @@ def select(
     for name in names:  # a shard of which nothing is kept leaves none of an earlier call
         (target / name).unlink(missing_ok=True)
     tasks = [
-        (str(folder), drawn_by, coding, decoding, url, str(target / name), rewards, least)
+        (str(folder), drawn_by, coding, decoding, url, str(target / name), rewards, judge, least)
         for name, url in names.items()
     ]
     judged, kept, problems = 0, 0, {}
@@ -68,5 +72,6 @@ def select(
     report(problems)
     if not kept:
         raise ValueError(f"`--least` ({least}): none of the {judged} samples is worth as much.")
-    write_json(target / "tokens.json", {**fields, "selected": {"rewards": rewards, "least": least}})
+    judged_by = {"judge": file_hash(judge)} if judge else {}
+    write_json(target / "tokens.json", {**fields, "selected": {"rewards": rewards, **judged_by, "least": least}})
     print(f"{kept} of {judged} samples ({kept / judged:.2f}) in {out}")

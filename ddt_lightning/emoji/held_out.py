@@ -14,7 +14,8 @@ from ddt_lightning.emoji.facts import GENDERS, STYLES, TONES, Emoji
 from ddt_lightning.seeding import key_bits
 
 TRAIN = "train"
-PARTS = ("concept", "combination", "style")
+COMBINATION = "combination"
+PARTS = ("concept", COMBINATION, "style")
 CONCEPT_SHARE = 0.05
 STYLE_SHARE = 0.05  # of the pictures of each style
 
@@ -42,7 +43,7 @@ def part_of(emoji: Emoji, styles: Collection[str]) -> str:
     if share("concept", emoji.concept) < CONCEPT_SHARE:
         return "concept"
     if emoji.gender and emoji.skin and (emoji.gender, emoji.skin) in held_pairs(emoji.concept):
-        return "combination"
+        return COMBINATION
     place = share("style", emoji.concept, emoji.gender or "", emoji.skin or "") / STYLE_SHARE
     held = STYLES[int(place)] if place < len(STYLES) else None
     return "style" if emoji.style == held and len(styles) > 1 else TRAIN

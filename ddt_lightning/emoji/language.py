@@ -97,10 +97,10 @@ def read_edit_plan(text: str) -> tuple[dict[str, str], dict[str, str]] | None:
 def plan_facts(emoji: Emoji) -> dict[str, str]:
     """The attributes that `read_plan` finds in the plan of an emoji."""
     named = {name: getattr(emoji, name) for name in ("style", "group", "noun", "gender", "hair", "skin", "facing")}
-    return {name: _one_part(value) for name, value in named.items() if value}
+    return {name: one_part(value) for name, value in named.items() if value}
 
 
-def _one_part(words: str) -> str:
+def one_part(words: str) -> str:
     """A name without the commas that separate parts of a plan: `family: man and boy`."""
     return words.replace(", ", " and ")
 

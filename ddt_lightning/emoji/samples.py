@@ -71,5 +71,14 @@ def question_samples(asked: Sequence[Question], part: str, picture: Picture) -> 
 def prompt_rows(world: Sequence[Emoji], part: str, number: int, seed: int) -> list[dict[str, Any]]:
     """Prompts for drawings, with what they ask for; at most `number`, evenly drawn from the part."""
     order = numpy_rng("emoji prompts", seed, part).permutation(len(world))[:number]
-    rows = [world[place] for place in sorted(order)]
-    return [{"prompt": language.prompt(one), "held_out": held(part), "emoji": one.facts()} for one in rows]
+    return [prompt_row(world[place], part) for place in sorted(order)]
+
+
+def combination_rows(world: Sequence[Emoji], part: str) -> list[dict[str, Any]]:
+    """Prompts for all combinations of role, gender and skin tone in a part, to practise on; the tag is their style."""
+    return [{"tag": one.style, **prompt_row(one, part)} for one in world if one.gender and one.skin]
+
+
+def prompt_row(emoji: Emoji, part: str) -> dict[str, Any]:
+    """A prompt that leaves nothing open, with the attributes that it asks for."""
+    return {"prompt": language.prompt(emoji), "held_out": held(part), "emoji": emoji.facts()}

@@ -53,8 +53,8 @@ class AttributeClassifier(nn.Module):
         save_file(state, path, metadata={"classes": json.dumps(self.classes)})
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The frozen classifier of a file.
+    def load(cls, path: str | Path, option: str = "classifier") -> Self:
+        """The frozen classifier of a file; `option` is where its path comes from, for errors.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -62,14 +62,14 @@ class AttributeClassifier(nn.Module):
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"`classifier` ({path}) does not exist: name a file of `ddt study attributes`.")
+            raise FileNotFoundError(f"`{option}` ({path}) does not exist: name a file of `ddt study attributes`.")
         try:
             with safe_open(path, "pt") as file:
                 found = cls(json.loads(file.metadata()["classes"]))
                 found.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
         except (SafetensorError, TypeError, KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"`classifier` ({path}) was not written by `ddt study attributes`: {reason}") from error
+            raise ValueError(f"`{option}` ({path}) was not written by `ddt study attributes`: {reason}") from error
         return found.requires_grad_(False).eval()
 
 

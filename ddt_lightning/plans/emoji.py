@@ -1,7 +1,10 @@
 """`ddt run emoji`: the whole flow on emoji, as a plan of command lines.
 
-shards -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> eval -> draw -> report, all inside one folder.
-Everything is measured on each held-out part of the emoji world, and on training pictures beside them.
+shards -> judges -> tokenizer -> renderer -> tokens -> pretrain -> instruct -> rl -> eval -> draw -> report, all inside
+one folder. Everything is measured on each held-out part of the emoji world, and on training pictures beside them.
+
+The judges are two classifiers of attributes that differ in their seed. The teacher chooses what is learned and rewards
+practice on combinations that training shows; the examiner alone scores drawings, so that no reward is its own measure.
 """
 
 import json
@@ -25,9 +28,15 @@ from ddt_lightning.plans.recipes import (
 )
 from ddt_lightning.plans.step import Step
 
-Until = Literal["shards", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "draw", "report"]
+Until = Literal[
+    "shards", "judges", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "rl", "eval", "draw", "report"
+]
 EVALUATED = {"": "val-combination", "seen": "train", "concept": "val-concept", "style": "val-style"}
 """{folder below `eval/`: part of the shards}; the held-out combinations are what the report shows first."""
+DRAWN = ("", "seen")
+"""Those of which the examiner reads drawings and edits: held-out combinations, and training pictures."""
+JUDGES = {"teacher": 0, "examiner": 1}
+"""{folder below `judges/`: seed of the classifier}."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +52,15 @@ class EmojiRun:
         questions: training questions.
         val: edits, and questions, of each held-out part.
         prompts: prompts of each part that are drawn.
+        judge_steps: optimizer steps of each of the two classifiers.
+        least: share of an image's or an edit's attributes that the teacher must read in its reconstruction for
+            instruction tuning to learn it; 0 takes all.
         views: crops of each training picture that are encoded.
         tokenizer_steps: optimizer steps of the tokenizer.
         renderer_steps: optimizer steps of its one-step decoder.
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
+        rl_steps: optimizer steps of practice with the teacher's reward; 0 for none.
         drawn: pictures of each prompt.
         evaluated: pictures, edits, questions and captions of each part that are scored.
         lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS of reconstructions; null leaves it out.
@@ -65,11 +78,14 @@ class EmojiRun:
     questions: int
     val: int
     prompts: int
+    judge_steps: int
+    least: float
     views: int
     tokenizer_steps: int
     renderer_steps: int
     pretrain_steps: int
     instruct_steps: int
+    rl_steps: int
     drawn: int
     evaluated: int
     lpips: str | None = None
@@ -83,7 +99,13 @@ def evaluation(sizes: EmojiRun, folder: str, part: str) -> list[list[str]]:
     images, edits, questions = (f"{run}/shards/{kind}-{part}-*.tar" for kind in ("images", "edits", "questions"))
     lpips = ["--lpips", sizes.lpips] if sizes.lpips else []
     number = sizes.evaluated
+    examined = []
+    if folder in DRAWN:
+        words = ["--classifier", weights_of(run, "examiner"), f"--number={number}"]
+        copied = [] if part == "train" else ["--train", f"{run}/shards/images-train-*.tar"]
+        examined = [[CLI, "eval", "emoji", "--shards", images, "--edits", edits, *words, *copied, *out]]
     return [
+        *examined,
         [CLI, "eval", "reconstruction", "--shards", images, f"--images={number}", *lpips, *out],
         [CLI, "eval", "edit", "--shards", edits, f"--edits={number}", *out],
         [CLI, "eval", "vqa", "--shards", questions, f"--questions={number}", *out],
@@ -91,11 +113,18 @@ def evaluation(sizes: EmojiRun, folder: str, part: str) -> list[list[str]]:
     ]
 
 
+def weights_of(run: Path, judge: str) -> str:
+    """The file of a judge, see `JUDGES`."""
+    return f"{run}/judges/{judge}/attributes.safetensors"
+
+
 def plan(sizes: EmojiRun) -> list[Step]:
     """The steps of a run, in order."""
     run = Path(sizes.run)
     shards, tokens = run / "shards", run / "tokens"
-    units = {stage: getattr(sizes, f"{stage}_steps") for stage in ("tokenizer", "renderer", "pretrain", "instruct")}
+    stages = ("tokenizer", "renderer", "pretrain", "instruct", "rl")
+    units = {stage: getattr(sizes, f"{stage}_steps") for stage in stages}
+    units["judges"] = len(JUDGES) * sizes.judge_steps
 
     def step(
         name: str, about: str, *commands: list[str], folder: Path, before: Callable[[], object] | None = None
@@ -105,43 +134,68 @@ def plan(sizes: EmojiRun) -> list[Step]:
 
     def train(stage: str, about: str, *words: str, configs: tuple[str, ...] = ()) -> Step:
         steps = units[stage]
-        options = [*words, *mixed_precision(), f"--trainer.max_steps={steps}"]
+        faster = [] if stage == "rl" else mixed_precision()  # for stages trained by muon
+        options = [*words, *faster, f"--trainer.max_steps={steps}"]
         command = fit(stage, [CONFIGS[stage], *configs], run / stage, *options)
         return step(stage, f"{about}, {steps} steps", command, folder=run / stage)
 
     def these(made: Path, kind: str, part: str) -> str:
         return json.dumps([f"{made}/{kind}-{part}-*.tar"])
 
-    def both(made: Path, kind: str, option: str) -> list[str]:
+    def both(made: Path, kind: str, option: str, learned: Path | None = None) -> list[str]:
         return [
-            f"--data.{option}", these(made, kind, "train"), f"--data.val_{option}", these(made, kind, "val"),
+            f"--data.{option}", these(learned or made, kind, "train"), f"--data.val_{option}", these(made, kind, "val"),
         ]  # fmt: skip
 
     counts = [f"--{name}={getattr(sizes, name)}" for name in ("edits", "questions", "val", "prompts")]
     encode = [CLI, "encode", "--tokenizer", f"{run}/tokenizer", "--out", f"{tokens}", "--shards"]
     rest = [f"{shards}/{kind}-*.tar" for kind in ("images-val", "edits", "questions")]
     texts = [f"{tokens}/{kind}-train-*.tar" for kind in ("edits", "questions")]
-    kinds = ("images", "edits", "questions")
+    right, choose = tokens, []
+    if sizes.least > 0:
+        right = tokens / "right"
+        words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
+        words += ["--shards", json.dumps([f"{tokens}/{kind}-train-*.tar" for kind in ("images", "edits")])]
+        words += ["--rewards", '{"ddt_lightning.rl.emoji_rewards.plan_attributes_right": 1.0}']
+        words += ["--judge", weights_of(run, "teacher"), f"--least={sizes.least}"]
+        choose = [[*words, "--out", f"{right}"]]
+    practice = []
+    if sizes.rl_steps:
+        words = ["--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"]
+        words += ["--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"]
+        words += ["--data.prompts", f"{shards}/prompts-train.jsonl"]
+        words += ["--data.val_prompts", f"{shards}/prompts-val-combination.jsonl"]
+        words += ["--model.rewards", '{"ddt_lightning.rl.emoji_rewards.attributes_right": 1.0}']
+        words += ["--model.judge", weights_of(run, "teacher")]
+        practice = [train("rl", "practise with the teacher's reward", *words)]
     return [
         step("shards", "pack pictures, edits and questions",
              [CLI, "data", "emoji", "--out", f"{shards}", "--shards", json.dumps(sizes.shards),
               "--styles", json.dumps(sizes.styles), *counts],
              folder=shards),
+        step("judges", f"train two classifiers of attributes, {sizes.judge_steps} steps each",
+             *([CLI, "study", "attributes", f"{shards}/images-train-*.tar",
+                "--val_shards", f"{shards}/images-val-*.tar", "--out", f"{run}/judges/{name}",
+                f"--steps={sizes.judge_steps}", f"--seed={seed}"] for name, seed in JUDGES.items()),
+             folder=run / "judges"),
         train("tokenizer", "train the tokenizer", *both(shards, "images", "shards"),
               *tokenizer_start(sizes.tokenizer_steps), configs=(sizes.overlay,)),
         train("renderer", "train its one-step decoder", "--model.tokenizer", f"{run}/tokenizer",
               *both(shards, "images", "shards")),
         step("tokens", "encode pictures, edits and questions",
              [*encode, these(shards, "images", "train"), f"--views={sizes.views}"],
-             [*encode, json.dumps(rest)], folder=tokens),
+             [*encode, json.dumps(rest)], *choose, folder=tokens),
         train("pretrain", "pretrain the language model", *both(tokens, "images", "shards"),
               "--data.texts", json.dumps(texts), "--data.t2i=0.75", "--data.i2t=0.25", "--data.text_only=0",
               "--model.codebook", f"{run}/tokenizer"),
         train("instruct", "instruction tuning", "--init_from", f"{run}/pretrain",
-              "--data.vocab", f"{run}/pretrain/vocab", *(word for kind in kinds for word in both(tokens, kind, kind))),
+              "--data.vocab", f"{run}/pretrain/vocab", *both(tokens, "images", "images", right),
+              *both(tokens, "edits", "edits", right), *both(tokens, "questions", "questions"),
+              "--model.text_weight=2"),  # a plan has nearly as many ids as an image
+        *practice,
         step("eval", "reconstruct, edit, answer, describe, and score all of it",
              *(words for folder, part in EVALUATED.items() for words in evaluation(sizes, folder, part)),
-             folder=run / "eval", before=partial(assemble_model, run, "instruct")),
+             folder=run / "eval", before=partial(assemble_model, run, "rl" if sizes.rl_steps else "instruct")),
         step("draw", "draw prompts of each part",
              [CLI, "generate", f"{shards}/prompts.jsonl", f"--images={sizes.drawn}", "--model", f"{run}/model",
               "--out", f"{run}/pictures"],

@@ -4,12 +4,14 @@ A reward takes images, uint8 `[N, 3, H, W]` on the CPU, and their N prompts, dic
 whatever else the file of prompts holds, and returns N numbers. In practice the `plan` of a prompt is the one that was
 written before its image, and a question has what was `written` as its answer. Those here read rendered shapes exactly,
 by the rules of GenEval on what the checker finds, edits by their targets, and answers by the true one; a detector of
-photos or a network that compares texts fits the same face.
+photos or a network that compares texts fits the same face. One that takes a third argument, `judge`, gets the
+classifier of attributes that the configuration names.
 """
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from ddt_lightning.metrics.answers import score
 from ddt_lightning.metrics.editing import exact_match, kept_l1
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
 from ddt_lightning.metrics.geneval import evaluate
 from ddt_lightning.scenes.check import Object, detect
 from ddt_lightning.scenes.layout import read_edit_plan, read_plan
@@ -25,6 +28,7 @@ from ddt_lightning.scenes.tasks import GLOBAL_EDITS, Edit
 
 Prompt = Mapping[str, Any]
 Reward = Callable[[Tensor, Sequence[Prompt]], Sequence[float]]
+FACE, JUDGED = ["images", "prompts"], ["images", "prompts", "judge"]  # parameters of a reward
 
 LAYOUT_SHARE = 0.3  # of the reward of `shapes` for colours and places alone
 
@@ -115,18 +119,30 @@ def detected(images: Tensor) -> list[list[Object]]:
     return [detect(image).objects for image in images.permute(0, 2, 3, 1).numpy()]
 
 
-def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") -> dict[str, tuple[Reward, float]]:
+def find_rewards(
+    weights: Mapping[str, float], option: str = "model.rewards", judge: str | None = None
+) -> dict[str, tuple[Reward, float]]:
     """The functions of a configuration with their weights, by name.
 
     Args:
         weights: import path -> weight, e.g. `{ddt_lightning.rl.rewards.shapes: 1.0}`.
-        option: where they come from, for errors.
+        option: where they come from, for errors; that of the judge is named alike.
+        judge: file of the classifier that functions with a `judge` read images with, see `ddt study attributes`.
 
     Raises:
-        ValueError: no reward, or a path that leads to no function of `images` and `prompts`.
+        FileNotFoundError: there is no such file.
+        ValueError: no reward, a path that leads to no function of `images` and `prompts`, a judge that is missing, not
+            needed, or a file of something else.
     """
     if not weights:
         raise ValueError(f"`{option}` is empty: name a function, e.g. {{ddt_lightning.rl.rewards.shapes: 1.0}}.")
+    judge_option = option.replace("rewards", "judge")
+
+    def judge_for(path: str) -> AttributeClassifier:
+        if judge is None:
+            raise ValueError(f"`{judge_option}` is needed by {path}: name a file of `ddt study attributes`.")
+        return AttributeClassifier.load(judge, judge_option)
+
     found: dict[str, tuple[Reward, float]] = {}
     for path, weight in weights.items():
         module, _, name = path.rpartition(".")
@@ -136,9 +152,11 @@ def find_rewards(weights: Mapping[str, float], option: str = "model.rewards") ->
             raise ValueError(f"`{option}` ({path}) cannot be imported: {error}.") from None
         # a configuration must not call whatever can be imported
         named = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
-        if named != ["images", "prompts"]:
-            raise ValueError(f"`{option}` ({path}) is no function of `images` and `prompts`.")
-        found[name] = function, weight
+        if named not in (FACE, JUDGED):
+            raise ValueError(f"`{option}` ({path}) is no function of `images` and `prompts`, and perhaps a `judge`.")
+        found[name] = partial(function, judge=judge_for(path)) if named == JUDGED else function, weight
+    if judge is not None and not any(isinstance(function, partial) for function, _ in found.values()):
+        raise ValueError(f"`{judge_option}` ({judge}) is needed by none of `{option}` ({', '.join(weights)}).")
     return found
 
 

@@ -128,6 +128,7 @@ class RlModule(LanguageModule):
         optim: optimiser and schedule.
         tokenizer: run, release or folder of the image tokenizer that decodes.
         rewards: import path -> weight of functions of images and prompts, see `rl/rewards.py`.
+        judge: file of `ddt study attributes`, for rewards that read images with it.
         practice: how the policy samples and learns.
         renderer: run, release or folder of a renderer of that tokenizer, which decodes in one step.
         vae: folder of the frozen diffusers AutoencoderKL of the latents; None works on pixels.
@@ -142,6 +143,7 @@ class RlModule(LanguageModule):
         optim: OptimConfig,
         tokenizer: str,
         rewards: dict[str, float],
+        judge: str | None = None,
         practice: PracticeConfig | None = None,
         renderer: str | None = None,
         vae: str | None = None,
@@ -155,7 +157,7 @@ class RlModule(LanguageModule):
         self.tokenizer_folder = find_part("tokenizer", tokenizer, "model.tokenizer")
         self.renderer_folder = find_part("renderer", renderer, "model.renderer") if renderer else None
         self.vae = vae
-        self.rewards = find_rewards(rewards)
+        self.rewards = find_rewards(rewards, judge=judge)
         self.practice = practice or PracticeConfig()
 
     def configure_model(self) -> None:
@@ -192,10 +194,9 @@ class RlModule(LanguageModule):
     def on_fit_start(self) -> None:
         """Reward an empty image for the first prompts, so that rewards that need something else are found at once."""
         data, side = self.trainer.datamodule, self.pipeline.image_size
+        empty = torch.zeros(1, 3, side, side, dtype=torch.uint8)
         for prompt in [data.prompt(0), *data.watched[:1]]:
-            worth(
-                self.rewards, torch.zeros(1, 3, side, side, dtype=torch.uint8), [{**prompt, "plan": "", "written": ""}]
-            )
+            worth(self.rewards, empty, [{**prompt, "plan": "", "written": ""}])
 
     def draw(
         self, prompts: list[Prompt], samples: list[int], places: range, sampling: Sampling, key: str

@@ -12,6 +12,7 @@ from ddt_lightning.emoji.facts import GENDERS
 from ddt_lightning.emoji.held_out import PARTS, TRAIN
 from ddt_lightning.shards.chat import to_turns
 from ddt_lightning.shards.images import read_images
+from ddt_lightning.shards.prompts import read_prompts
 from ddt_lightning.shards.read import expand, read_shard
 from ddt_lightning.shards.rows import plans_of
 from ddt_lightning.shards.write import write_shards
@@ -132,6 +133,14 @@ def test_prompts_and_licences_lie_beside(made, source, tmp_path):
     rows = [json.loads(line) for line in (made / "prompts.jsonl").read_text().splitlines()]
     assert {one["held_out"] for one in rows} == {None, *PARTS} and len(rows) == 12
     assert all(one["prompt"].endswith(f"{one['emoji']['style']} style") for one in rows)
+    wanted = {"prompts-train": None, "prompts-val-combination": "combination"}
+    for file, part in wanted.items():
+        asked = read_prompts(str(made / f"{file}.jsonl"), "data.prompts")  # what practice with a reward reads
+        name = TRAIN if part is None else f"val-{part}"
+        shown = [sample.data["emoji"] for sample in read_images([f"{made}/images-{name}-*.tar"])]
+        people = {one["code"] + one["style"] for one in shown if "gender" in one and "skin" in one}
+        assert {one["emoji"]["code"] + one["emoji"]["style"] for one in asked} == people and len(asked) == len(people)
+        assert all(one["held_out"] == part and one["tag"] == one["emoji"]["style"] for one in asked)
     text = (made / "LICENSES.md").read_text()
     assert "Apache License 2.0" in text and "CC BY 4.0" in text and "openmoji.org" not in text
 

@@ -8,6 +8,8 @@ import torch
 
 from ddt_lightning.cli import main
 from ddt_lightning.encoding import image_seed
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier, read
+from ddt_lightning.metrics.picture_encoder import file_hash, to_side
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import write_shards, write_tokens_json
@@ -100,9 +102,34 @@ def test_prompts_have_plans_and_questions_draw_nothing(made, capsys):
     assert "draws no image" in capsys.readouterr().err
 
 
+def first_class(images, prompts, judge):
+    """1 where the judge reads the first style, else 0."""
+    return [float(one["style"] == judge.classes["style"][0]) for one in read(judge, images)]
+
+
+def test_a_judge_of_a_file_chooses(made, tokenizer):
+    folder, rows = made
+    torch.manual_seed(0)
+    judge = AttributeClassifier({"style": ["noto", "twemoji"]}).eval()
+    pipeline = Pipeline(tokenizer)
+    ids = torch.from_numpy(rows[:20].astype(np.int64))
+    images = pipeline.decode(ids, seed=[image_seed(0, f"a{n}", 0) for n in range(20)], steps=2)
+    with torch.no_grad():  # a border between the styles in the middle of these images
+        first, second = judge.logits(to_side(images))["style"].unbind(1)
+        judge.heads["style"].bias[1] += (first - second).median()
+    styles = [one["style"] for one in read(judge, images)]
+    judge.save(folder / "judge.safetensors")
+    found = select(folder, "images", "first_class", "--judge", f"{folder}/judge.safetensors")
+    assert set(found) == {f"a{n}" for n, style in enumerate(styles) if style == "noto"} and 0 < len(found) < 20
+    noted = json.loads((folder / "right" / "tokens.json").read_text())["selected"]
+    assert noted["judge"] == file_hash(folder / "judge.safetensors")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["--judge", "nowhere"], "`--judge` (nowhere) is needed by none of `--rewards`"),
+        (["--rewards", '{"ddt_lightning.rl.emoji_rewards.plan_attributes_right": 1}'], "`--judge` is needed by ddt_"),
         (["--least", "2"], "`--least` (2.0): none of the 20 samples"),
         (["--out", "tokens"], "`--out`"),
         (["--rewards", "{}"], "`--rewards` is empty"),

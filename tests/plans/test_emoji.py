@@ -1,6 +1,7 @@
 """`ddt run emoji`: every command line parses, every training and evaluation reads the part that it should."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from ddt_lightning.plans import emoji
 from tests.command_lines import parse_plan, parsed
 
 ROOT = Path(__file__).parents[2]
-STEPS = ["shards", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "eval", "draw", "report"]
+STEPS = [
+    "shards", "judges", "tokenizer", "renderer", "tokens", "pretrain", "instruct", "rl", "eval", "draw", "report",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +31,7 @@ def test_every_command_line_parses(overlay, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())  # planning writes nothing
     configs = parse_plan(steps, monkeypatch)
     assert [step.name for step in steps] == STEPS and set(sizes.seconds) == set(STEPS)
-    for stage in ("tokenizer", "renderer", "pretrain", "instruct"):
+    for stage in ("tokenizer", "renderer", "pretrain", "instruct", "rl"):
         assert configs[stage].trainer.max_steps == getattr(sizes, f"{stage}_steps")
     overlaid = yaml.safe_load(Path(sizes.overlay).read_text())
     assert configs["tokenizer"].model.tokenizer.tokens == overlaid["model"]["tokenizer"]["tokens"]
@@ -40,7 +43,8 @@ def test_every_command_line_parses(overlay, monkeypatch, tmp_path):
         ]
     for kind in ("images", "edits", "questions"):
         data = configs["instruct"].data
-        assert data[kind] == [f"{sizes.run}/tokens/{kind}-train-*.tar"]
+        place = "tokens" if kind == "questions" else "tokens/right"
+        assert data[kind] == [f"{sizes.run}/{place}/{kind}-train-*.tar"]
         assert data[f"val_{kind}"] == [f"{sizes.run}/tokens/{kind}-val-*.tar"]
 
 
@@ -55,6 +59,46 @@ def test_each_part_is_evaluated_in_a_folder_of_its_own():
     found = {names.copy().pop().removesuffix("-*.tar") for names in places.values()}
     assert found == {"train", *(f"val-{part}" for part in PARTS)} and len(places) == 4
     assert places["runs/emoji/eval/seen"] == {"train-*.tar"}
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_the_judge_that_teaches_never_examines():
+    sizes = parsed("run emoji")["sizes"]
+    steps = {step.name: step for step in emoji.plan(sizes)}
+    folder = {name: f"{sizes.run}/judges/{name}" for name in ("teacher", "examiner")}
+    trained = {option(command, "--out"): command for command in steps["judges"].commands}
+    assert set(trained) == set(folder.values())
+    assert {command[-1] for command in trained.values()} == {"--seed=0", "--seed=1"}
+    teacher, examiner = (f"{place}/attributes.safetensors" for place in folder.values())
+    select = next(command for command in steps["tokens"].commands if "select" in command)
+    assert option(select, "--judge") == option(steps["rl"].commands[0], "--model.judge") == teacher
+    judged = [command for command in steps["eval"].commands if "--classifier" in command]
+    assert {option(command, "--classifier") for command in judged} == {examiner}
+    assert [option(command, "--out") for command in judged] == ["runs/emoji/eval", "runs/emoji/eval/seen"]
+    used = {word for name in ("eval", "draw", "report") for command in steps[name].commands for word in command}
+    assert teacher not in used
+    # drawings of training pictures are near them by right, so that copies are counted for held-out ones alone
+    assert ["--train" in command for command in judged] == [True, False]
+
+
+def test_practice_sees_training_combinations_alone():
+    sizes = parsed("run emoji")["sizes"]
+    practice = emoji.plan(sizes)[STEPS.index("rl")]
+    assert option(practice.commands[0], "--data.prompts") == f"{sizes.run}/shards/prompts-train.jsonl"
+    assert option(practice.commands[0], "--data.val_prompts") == f"{sizes.run}/shards/prompts-val-combination.jsonl"
+    assert option(practice.commands[0], "--init_from") == f"{sizes.run}/instruct"
+
+
+def test_without_practice_and_selection_the_tuned_model_is_evaluated():
+    sizes = replace(parsed("run emoji")["sizes"], rl_steps=0, least=0.0)
+    steps = {step.name: step for step in emoji.plan(sizes)}
+    assert list(steps) == [name for name in STEPS if name != "rl"]
+    assert steps["eval"].before.args == (Path(sizes.run), "instruct")
+    assert "tokens/right" not in " ".join(word for step in steps.values() for words in step.commands for word in words)
+    assert emoji.plan(replace(sizes, rl_steps=1))[STEPS.index("eval")].before.args == (Path(sizes.run), "rl")
 
 
 def test_weights_for_lpips_are_passed_on():

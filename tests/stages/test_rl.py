@@ -229,6 +229,8 @@ def test_rejection_learns_what_was_worth_enough(model, tmp_path):
         ('--model.practice={"policy": "plan", "plan": "none"}', "`model.practice.plan`"),
         ("--data.batch_size=0", "`data.batch_size`"),
         ("--model.tokenizer=nowhere", "nowhere"),
+        ("--model.judge=nowhere", "`model.judge` (nowhere) is needed by none of `model.rewards`"),
+        ("--model.rewards={ddt_lightning.rl.emoji_rewards.attributes_right: 1.0}", "`model.judge` is needed by"),
         ("--model.rewards={ddt_lightning.rl.rewards.edit_right: 1.0}", "`model.rewards`: edit_right needs 'target'"),
     ],
 )
