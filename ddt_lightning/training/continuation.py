@@ -15,7 +15,7 @@ from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.kept import damage, whole_checkpoint
 
 FREE = (
-    "config", "run_dir", "ckpt_path", "call_minutes", "resume_with_changes", "checkpoint",
+    "config", "run_dir", "ckpt_path", "call_minutes", "answer_minutes", "resume_with_changes", "checkpoint",
     "data.workers", "data.memory_mb", "data.cache",
     "model.parallel.activation_checkpointing", "model.parallel.compile",
     "trainer.default_root_dir", "trainer.max_steps", "trainer.max_time", "trainer.fast_dev_run",

@@ -21,6 +21,8 @@ HARMLESS = (
 """Warnings of the libraries that no user can act on."""
 TALKATIVE = ("lightning.pytorch", "lightning.fabric")
 """Loggers whose notes on devices, seeds, signals and other products of their makers are off; warnings stay."""
+WATCHER = "lightning.fabric.strategies.launchers.subprocess_script"
+"""Logger of the thread that ends a run when one of its processes has died: all that is then said."""
 
 
 def quiet_libraries() -> None:
@@ -29,6 +31,7 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(WATCHER).setLevel(logging.INFO)
 
 
 class Messages(pl.Callback):

@@ -22,6 +22,7 @@ from ddt_lightning.training.continuation import check_place, check_unchanged, ch
 from ddt_lightning.training.guard import FiniteLoss
 from ddt_lightning.training.history import FILE, RunLogger, cut_rows
 from ddt_lightning.training.kept import KeptCheckpoints, put_in_place
+from ddt_lightning.training.lost import ExpectAnswers, end_others, lost_process
 from ddt_lightning.training.messages import Messages, quiet_libraries
 from ddt_lightning.training.owed import OwedValidation, due, saved_before_validation
 from ddt_lightning.training.stop import StopOnSignal
@@ -112,6 +113,8 @@ class StageCLI(LightningCLI):
             "save and leave with exit code 138 after so long; the same call goes on (`trainer.max_time` ends the run)"
         )
         parser.add_argument("--call_minutes", type=float | None, default=None, help=text)
+        text = "while training, end a call whose other processes do not answer for so long; null: after 30 minutes"
+        parser.add_argument("--answer_minutes", type=float | None, default=None, help=text)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -167,7 +170,9 @@ class StageCLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless another one was configured
             trainer.strategy.checkpoint_io = KeptCheckpoints()
         trainer.callbacks[:0] = [self.messages, FinalCheckpoint(), FiniteLoss()]
-        trainer.callbacks += [StopOnSignal(self.config.call_minutes), OwedValidation()]
+        trainer.callbacks += [
+            StopOnSignal(self.config.call_minutes), ExpectAnswers(self.config.answer_minutes), OwedValidation(),
+        ]  # fmt: skip
         return trainer
 
 
@@ -200,6 +205,7 @@ def run(cli: StageCLI) -> pl.Trainer:
 
     Raises:
         ValueError: the checkpoint to continue from was made by another configuration.
+        OSError: another process of the run, or one that loads data, is gone.
     """
     trainer, run_dir, checkpoint = cli.trainer, Path(cli.config.run_dir), cli.checkpoint
     step = resume_step(checkpoint) if checkpoint else 0
@@ -218,6 +224,10 @@ def run(cli: StageCLI) -> pl.Trainer:
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
+        lost = lost_process(error, trainer, cli.settings()["data"].get("workers", 0))
+        if lost is not None:
+            end_others(trainer)
+            raise lost from error
         if "loading state_dict" not in str(error):
             raise
         detail = " ".join(str(error).split())

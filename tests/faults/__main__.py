@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.device.rehearsal import CONFIGS, STAGES, prepare
 from tests.faults.calls import warm
 from tests.faults.cases import ROOT, Case
-from tests.faults.table import rows, write
+from tests.faults.table import row, table, write
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, default=[0], help="that load data")
     parser.add_argument("--kills", type=int, default=20, help="of each case")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--out", type=Path, help="file of the table")
+    parser.add_argument("--out", type=Path, help="file of the table; its rows of other cases stay")
     parser.add_argument("--work", type=Path, help="folder of the runs, kept; those that were equal are removed")
     given = parser.parse_args()
     os.chdir(ROOT)
@@ -45,10 +45,10 @@ def main() -> None:
                 case = Case(stage, processes, workers)
                 cases.append(case)
                 case.survive(world, work / case.name, given.kills, random.Random(f"{given.seed} {case.name}"))
-                print(rows([case]) + "".join(f"  {one}\n" for one in case.found[:10]), flush=True)
+                print(table([row(case)]) + "".join(f"  {one}\n" for one in case.found[:10]), flush=True)
                 if given.out:
                     write(cases, given.out)
-    print(rows(cases))
+    print(table(list(map(row, cases))))
     wrong = any(case.found for case in cases)
     if wrong:
         print(f"The runs that differ lie in {work}.")
