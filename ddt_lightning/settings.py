@@ -72,7 +72,8 @@ def join_words(parser: "ArgumentParser", words: list[str]) -> list[str]:
     """A command line whose lists and mappings are given as words, as the parser reads them.
 
     `--tokens 16 32` becomes `--tokens=[16,32]`, `--sets a=X b=Y` becomes `--sets={"a": "X", "b": "Y"}`. A single value
-    in brackets or braces and `null` are left as they are.
+    in brackets or braces and `null` are left as they are. Of an option that is given twice the parser takes the last
+    list; the files of `--config` add up, as those of `ddt-fit` do.
 
     Args:
         parser: its options say which take a list or a mapping, and of what.
@@ -80,7 +81,7 @@ def join_words(parser: "ArgumentParser", words: list[str]) -> list[str]:
     """
     kinds = {name: action._typehint for action in parser._actions if hasattr(action, "_typehint")
              for name in action.option_strings}  # fmt: skip
-    joined, rest = [], list(words)
+    joined, rest, files = [], list(words), list[str]()
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         kind = only_container(kinds.get(name))
@@ -90,8 +91,11 @@ def join_words(parser: "ArgumentParser", words: list[str]) -> list[str]:
         values = [value] if equals else []
         while rest and not equals and not OPTION.match(rest[0]):
             values.append(rest.pop(0))
+        if name == "--config" and values:
+            files += (yaml.safe_load(values[0]) or []) if is_literal(values) else values
+            continue
         joined += [name, *values] if is_literal(values) else [f"{name}={container_text(kind, values)}"]
-    return joined
+    return [*joined, f"--config={json.dumps(files)}"] if files else joined
 
 
 def only_container(hint: Any) -> Any:  # noqa: ANN401 - a type hint is any object

@@ -29,7 +29,7 @@ def plan(
     """Say what training a configuration takes: memory by phase and kind, time, network, storage, and what fits.
 
     Args:
-        config: YAML of a stage, and overlays.
+        config: YAML of a stage, and overlays, in one list or each behind a `--config` of its own.
         set: single settings changed by dotted name, e.g. `model.llm=FOLDER data.batch_size=512`.
         nodes: machines; by default `trainer.num_nodes`, else 1.
         gpus: GPUs of a machine; by default `trainer.devices`, else 1.

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import PreTrainedModel
 
@@ -66,7 +67,7 @@ def trained(settings: Settings, mesh: DeviceMesh | None) -> Trained:
 def built_llm(settings: Settings, mesh: DeviceMesh | None) -> PreTrainedModel:
     """The language model, in the order of `LanguageModule.built`."""
     model, ids = settings.model, settings.ids
-    with torch.device("meta"):
+    with unset_fake_temporarily(), torch.device("meta"):  # of a number, `torch.tensor` makes no fake one on "meta"
         llm = build_llm(LlmConfig(**model.get("network") or {}), ids.size, 0, 1, 2, folder=model.get("llm"),
                         text_size=ids.text)  # fmt: skip
         if model.get("lora"):
@@ -86,7 +87,7 @@ def allocate(net: nn.Module) -> None:
                 if value is None:
                     continue
                 if id(value) not in made:
-                    empty = torch.empty_like(value, device="cpu")
+                    empty = torch.empty(value.shape, dtype=value.dtype)
                     wanted = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
                     made[id(value)] = wanted, value  # the old one is kept, or its id could be given to another
                 held[name] = made[id(value)][0]

@@ -15,6 +15,7 @@ import yaml
 
 from ddt_lightning.lm.llm import LlmConfig
 from ddt_lightning.settings import merge, read_yaml
+from ddt_lightning.shards.rows import ROUND
 
 CAPTION = 40
 """Ids of a text beside an image, where nothing else is said."""
@@ -93,10 +94,6 @@ class Settings:
         samples = -(-self.batch // self.processes)
         return -(-samples * self.document // self.length) if self.packed else samples
 
-    def with_batch(self, batch: int) -> "Settings":
-        """The same with another batch."""
-        return replace(self, batch=batch)
-
     def with_checkpointing(self, wanted: bool) -> "Settings":
         """The same with the activations of blocks recomputed or kept."""
         model = {**self.model, "parallel": {**(self.model.get("parallel") or {}), "activation_checkpointing": wanted}}
@@ -164,7 +161,7 @@ def read_settings(
     length = document = min(document or ids.tokens + MARKS + CAPTION, most)
     packed = kind == "language" and bool(data.get("packing"))
     if packed:
-        length = data.get("row_length", default_of_data("row_length"))
+        length = level(document * batch // processes, data.get("row_length", default_of_data("row_length")))
     strategy = trainer.get("strategy")
     named = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
     replicas = (strategy.get("init_args") or {}).get("replicas", 1) if isinstance(strategy, dict) else 1
@@ -191,6 +188,17 @@ def read_settings(
         images=images_of_a_sample(kind, model, data),
         depth=depth_of(model) if kind in ("language", "rl") else 0,
     )
+
+
+def level(ids: int, longest: int) -> int:
+    """Length of the fewest rows that hold a batch, as level as `packing` makes them.
+
+    Args:
+        ids: of the batch of a process.
+        longest: `data.row_length`.
+    """
+    rows = -(-ids // longest)
+    return min(-(-ids // rows // ROUND) * ROUND, longest)
 
 
 def callbacks(trainer: Mapping[str, Any]) -> list[dict[str, Any]]:

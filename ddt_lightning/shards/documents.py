@@ -70,13 +70,14 @@ class RowDecoder:
 
     def text(self, record: Record, label: str, rng: np.random.Generator) -> str:
         """One of the texts of a sample; where there is an image beside it, perhaps with the plan of the image."""
-        texts = captions(record, self.columns)
+        data = read_json(record)
+        texts = captions(record, self.columns, data)
         if not texts:
             raise ValueError(f"has no text for the format {label}")
         number = int(rng.integers(len(texts)))
         if not self.plans or self.columns.text or label == "text_only":  # plans are those of a sample's own captions
             return texts[number]
-        plans = plans_of(read_json(record), len(texts), "captions")
+        plans = plans_of(data, len(texts), "captions")
         return f"{texts[number]}: {plans[number]}" if plans and rng.random() < self.plans else texts[number]
 
     def collate(self, examples: list[Example]) -> Example:

@@ -30,6 +30,22 @@ class Header(tarfile.TarInfo):
     """Header of a member; the end of an archive is told from damage, which `tarfile` alone takes for an end."""
 
     @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        """A header out of its block; of a plain file with a short name only what is used of it is looked at.
+
+        `tarfile` spends more time on the two sums, owners and times of a header than on the ids of an image.
+
+        Raises:
+            tarfile.HeaderError: the block is none.
+        """
+        if len(buf) == tarfile.BLOCKSIZE and buf[156:157] == tarfile.REGTYPE and not buf[345]:  # no further path
+            if tarfile.nti(buf[148:156]) == 256 + sum(buf[:148]) + sum(buf[156:]):  # type: ignore[attr-defined]
+                found = cls(bytes(buf[:100]).partition(b"\0")[0].decode(encoding, errors))
+                found.size = tarfile.nti(buf[124:136])  # type: ignore[attr-defined]
+                return found
+        return super().frombuf(buf, encoding, errors)
+
+    @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "Header":
         """The next header of an archive.
 
@@ -82,8 +98,7 @@ def read_records(stream: BinaryIO, url: str, problems: Problems) -> Iterator[Rec
                 if reason:
                     held.refuse(key, member, reason)
                     continue
-                file = archive.extractfile(header)
-                data = file.read() if file else b""
+                data = archive.fileobj.read(header.size)  # the stream is at its start
                 if len(data) < header.size:
                     raise tarfile.ReadError("is cut off: unexpected end of data")
                 yield from held.add(key, member, data)

@@ -45,7 +45,7 @@ class Order:
         batch: global batch size.
         lanes: number of lanes.
         buffer: raw samples held by the shuffle buffer of a sequence.
-        resample: draw an epoch's shards with replacement.
+        resample: draw an epoch's shards with replacement, as many as there are.
         rank: which process this is.
         world: how many processes there are.
     """

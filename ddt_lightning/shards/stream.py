@@ -9,7 +9,11 @@ sequence, so that samples n = 0 .. N-1 are exactly the N samples of the set.
 
 A worker makes every `workers`-th batch of its rank and only steps over the raw samples of the others: the number of
 workers changes nothing. Nothing is stored for a resume: `start`, the global sample to begin with, is reached by going
-through the raw samples again, whole epochs being skipped once one of them was counted.
+through the raw samples again, whole epochs being skipped once their shards were counted, each shard once.
+
+Samples seen are global numbers, so n steps have seen n G samples, whatever `resample` is. It draws the shards of an
+epoch with replacement, as webdataset's ResampledShards does: a shard that is drawn twice gives all its samples twice,
+and an epoch has as many samples as its shards hold. An unreadable sample is seen as the readable one that replaces it.
 """
 
 import logging
@@ -59,9 +63,18 @@ def endless(
         ValueError: the shards hold no usable sample.
     """
     epoch, skip = 0, start
+    sizes: dict[int, int] = {}
     while True:
+        rng = random.Random(key_bits(*key, epoch))
+        chosen = rng.choices(shards, k=len(shards)) if order.resample else rng.sample(shards, len(shards))
+        if epoch and skip:  # one epoch was read: of the next ones only what is not counted yet, to pass over them whole
+            count = sum(size_of(reader, shard, sizes) for shard in chosen)
+            passed = 0 if not count else min(skip // count, 1) if order.resample else skip // count
+            epoch, skip = epoch + passed, skip - passed * count
+            if passed:
+                continue
         count = 0
-        for record in one_epoch(reader, shards, (*key, epoch), order):
+        for record in one_epoch(reader, chosen, rng, order.buffer, sizes):
             count += 1
             if skip:
                 skip -= 1
@@ -70,24 +83,31 @@ def endless(
         if not count:
             raise ValueError(f"no usable sample in {', '.join(reader.urls[shard] for shard in shards)}.")
         epoch += 1
-        if not order.resample:
-            epoch += skip // count
-            skip %= count
 
 
-def one_epoch(reader: Reader, shards: Sequence[int], key: tuple[int | str, ...], order: Order) -> Iterator[Record]:
-    """Every usable sample of the shards once (of as many drawn shards, if `resample`), shuffled."""
-    rng = random.Random(key_bits(*key))
-    chosen = rng.choices(shards, k=len(shards)) if order.resample else rng.sample(shards, len(shards))
+def size_of(reader: Reader, shard: int, sizes: dict[int, int]) -> int:
+    """Usable samples of a shard, which is read where `sizes` does not have it yet."""
+    if shard not in sizes:
+        sizes[shard] = sum(1 for _ in reader.records(shard))
+    return sizes[shard]
+
+
+def one_epoch(
+    reader: Reader, chosen: Sequence[int], rng: random.Random, buffer: int, sizes: dict[int, int]
+) -> Iterator[Record]:
+    """Every usable sample of the chosen shards, shuffled; the samples of each shard are counted into `sizes`."""
     held: list[Record] = []
     for shard in chosen:
+        size = 0
         for record in reader.records(shard):
-            if len(held) < order.buffer:
+            size += 1
+            if len(held) < buffer:
                 held.append(record)
             else:
-                i = rng.randrange(order.buffer)
+                i = rng.randrange(buffer)
                 held[i], record = record, held[i]
                 yield record
+        sizes[shard] = size
     rng.shuffle(held)
     yield from held
 

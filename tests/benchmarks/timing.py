@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -18,14 +19,25 @@ def side_by_side(
 
     Where a run makes an `amount` of some `unit`, also how many of these a second.
     """
+
+    def timed(run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    compare(title, {name: partial(timed, run) for name, run in candidates.items()}, rounds, amount, unit)
+
+
+def compare(
+    title: str, candidates: dict[str, Callable[[], float]], rounds: int = 5, amount: int = 0, unit: str = ""
+) -> None:
+    """The same of candidates that return their seconds."""
     for run in candidates.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(run())
     reference = next(iter(seconds.values()))
     print(f"\n{title} (medians of {rounds})")
     print(f"{'':<44}{'seconds':>10}{'speed':>8}" + (f"{unit + '/s':>12}" if amount else ""))

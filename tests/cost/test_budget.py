@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from ddt_lightning.cli import main
+from ddt_lightning.cli import load, main, parse
 from ddt_lightning.cost.budget import CONTEXT, FRAGMENTS, GIB, Budget, Fit, largest, needed, same_step
 from ddt_lightning.cost.hardware import GPUS, of_device
 from ddt_lightning.cost.ledger import OPTIMISER, PHASES, WEIGHTS
 from ddt_lightning.cost.settings import read_settings, stage_of
 from ddt_lightning.cost.trial import Measured
+from ddt_lightning.shards.packing import shortest_first
 
 VALUES = {
     "model": {"network": {"width": 32}, "optim": {}},
@@ -29,8 +30,16 @@ def step(items, gigabytes, **fields):
 
 def test_rows_of_packed_documents():
     run = settings()
-    assert run.document == 32 + 4 + 40 and run.length == 256
-    assert run.items == -(-16 * 76 // 256) and run.images == pytest.approx(0.9)
+    assert run.document == 32 + 4 + 40 and run.images == pytest.approx(0.9)
+    assert (run.items, run.length) == (5, 248)
+
+
+def test_rows_are_as_level_as_packing_makes_them():
+    """Short documents, which can be dealt out to rows of one length, in the fewest rows that hold them."""
+    for samples in (1, 2, 3, 16, 17, 64):
+        run = read_settings({**VALUES, "data": {**VALUES["data"], "batch_size": samples}}, 1)
+        rows, longest = shortest_first([4] * 19 * samples, -(-samples * 76 // 256))
+        assert run.items == len(rows) and 0 <= run.length - longest < 12, samples
 
 
 def test_time_and_storage():
@@ -50,7 +59,7 @@ def test_largest_batch_lies_on_the_line_through_two():
     run = settings()
     fit = largest(run, [step(1, 10.0), step(3, 14.0)], 79.1, True)
     assert needed((8 + 2 * fit.items) * GIB) <= 79.1 * GIB < needed((8 + 2 * (fit.items + 1)) * GIB)
-    assert fit.batch == 4 * (fit.items * 256 // 76)
+    assert fit.batch == 4 * (fit.items * 248 // 76)
     assert largest(run, [step(1, 80.0), step(2, 81.0)], 79.1, None).items == 0
     assert needed(GIB) == (1 + FRAGMENTS) * GIB + CONTEXT
 
@@ -85,6 +94,18 @@ def test_the_command_says_what_a_run_takes(capsys):
                      "days to step 3,500", "GiB a checkpoint", "token shards", "activations kept: at most",
                      "activations recomputed: at most", "GB/s"):  # fmt: skip
         assert expected in out, expected
+
+
+def test_overlays_in_one_list_or_each_with_an_option_of_its_own():
+    words = (
+        ["--config", "stages/pretrain.yaml", "stages/fsdp.yaml", "--gpus", "2"],
+        ["--config", "stages/pretrain.yaml", "--gpus=2", "--config", "stages/fsdp.yaml"],
+        ["--config=stages/pretrain.yaml", "--config=stages/fsdp.yaml", "--gpus", "2"],
+        ["--config", "[stages/pretrain.yaml,stages/fsdp.yaml]", "--gpus", "2"],
+    )
+    for given in words:
+        found = parse("plan", load("plan"), given)
+        assert found["config"] == ["stages/pretrain.yaml", "stages/fsdp.yaml"] and found["gpus"] == 2, given
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Measured steps against arithmetic: weights, gradients and moments by counting, products by formulas of the layers."""
 
+import json
 import resource
 import time
 from dataclasses import replace
@@ -83,6 +84,21 @@ def test_language_model_in_one_process_and_sharded(tokenizer):
     root = 2 * vocab * WIDTH + WIDTH
     sent = 4 * (2 * parameters + parameters - root) * (processes - 1) / processes
     assert split.network == pytest.approx(sent, rel=0.05)
+
+
+def test_gemma_out_of_its_sizes_alone(tokenizer, tmp_path):
+    """Its embedding has a scale, a buffer of no dimension that a number makes."""
+    sizes = {
+        "model_type": "gemma2", "vocab_size": TEXT, "hidden_size": WIDTH, "intermediate_size": FFN,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+        "query_pre_attn_scalar": 16, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    attention, feed = 16 * WIDTH * (2 + 1 + 1 + 2), 3 * WIDTH * FFN
+    weights = (TEXT + CODES + 2) * WIDTH + 2 * (attention + feed + 4 * WIDTH) + WIDTH
+    for processes in (1, 2):
+        settings = language(tokenizer, processes, network=None, llm=str(tmp_path))
+        assert measure(settings, [2])[0].parameters == weights
 
 
 def test_checkpointing_keeps_a_row_of_states_for_each_block(tokenizer):

@@ -1,10 +1,12 @@
 """Tars of other people to samples: names, grouping, damage, and the shards behind patterns."""
 
+import io
+import random
 import tarfile
 
 import pytest
 
-from ddt_lightning.shards.members import split
+from ddt_lightning.shards.members import Archive, split
 from ddt_lightning.shards.read import check_shards, expand, read_shard
 from ddt_lightning.shards.write import write_shards
 from tests.foreign import PAIRS, SHARDS, pairs, tar_bytes, write
@@ -47,6 +49,30 @@ def test_four_whole_samples(name, tmp_path):
 )
 def test_names_of_members(name, key, member):
     assert split(name)[1] == member and (not member or split(name)[0] == key)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_are_those_of_tarfile(form):
+    names = ["a.txt", "b/" * 40 + "c.txt", "d" * 95 + ".png", "e" * 60 + "/" + "f" * 90 + ".json", "b\u00e4r.txt"]
+    rng = random.Random(0)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
+        for number, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.uid = rng.randrange(2000), rng.randrange(2**31), rng.randrange(2**20)
+            info.mode, info.uname = rng.choice([0o644, 0o7777]), "me" * number
+            tar.addfile(info, io.BytesIO(rng.randbytes(info.size)))
+    data = stream.getvalue()
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        expected = [(info.name, info.size, info.offset_data, info.type) for info in tar]
+    with Archive.open(fileobj=io.BytesIO(data), mode="r|") as archive:
+        found = [(info.name, info.size, info.offset_data, info.type) for info in archive]
+    assert found == expected and [name for name, *_ in found] == names
+    for place in (0, 99, 124, 130, 148, 156, 300, 510):  # any changed byte of a header ends the archive
+        broken = bytearray(data)
+        broken[place] ^= 1
+        with pytest.raises(tarfile.ReadError), Archive.open(fileobj=io.BytesIO(bytes(broken)), mode="r|") as archive:
+            archive.next()
 
 
 def test_files_that_do_not_lie_together_are_named(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from ddt_lightning.seeding import key_bits
 from ddt_lightning.shards.order import Mixture, Order, Slot
 from ddt_lightning.shards.read import Reader, check_shards, expand, name, read_shard
-from ddt_lightning.shards.stream import TrainBatches, ValBatches
+from ddt_lightning.shards.stream import TrainBatches, ValBatches, endless
 from ddt_lightning.shards.write import write_shards
 
 
@@ -139,6 +140,40 @@ def test_resampling_draws_shards_with_replacement(tmp_path):
     found = Counter(texts(batches([urls], resample=True, count=30)).values())
     assert set(found) == {f"a{i}" for i in range(18)}
     assert len(set(found.values())) > 1
+
+
+def test_samples_of_resampled_shards_are_counted_exactly(tmp_path):
+    """Sample n is number n of a sequence of epochs, each all samples of shards that are drawn with replacement."""
+    sizes, names = (3, 1, 5, 2, 4), {}
+    for shard, url in enumerate(urls := make(tmp_path, "a", sizes)):
+        names |= {record["txt"].decode(): shard for record in read_shard(url, {})}
+    found = texts(batches([urls], resample=True, lanes=2, batch=10, count=100))
+    assert sorted(found) == list(range(1000))  # samples seen: steps times batch, each number once
+    sequence, epochs, drawn = [found[n] for n in range(1000)], 0, Counter()
+    while len(sequence) >= max(sizes) * len(sizes):
+        chosen = random.Random(key_bits("order", 0, 0, epochs)).choices(range(len(sizes)), k=len(sizes))
+        size = sum(sizes[shard] for shard in chosen)
+        epoch, sequence = Counter(sequence[:size]), sequence[size:]
+        assert epoch == Counter(text for shard in chosen for text, its in names.items() if its == shard)
+        epochs, drawn = epochs + 1, drawn + Counter(chosen)
+    assert epochs > 50 and all(0.7 < drawn[shard] / epochs < 1.3 for shard in range(len(sizes)))
+
+
+@pytest.mark.parametrize("resample", [False, True])
+def test_a_late_resume_reads_each_shard_once_and_then_its_epoch(tmp_path, monkeypatch, resample):
+    urls, opened = make(tmp_path, "a", (6,) * 8), Counter()
+    order = Order(seed=0, batch=12, lanes=4, buffer=5, resample=resample)
+    read = Reader.records
+
+    def records(self, shard):
+        opened[shard] += 1
+        return read(self, shard)
+
+    expected = [record["txt"] for record in islice(endless(Reader(urls, usable), range(8), ("k",), order, 0), 4810)]
+    monkeypatch.setattr(Reader, "records", records)
+    resumed = [record["txt"] for record in islice(endless(Reader(urls, usable), range(8), ("k",), order, 4803), 7)]
+    assert resumed == expected[4803:]
+    assert sum(opened.values()) <= 8 + 8 + 8  # the first epoch, shards that it lacks, the last epoch
 
 
 def test_sources_keep_exact_shares_and_each_is_read_evenly(tmp_path):
