@@ -63,6 +63,7 @@ def finish_shard(
     target: str,
     columns: dict[str, str],
     views: int,
+    margin: float,
     settings: dict[str, Any],
 ) -> tuple[str, bool, int, Problems]:
     """Encode one shard into the file `target` unless it is finished, and record it; see `encode_shard`.
@@ -74,6 +75,7 @@ def finish_shard(
         target: file of the token shard.
         columns: fields of `Columns`.
         views: crops of each image.
+        margin: see `cropped`.
         settings: what the ids depend on beside the shard's bytes.
 
     Returns:
@@ -85,7 +87,7 @@ def finish_shard(
         return shard.name, False, 0, {}
     (shard.parent / "tokens.json").unlink(missing_ok=True)  # not whole until all shards are there
     record_of(shard).unlink(missing_ok=True)
-    count, problems = encode_shard(folder, coding, url, target, columns, views)
+    count, problems = encode_shard(folder, coding, url, target, columns, views, margin)
     if count:
         write_record(shard, made_from, count, len(problems))
     else:
@@ -94,9 +96,15 @@ def finish_shard(
 
 
 def encode_shard(
-    folder: str, coding: Coding, url: str, target: str, columns: dict[str, str], views: int
+    folder: str,
+    coding: Coding,
+    url: str,
+    target: str,
+    columns: dict[str, str],
+    views: int,
+    margin: float = CROP_MARGIN,
 ) -> tuple[int, Problems]:
-    """Encode one shard into the file `target`.
+    """Encode one shard into the file `target`; arguments as `finish_shard`.
 
     Returns:
         Number of samples, and samples left out with the reason; no shard is written where no sample can be encoded.
@@ -121,7 +129,7 @@ def encode_shard(
         for sample in read:
             try:
                 claim(token_keys(sample.key, to_turns(sample)), taken)
-                one = sample if views == 1 else cropped(sample, pipeline.image_size, views)
+                one = sample if views == 1 else cropped(sample, pipeline.image_size, views, margin)
             except UNREADABLE as error:
                 problems[f"{shard_name(url)}:{sample.key}"] = one_line(error)
             else:
@@ -130,8 +138,14 @@ def encode_shard(
     return write_whole(Path(target), samples()), problems
 
 
-def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:
+def cropped(sample: ImageSample, side: int, views: int, margin: float = CROP_MARGIN) -> ImageSample:
     """A captioned image as its views: the centre, then random crops that its key decides.
+
+    Args:
+        sample: the image.
+        side: of the views, in pixels.
+        views: how many.
+        margin: a random crop keeps this part of the shorter side: 1 / margin.
 
     Raises:
         ValueError: it is an edit, a chat, or has questions.
@@ -142,7 +156,7 @@ def cropped(sample: ImageSample, side: int, views: int) -> ImageSample:
     crops = [np.asarray(square(image, side))]
     for number in range(1, views):
         left, top = numpy_rng("view", sample.key, number).random(2)
-        crops.append(np.asarray(square(image, side, (left, top), CROP_MARGIN)))
+        crops.append(np.asarray(square(image, side, (left, top), margin)))
     return replace(sample, images=tuple(crops))
 
 

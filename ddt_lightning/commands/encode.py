@@ -29,6 +29,7 @@ def encode(
     order: Literal["fine_to_coarse", "coarse_to_fine", "raster"] | None = None,
     columns: dict[str, str] | str | None = None,
     views: int = 1,
+    crop_margin: float = 1.125,
     task: int = 0,
     tasks: int = 1,
     check: bool = False,
@@ -45,6 +46,8 @@ def encode(
         columns: members of shards of another layout, such as '{image: original.png, text: json.instruction}', or the
             overlay file that has them under data.columns, such as data/instructpix2pix.yaml.
         views: ids of this many crops of each captioned image: the centre, then random ones; training draws one.
+        crop_margin: a random crop is cut out of an image that is this much larger than it, 1 or more: 1.125 cuts off a
+            ninth of each side, 1.04 leaves whole what fills an image, such as emoji.
         task: number of this call, from 0, where several share the shards; it encodes every `tasks`-th one from there.
         tasks: how many calls share the shards.
         check: encode nothing, read the token shards of all tasks, and name those that are missing or differ from their
@@ -52,9 +55,12 @@ def encode(
         coding: how to run the tokenizer.
     """
     from ddt_lightning import encoding
+    from ddt_lightning.shards.images import CROP_MARGIN
 
     layout = read_columns(columns) if isinstance(columns, str) else columns or {}
     positive("views", views)
+    if crop_margin < 1:
+        raise ValueError(f"`--crop_margin` ({crop_margin}) must be at least 1, which crops nothing.")
     if not 0 <= task < positive("tasks", tasks):
         raise ValueError(f"`--task` ({task}) must be at least 0 and below `--tasks` ({tasks}).")
     folder, sources, model = begin(tokenizer, shards, coding)
@@ -67,9 +73,13 @@ def encode(
     names = token_names(sources)
     own = {} if check else dict(list(names.items())[task::tasks])
     transform = f"{model['image_size']} px, centre" + (f" and {views - 1} random crops" if views > 1 else "")
+    if views > 1 and crop_margin != CROP_MARGIN:
+        transform += f" with a margin of {crop_margin:g}"
     wanted = {"tokenizer": model["fingerprint"], "transform": transform, "columns": layout}
     refuse_foreign(target, names, model["fingerprint"])
-    calls = [(str(folder), coding, url, str(target / name), layout, views, wanted) for name, url in own.items()]
+    calls = [
+        (str(folder), coding, url, str(target / name), layout, views, crop_margin, wanted) for name, url in own.items()
+    ]
     encoded, count, problems, failed = 0, 0, {}, {}
     for name, now, number, bad in run_tasks(encoding.finish_shard, calls, coding.processes, "encode"):
         encoded, count = encoded + now, count + number

@@ -56,6 +56,7 @@ class EmojiRun:
         least: share of an image's or an edit's attributes that the teacher must read in its reconstruction for
             instruction tuning to learn it; 0 takes all.
         views: crops of each training picture that are encoded.
+        crop_margin: how much larger than a crop the picture is.
         tokenizer_steps: optimizer steps of the tokenizer.
         renderer_steps: optimizer steps of its one-step decoder.
         pretrain_steps: optimizer steps of the language model's pretraining.
@@ -81,6 +82,7 @@ class EmojiRun:
     judge_steps: int
     least: float
     views: int
+    crop_margin: float
     tokenizer_steps: int
     renderer_steps: int
     pretrain_steps: int
@@ -183,7 +185,8 @@ def plan(sizes: EmojiRun) -> list[Step]:
         train("renderer", "train its one-step decoder", "--model.tokenizer", f"{run}/tokenizer",
               *both(shards, "images", "shards")),
         step("tokens", "encode pictures, edits and questions",
-             [*encode, these(shards, "images", "train"), f"--views={sizes.views}"],
+             [*encode, these(shards, "images", "train"), f"--views={sizes.views}",
+              f"--crop_margin={sizes.crop_margin}"],
              [*encode, json.dumps(rest)], *choose, folder=tokens),
         train("pretrain", "pretrain the language model", *both(tokens, "images", "shards"),
               "--data.texts", json.dumps(texts), "--data.t2i=0.75", "--data.i2t=0.25", "--data.text_only=0",

@@ -218,6 +218,17 @@ def test_views_are_the_centre_and_random_crops(tokenizer, tmp_path, capsys):
                 seen.append(middles)
     assert len(set(seen)) > 5  # of 9: each key and view has its own crop
     assert "3 random crops" in json.loads((tmp_path / "many" / "tokens.json").read_text())["transform"]
+    near = encode(tokenizer, tmp_path / "in", tmp_path / "near", "--views", "2", "--crop_margin", "1.03")
+    crops = cropped(sample, SIDE, 2, 1.03).images
+    widths = [int(crop[..., 1].max()) - int(crop[..., 1].min()) for crop in crops]
+    assert widths[1] == pytest.approx(180 / 1.03 * (1 - 1 / SIDE), abs=4)  # of 180 rows
+    ids = model.encode(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()).numpy()
+    assert np.array_equal(read_ids(near[sample.key]), ids)
+    noted = json.loads((tmp_path / "near" / "tokens.json").read_text())["transform"]
+    assert noted.endswith("centre and 1 random crops with a margin of 1.03")
+    with pytest.raises(SystemExit):
+        encode(tokenizer, tmp_path / "in", tmp_path / "no", "--views", "2", "--crop_margin", "0.9")
+    assert "`--crop_margin` (0.9) must be at least 1" in capsys.readouterr().err
     call = ["decode", "--tokenizer", str(tokenizer), "--shards", f"{tmp_path}/many/*.tar", "--out", f"{tmp_path}/back"]
     main([*call, "--processes", "1", "--steps", "1"])
     assert [len(sample.images) for sample in read_images([f"{tmp_path}/back/*.tar"])] == [1, 1, 1]
