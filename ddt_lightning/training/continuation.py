@@ -4,13 +4,13 @@
 unless `resume_with_changes` is set; then the former file stays as `config-until-step-N.yaml`.
 """
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ddt_lightning.atomic import write_text
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.kept import damage, whole_checkpoint
 
@@ -142,4 +142,4 @@ def keep_former(run_dir: Path, step: int, now: dict[str, Any]) -> None:
     former = read_settings(file)
     longer = former.get("trainer", {}).get("max_steps") != now["trainer"]["max_steps"]  # schedules may depend on it
     if former and not kept.exists() and (longer or changes(former, now)):
-        shutil.copyfile(file, kept)
+        write_text(kept, file.read_text(encoding="utf-8"))

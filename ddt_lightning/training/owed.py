@@ -29,7 +29,9 @@ class OwedValidation(pl.Callback):
 
 def due(trainer: pl.Trainer) -> bool:
     """True where validation follows the step that a run is at."""
-    return (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+    every = trainer.val_check_batch  # None where validation goes by time
+    taken = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    return bool(trainer.enable_validation and every is not None and taken % every == 0)
 
 
 def saved_before_validation(checkpoint: Path) -> bool:

@@ -11,11 +11,11 @@ from typing import Any, NoReturn, Protocol
 import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ddt_lightning.atomic import remove_partial, whole_folder
+from ddt_lightning.atomic import remove_partial, whole_folder, write_text
 from ddt_lightning.settings import join_words
 from ddt_lightning.training.checkpoint import last_checkpoint, resume_step
 from ddt_lightning.training.continuation import check_place, check_unchanged, checkpoint_to_continue, keep_former
@@ -36,6 +36,15 @@ class FinalCheckpoint(pl.Callback):
         ended = trainer.should_stop or trainer.global_step >= trainer.max_steps
         if trainer.checkpoint_callback is not None and ended:
             trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
+
+
+class WholeConfig(SaveConfigCallback):
+    """Writes `config.yaml` in one step: a run whose file is cut off could not be continued."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Replace the file of an earlier call."""
+        text = self.parser.dump(self.config, skip_unset=False)
+        write_text(Path(trainer.default_root_dir) / self.config_filename, text)
 
 
 class Watcher(Protocol):
@@ -83,7 +92,8 @@ class StageCLI(LightningCLI):
             args=args,
             run=False,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=WholeConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             auto_configure_optimizers=False,
             trainer_defaults={
                 "max_epochs": -1,

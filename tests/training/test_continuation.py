@@ -139,3 +139,29 @@ def test_a_config_may_start_a_new_run_elsewhere(tmp_path):
             check_place(words, "runs/never")
         check_place([*words, "--run_dir", "runs/never"], "runs/never")
         check_place(words, str(tmp_path))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_a_kill_while_the_settings_are_written_leaves_those_of_the_call_before(tmp_path, monkeypatch):
+    call = [*TINY, "--run_dir", str(tmp_path)]
+    cli.fit("tokenizer", [*call, "--trainer.max_steps=2"])
+    before = (tmp_path / "config.yaml").read_bytes()
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name == "config.yaml":
+            assert self.read_bytes().startswith(before[:100])  # all of the new file lies beside it
+            raise Killed
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(Killed):
+        cli.fit("tokenizer", [*call, "--trainer.max_steps=3"])
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    monkeypatch.undo()
+    monkeypatch.chdir(ROOT)
+    cli.fit("tokenizer", [*call, "--trainer.max_steps=3"])
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["max_steps"] == 3
