@@ -3,7 +3,9 @@
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from ddt_lightning.shards.write import write_shards
 from tests.tiny import tiny_tokenizer
 
 SHARDS, TASKS, SIDE = 1000, 4, 16
+SCRIPT = Path(__file__).parents[2] / "stages" / "encode.sbatch"
 PLANTED = {"before": 17, "between": 401, "behind": 730}
 """Shards at which a task dies once: before the shard is there, between it and its record, behind both."""
 
@@ -176,3 +179,18 @@ def test_changed_sources_and_numbers_of_tasks(tokenizer, tmp_path, capsys):
         assert wrong[0] in refused(capsys, [*words, *wrong])
     assert sorted(path.suffix for path in (tmp_path / "out" / FOLDER).iterdir()) == [".json"] * 7
     assert json.loads((tmp_path / "out" / "tokens.json").read_text())["K"] == 6
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_the_job_array_passes_its_options_and_exit_code_on(tmp_path):
+    """With a `srun` that says what it is given."""
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s|" "$@"\nexit 3\n')
+    (tmp_path / "srun").chmod(0o755)
+    (tmp_path / "i-0.tar").touch()
+    args = {"ARGS": "--tokenizer t --shards *.tar s3://b/{0..9}.tar --out o", "SLURM_ARRAY_TASK_COUNT": "4"}
+    for more, tasks in (({}, "4"), ({"TASKS": "64"}, "64")):
+        env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3", **args, **more}
+        done = subprocess.run(["bash", str(SCRIPT)], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 3, done.stderr
+        expected = ["ddt", "encode", *args["ARGS"].split(), "--task", "3", "--tasks", tasks]
+        assert done.stdout.split("|")[:-1] == expected
