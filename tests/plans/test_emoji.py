@@ -33,6 +33,7 @@ def test_every_command_line_parses(overlay, monkeypatch, tmp_path):
     assert [step.name for step in steps] == STEPS and set(sizes.seconds) == set(STEPS)
     for stage in ("tokenizer", "renderer", "pretrain", "instruct", "rl"):
         assert configs[stage].trainer.max_steps == getattr(sizes, f"{stage}_steps")
+    assert dict(configs["rl"].model.rewards) == {"ddt_lightning.rl.emoji_rewards.attributes_right": 1.0}
     overlaid = yaml.safe_load(Path(sizes.overlay).read_text())
     assert configs["tokenizer"].model.tokenizer.tokens == overlaid["model"]["tokenizer"]["tokens"]
     for stage in ("tokenizer", "renderer", "pretrain"):

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ddt_lightning import cli
+from ddt_lightning.metrics.emoji_attributes import AttributeClassifier
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Sampling
 from tests.tiny import taught_tokenizer, tiny_model
@@ -218,6 +219,24 @@ def test_rejection_learns_what_was_worth_enough(model, tmp_path):
     start = load_file(model / "lm" / "model.safetensors")
     same(weights(tmp_path / "none"), start)
     assert any(not torch.equal(one, start[name]) for name, one in weights(tmp_path / "some").items())
+
+
+def test_a_judge_rewards_practice(model, tmp_path):
+    """Practice with the classifier of a file, on prompts of a file as `ddt data emoji` writes them."""
+    AttributeClassifier({"style": ["noto", "twemoji"], "skin": ["light", "dark"]}).eval().save(tmp_path / "judge")
+    for name in ("seen", "held_out"):
+        rows = [{"tag": style, "prompt": f"{name} cook, {style} style", "emoji": {"style": style, "skin": "dark"}}
+                for style in ("noto", "twemoji")]  # fmt: skip
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"--data.prompts={tmp_path}/seen.jsonl", f"--data.val_prompts={tmp_path}/held_out.jsonl"]
+    words += ["--model.rewards={ddt_lightning.rl.emoji_rewards.attributes_right: 1.0}", "--trainer.max_steps=1"]
+    fit(model, tmp_path / "run", *words, f"--model.judge={tmp_path}/judge", "--trainer.val_check_interval=1")
+    found = logged(tmp_path / "run")
+    of_style = [found[f"val/reward/{style}"][0] for style in ("noto", "twemoji")]
+    # each drawing is read as one style and one tone, so that one of two attributes is right or both or none
+    assert all(value in (0.0, 0.5, 1.0) for value in of_style)
+    assert found["val/reward"][0] == pytest.approx(sum(of_style) / 2)
+    assert 0 <= found["train/reward"][0] <= 1 and "train/reward/noto" in found
 
 
 @pytest.mark.parametrize(
