@@ -8,6 +8,7 @@ does not depend on what else is in the batch: `seed` is one number for each samp
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +21,7 @@ from ddt_lightning.lm.load import load_language_model
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.pretrained import find_model
 from ddt_lightning.sampling import Decoding, Sampling, split_plan
+from ddt_lightning.second_look import look_again, write_plans
 from ddt_lightning.seeding import Seed, each_seed, key_bits
 from ddt_lightning.tokens.base import ImageTokenizer, weights_hash
 from ddt_lightning.tokens.renderer import Renderer
@@ -252,13 +254,7 @@ class Pipeline:
             return prompts, [""] * len(whole)
         if setting == "auto":
             seeds = [key_bits("plan", n) >> 1 for n in each_seed(seed, len(whole))]  # other draws than the image's
-            room = self.llm.config.max_position_embeddings - max(map(len, asked)) - vocab.image_tokens - 1
-            if sampling.plan_length > room:
-                raise ValueError(f"`plan_length` ({sampling.plan_length}) must be at most {room}: beside the longest "
-                                 "prompt and an image, the language model's context has no more room.")  # fmt: skip
-            written = text_ids(self.llm, asked, text_size=vocab.text_size, eos=vocab.bov, pad=vocab.pad,
-                               max_new_tokens=sampling.plan_length, temperature=sampling.plan_temperature,
-                               seeds=seeds, closed=sorted(vocab.special_ids))  # fmt: skip
+            written = write_plans(self.llm, vocab, asked, sampling, seeds)
         else:
             written = [vocab.encode_text(f" {setting}")] * len(whole)
         planned = [[*row, *plan, vocab.bov] for row, plan in zip(asked, written, strict=True)]
@@ -322,19 +318,23 @@ class Pipeline:
         return [text for _, text in self.write_planned(prompts, **writing)]
 
     def write_planned(
-        self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0
-    ) -> list[tuple[str, str]]:
+        self, prompts: list[list[int]], *, max_new_tokens: int = 48, temperature: float = 0.0, seed: Seed = 0,
+        looks: int = Sampling.looks,
+    ) -> list[tuple[str, str]]:  # fmt: skip
         """Plan and text that the language model writes after each prompt; the plan is empty where it makes none.
 
         A text ends at `max_new_tokens`, or where the model's context does; temperature 0 takes the likeliest word.
+        `looks` as in `Sampling`.
         """
+        planned, seeds = self.vocab.answer_plans, each_seed(seed, len(prompts))
         room = self.llm.config.max_position_embeddings - max(map(len, prompts), default=0)
-        wanted = max_new_tokens + (Sampling.plan_length if self.vocab.answer_plans else 0)
-        written = self.write_ids(prompts, max(1, min(wanted, room)), temperature=temperature, seed=seed)
-        return [split_plan(self.vocab.read_text(line), self.vocab.answer_plans) for line in written]
+        length = max(1, min(max_new_tokens + (Sampling.plan_length if planned else 0), room))
+        write = partial(self.write_ids, temperature=temperature)
+        written = look_again(self.llm, self.vocab, prompts, write, length, seeds, looks if planned else 0)
+        return [split_plan(self.vocab.read_text(line), planned) for line in written]
 
     def write_ids(
-        self, prompts: list[list[int]], length: int, *, temperature: float = 0.0, seed: Seed = 0
+        self, prompts: list[list[int]], length: int, seed: Seed = 0, *, temperature: float = 0.0
     ) -> list[list[int]]:
         """Ids of that text without EOS, cut at `length`; a ValueError where the context has no room for so many."""
         vocab, seeds = self.vocab, each_seed(seed, len(prompts))

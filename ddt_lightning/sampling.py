@@ -6,6 +6,9 @@ from typing import Literal
 PLAN_END = "|"
 """What ends a plan before an answer in words; before an image its first id does."""
 
+PLAN_TURN = " to "
+"""What stands in the plan of an edit between what is seen and what it becomes."""
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -50,6 +53,8 @@ class Sampling(Decoding):
             writes itself, or the plan as a text; by default `auto` where the model was trained with plans, else `none`.
         plan_temperature: of the language model while it plans; 0 takes the likeliest id.
         plan_length: where a plan is cut, in ids of text.
+        looks: where a plan says what is seen in an image: how often at most its words are tried against others, for
+            those that draw the image best (`second_look.py`); 0 takes what is read at first.
 
     Raises:
         ValueError: an option out of its range.
@@ -63,6 +68,7 @@ class Sampling(Decoding):
     plan: str | None = None
     plan_temperature: float = 0.7
     plan_length: int = 96
+    looks: int = 4
 
     def plan_for(self, plans: bool) -> str:
         """`none`, `auto` or a plan: the one given, or else as a model trained with or without plans draws."""
@@ -87,6 +93,8 @@ class Sampling(Decoding):
             raise ValueError(f"`plan_temperature` ({self.plan_temperature}) must be 0 (likeliest id) or above.")
         if self.plan_length < 1:
             raise ValueError(f"`plan_length` ({self.plan_length}) must be at least 1.")
+        if self.looks < 0:
+            raise ValueError(f"`looks` ({self.looks}) must be 0 (what is read at first) or above.")
         if self.top_k < 0:
             raise ValueError(f"`top_k` ({self.top_k}) must be 0 (all ids) or above.")
         if not 0 < self.top_p <= 1:

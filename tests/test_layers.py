@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shards": {"atomic", "images", "sampling", "scenes", "seeding", "texts", "vocab"},
     "training": {"atomic", "distributed", "model_folder", "settings"},
     "cost": {"lm", "settings", "shards", "spatial", "tokens", "training", "vocab"},
-    "pipeline": {"vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "seeding"},
+    "second_look": {"lm", "sampling", "vocab"},
+    "pipeline": {
+        "vocab", "latents", "tokens", "load_tokenizer", "lm", "pretrained", "sampling", "second_look", "seeding",
+    },
     "chat": {"pipeline", "vocab", "sampling", "seeding"},
     "rl": {
         "emoji.language", "judges", "pipeline", "vocab", "sampling", "metrics.answers", "metrics.boxes",

@@ -251,9 +251,19 @@ class Llama(nn.Module):
             allowed: bool `[B, 1, T, T]`, which keys a query sees.
             positions: int64 `[B, T]`.
         """
+        x, cache = self._layers(ids, allowed, positions)
+        return self.lm_head(self.model.norm(x[:, -1])), cache
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Hidden states that the head is applied to, `[B, T, D]`, of rows of ids `[B, T]` that begin at position 0."""
+        index = torch.arange(ids.shape[1], device=ids.device)
+        allowed = (index <= index[:, None]).expand(len(ids), 1, -1, -1)
+        return self.model.norm(self._layers(ids, allowed, index.expand(ids.shape))[0])
+
+    def _layers(self, ids: Tensor, allowed: Tensor, positions: Tensor) -> tuple[Tensor, Cache]:
         x, cache = self.model.embed_tokens(ids), Cache()
         cos, sin = (table[:, None] for table in self.model.rotary_emb(x, positions))
         for layer in self.model.layers:
             x, memory = layer(x, cos, sin, allowed)
             cache.layers.append(memory)
-        return self.lm_head(self.model.norm(x[:, -1])), cache
+        return x, cache

@@ -117,7 +117,7 @@ class PracticeConfig:
         if validate:
             temperatures = self.val_temperature, self.val_plan_temperature
         return Sampling(self.steps, self.decode_guidance, guidance=1.0, temperature=temperatures[0], plan=self.plan,
-                        plan_temperature=temperatures[1], plan_length=self.plan_length)  # fmt: skip
+                        plan_temperature=temperatures[1], plan_length=self.plan_length, looks=0)  # fmt: skip
 
 
 class RlModule(LanguageModule):

@@ -1,0 +1,70 @@
+"""Log-probabilities of what stands in a row: of an image behind each of many texts, and of every word of a text.
+
+Models are those of `generate.py`, in eval mode. Rows are padded on the right, which a causal model does not see.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ddt_lightning.lm.generate import LanguageModel, quiet
+from ddt_lightning.lm.llama import Llama
+from ddt_lightning.lm.policy import Scored, scored
+
+ROWS = 128  # read at once
+
+
+def image_likelihoods(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], image: Sequence[int], *, start: int, size: int, pad: int
+) -> Tensor:
+    """Log-probability of one image behind each prompt in nats, float32 `[N]`.
+
+    Args:
+        model: causal language model.
+        prompts: N lists of ids that end with [BOV].
+        image: the K ids of the image in the model's order, with their offset.
+        start: LM id of image code 0.
+        size: number of image codes; only these are possible.
+        pad: any valid id.
+    """
+    found = []
+    for n in range(0, len(prompts), ROWS):
+        rows = [[*prompt, *image] for prompt in prompts[n : n + ROWS]]
+        lengths = [len(row) for row in rows]
+        hidden = _hidden(model, [row + [pad] * (max(lengths) - len(row)) for row in rows])
+        before = torch.stack(
+            [states[end - len(image) - 1 : end - 1] for states, end in zip(hidden, lengths, strict=True)]
+        )
+        ids = torch.tensor(image, device=hidden.device).repeat(len(rows)) - start
+        found.append(_scored(model, before.flatten(0, 1), ids, start, size).chosen.view(len(rows), -1).sum(1))
+    return torch.cat(found).cpu()
+
+
+def word_likelihoods(model: LanguageModel, prompt: Sequence[int], words: Sequence[int], *, text_size: int) -> Tensor:
+    """Log-probability of every text id in the place of each word, float32 `[len(words), text_size]`.
+
+    Args:
+        model: causal language model.
+        prompt: ids that stand before.
+        words: ids of a text; a word is predicted from those before it.
+        text_size: number of text ids; only these are possible.
+    """
+    hidden = _hidden(model, [[*prompt, *words]])[0, len(prompt) - 1 : -1]
+    return _scored(model, hidden, torch.tensor(words, device=hidden.device), 0, text_size).all.cpu()
+
+
+def _hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
+    """Hidden states `[B, T, D]` that the head is applied to."""
+    ids = torch.tensor(rows, device=model.device)
+    with quiet(model):
+        if isinstance(model, Llama):
+            return model.hidden(ids)
+        return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+
+
+def _scored(model: LanguageModel, hidden: Tensor, ids: Tensor, start: int, size: int) -> Scored:
+    """The distribution over a range of ids, at temperature 1."""
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    with quiet(model):
+        return scored(hidden, model.get_output_embeddings().weight[start : start + size], ids, softcap=softcap)
