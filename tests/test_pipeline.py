@@ -290,7 +290,7 @@ def test_a_model_that_plans_its_answers_has_room_for_plans(pipeline, monkeypatch
 
     monkeypatch.setattr("ddt_lightning.pipeline.text_ids", text_ids)
     monkeypatch.setattr(pipeline.vocab, "answer_plans", True)
-    assert pipeline.write_planned(prompts, max_new_tokens=3) == [("red ring |", "two"), ("", "two")]
-    assert pipeline.describe_image(images, "how many ?", max_new_tokens=3) == ["two", "two"]
+    assert pipeline.write_planned(prompts, max_new_tokens=3, looks=0) == [("red ring |", "two"), ("", "two")]
+    assert pipeline.describe_image(images, "how many ?", max_new_tokens=3, looks=0) == ["two", "two"]
     room = pipeline.llm.config.max_position_embeddings - max(map(len, prompts))
     assert asked == [min(3 + Sampling.plan_length, room)] * 2

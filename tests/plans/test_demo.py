@@ -63,8 +63,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
-    plain = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
-    assert steps["scenes"].commands[0] == [*plain, "--answer_plans=true", "--even_edits=true"]
+    reading = demo.plan(replace(sizes, answer_plans=True, even_edits=True))[0].commands[0]
+    assert reading == [*steps["scenes"].commands[0], "--answer_plans=true", "--even_edits=true"]
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
     for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
