@@ -134,6 +134,8 @@ def plan(sizes: Demo) -> list[Step]:
         choose = [[*words, "--out", f"{right}"]]
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
+    # Reading a layout in an image takes more practice than drawing one.
+    shares = ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"] if sizes.answer_plans else []
     judge: list[list[str]] = []
     if sizes.plans or sizes.rl_steps:  # trained without guidance; what a prompt leaves open, the plan varies
         chosen = [*(["--plan=auto"] if sizes.plans else []), "--guidance=1", *(["--temperature=0"] * sizes.plans)]
@@ -177,7 +179,7 @@ def plan(sizes: Demo) -> list[Step]:
             "instruction tuning",
             *("--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab"),
             *(word for kind in ("images", "edits") for word in (f"--data.{kind}", these(kind, "train", right))),
-            *("--data.questions", these("questions", "train"), *lighter),
+            *("--data.questions", these("questions", "train"), *lighter, *shares),
         ),
         *practice,
         step(
