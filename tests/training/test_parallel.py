@@ -92,23 +92,6 @@ def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F8
     assert [int(row["step"]) for row in csv_rows(two / "metrics.csv") if row["train/loss"]] == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.slow
-def test_two_copies_of_a_sharded_language_model_equal_one_process(tmp_path, world):  # noqa: F811
-    """Four processes, two copies of the weights; the run then goes on with one copy over the same four."""
-    one, four = tmp_path / "one", tmp_path / "four"
-    longer = ["--trainer.max_steps=6"]
-    ddt_fit("pretrain", *arguments("pretrain", one, world), "--model.optim.name=muon", *longer)
-    sharded = ["--config", "stages/fsdp.yaml", "--trainer.devices=4", "--model.optim.name=muon", *longer]
-    copies = [*sharded, "--trainer.strategy.init_args.replicas=2"]
-    ddt_fit("pretrain", *arguments("pretrain", four, world), *copies, "--trainer.max_steps=3")
-    ddt_fit("pretrain", *arguments("pretrain", four, world), *sharded)
-    assert [int(row["step"]) for row in csv_rows(four / "metrics.csv") if row["train/loss"]] == [0, 1, 2, 3, 4, 5]
-    assert losses(one) == pytest.approx(losses(four), rel=2e-3)
-    whole, gathered = (load_file(run / "release" / "lm" / "model.safetensors") for run in (one, four))
-    for name, value in whole.items():
-        torch.testing.assert_close(gathered[name], value, rtol=1e-2, atol=2e-3)
-
-
 def test_model_from_a_folder_sharded_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained):  # noqa: F811
     """Grown, built on the meta device, filled in shards; adapters, and tables whose text rows stay."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
