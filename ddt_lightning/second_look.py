@@ -77,19 +77,22 @@ def look_again(
             the image becomes.
     """
     written = write(prompts, length, seeds)
+    if not looks:
+        return written
     changed: dict[int, list[int]] = {}
     for number, (prompt, ids) in enumerate(zip(prompts, written, strict=True)):
         image, (seen, ended, _) = last_image(vocab, prompt), vocab.read_text(ids).partition(end)
-        if image and ended and looks:
+        if image and ended:
             words = vocab.encode_text(f" {seen.strip()}")
             better = corrected(model, vocab, prompt, words, image, looks)
             if better != words:
                 changed[number] = better
-    if changed:
-        left = max(1, length - max(map(len, changed.values())))
-        rest = write([[*prompts[n], *words] for n, words in changed.items()], left, [seeds[n] for n in changed])
-        for (number, words), following in zip(changed.items(), rest, strict=True):
-            written[number] = [*words, *following]
+    for size in sorted({len(words) for words in changed.values()}):  # a text may be as long as if it were alone
+        some = [number for number, words in changed.items() if len(words) == size]
+        rows = [[*prompts[number], *changed[number]] for number in some]
+        rest = write(rows, max(1, length - size), [seeds[number] for number in some])
+        for number, following in zip(some, rest, strict=True):
+            written[number] = [*changed[number], *following]
     return written
 
 
@@ -125,6 +128,8 @@ def corrected(
         loss = read - read[places, words][:, None]  # of each other word against the present one
         tried = [(place, int(i)) for place in places.tolist() for i in read[place].topk(ALTERNATIVES).indices]
         tried = [(place, i) for place, i in tried if i != words[place] and loss[place, i] > -FARTHEST]
+        if not tried:
+            break
         scores = drawn([words, *(with_word(place, i) for place, i in tried)])
         gains = scores[1:] - scores[0] + TRUST * torch.stack([loss[place, i] for place, i in tried])
         best: dict[int, tuple[float, int]] = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddt_lightning.emoji import language as emoji
 from ddt_lightning.evaluation.plan import shows
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import PLAN_END, PLAN_TURN, Sampling
@@ -115,14 +116,41 @@ def test_only_what_is_seen_changes_and_the_text_goes_on_behind_it(planted, vocab
     assert look_again(None, vocab, prompts, write, 40, seeds, 0, end)[1] == first and len(calls) == 1
 
 
-def test_ends_are_those_of_plans_of_scenes():
-    assert layout.TURN == PLAN_TURN and layout.END.strip() == PLAN_END
+def test_ends_are_those_of_plans_of_scenes_and_emoji():
+    for plans in (layout, emoji):
+        assert plans.TURN == PLAN_TURN and plans.END.strip() == PLAN_END
 
 
-@pytest.mark.parametrize("looks", [-1])
-def test_looks_out_of_range(looks):
+def test_looks_out_of_range():
     with pytest.raises(ValueError, match=r"`looks` \(-1\) must be 0"):
-        Sampling(looks=looks)
+        Sampling(looks=-1)
+
+
+def test_words_read_with_certainty_are_left_alone(planted, vocab, monkeypatch):
+    prompt, wrong = prompt_with_image(vocab), misread(vocab, 2)
+
+    def certain(_, prompt, words, *, text_size):
+        logs = torch.full((len(words), text_size), -50.0)
+        logs[torch.arange(len(words)), words] = 0.0
+        return logs
+
+    monkeypatch.setattr("ddt_lightning.second_look.word_likelihoods", certain)
+    assert corrected(None, vocab, prompt, wrong, last_image(vocab, prompt), 4) == wrong and not planted
+
+
+def test_each_text_goes_on_as_long_as_if_it_were_alone(vocab, monkeypatch):
+    """A longer reading in the same batch takes nothing from what follows a shorter one."""
+    prompt = prompt_with_image(vocab)
+    readings = [vocab.encode_text(text) for text in (" red ring", " red ring and two blue circles")]
+    monkeypatch.setattr("ddt_lightning.second_look.corrected", lambda *given: [*given[3][:-1], readings[0][0]])
+    lengths = []
+
+    def write(rows, length, seeds):
+        lengths.append((length, seeds))
+        return [[*readings[seed], *vocab.encode_text(f" {PLAN_END} two")] for seed in seeds]
+
+    look_again(None, vocab, [prompt, prompt], write, 40, [0, 1], 2)
+    assert lengths == [(40, [0, 1]), (40 - len(readings[0]), [0]), (40 - len(readings[1]), [1])]
 
 
 def test_shipped_model_reads_held_out_scenes_better_at_a_second_look():

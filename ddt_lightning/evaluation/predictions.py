@@ -180,14 +180,16 @@ def answer_questions(setup: Setup, items: list[tuple[np.ndarray, str, np.ndarray
     """
     pipeline = loaded(setup.loading)
     images, questions, others = (list(column) for column in zip(*items, strict=True))
-    said = pipeline.write_planned(pipeline.describe_prompts(stack(images), questions), max_new_tokens=12)
-    blind = pipeline.describe_image(stack(others), questions, max_new_tokens=12)
+    looks = setup.drawing.looks
+    said = pipeline.write_planned(pipeline.describe_prompts(stack(images), questions), max_new_tokens=12, looks=looks)
+    blind = pipeline.describe_image(stack(others), questions, max_new_tokens=12, looks=looks)
     return [{"answer": text, "plan": plan, "blind": guess} for (plan, text), guess in zip(said, blind, strict=True)]
 
 
 def describe_images(setup: Setup, items: list[np.ndarray], chat: bool) -> list[dict[str, Any]]:
     """The `caption` of each image, in the chat format if `chat`."""
-    return [{"caption": text} for text in loaded(setup.loading).describe_image(stack(items), chat=chat)]
+    looks = setup.drawing.looks
+    return [{"caption": text} for text in loaded(setup.loading).describe_image(stack(items), chat=chat, looks=looks)]
 
 
 def reconstruct_images(

@@ -60,6 +60,7 @@ def _hidden(model: LanguageModel, rows: list[list[int]]) -> Tensor:
     with quiet(model):
         if isinstance(model, Llama):
             return model.hidden(ids)
+        # as `llm.hidden_states`, whose file builds models for training: `ddt encode` must not depend on it
         return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
 
 

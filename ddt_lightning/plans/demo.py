@@ -22,6 +22,8 @@ from ddt_lightning.plans.recipes import (
     collect_metrics,
     fit,
     mixed_precision,
+    practice_of,
+    select_tokens,
     tokenizer_start,
 )
 from ddt_lightning.plans.step import Step
@@ -124,14 +126,8 @@ def plan(sizes: Demo) -> list[Step]:
     held_out = [*evaluate, "--out", f"{run}/eval", f"--prompt_images={sizes.prompt_images}"]
     seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true"]
     seen += [f"--prompt_images={max(1, sizes.prompt_images // 2)}"]
-    right = tokens
-    choose: list[list[str]] = []
-    if sizes.select:
-        right = run / "tokens" / "right"
-        chosen_from = json.dumps([f"{tokens}/{kind}-train-*.tar" for kind in ("images", "edits")])
-        words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
-        words += ["--shards", chosen_from, "--rewards", '{"ddt_lightning.rl.rewards.plan_right": 1.0}']
-        choose = [[*words, "--out", f"{right}"]]
+    right = tokens / "right" if sizes.select else tokens
+    choose = [select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}')] if sizes.select else []
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
     # Reading a layout in an image takes more practice than drawing one.
@@ -145,11 +141,7 @@ def plan(sizes: Demo) -> list[Step]:
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval", f"--samples={sizes.prompt_images}"],
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval/seen", "--seen=true", "--samples=1"],
         ]
-    practice = []
-    if sizes.rl_steps:
-        words = ["--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"]
-        words += ["--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"]
-        practice = [train("rl", "practice with a reward", *words)]
+    practice = [train("rl", "practice with a reward", *practice_of(run))] if sizes.rl_steps else []
     return [
         step(
             "scenes",

@@ -24,6 +24,8 @@ from ddt_lightning.plans.recipes import (
     collect_metrics,
     fit,
     mixed_precision,
+    practice_of,
+    select_tokens,
     tokenizer_start,
 )
 from ddt_lightning.plans.step import Step
@@ -156,16 +158,11 @@ def plan(sizes: EmojiRun) -> list[Step]:
     right, choose = tokens, []
     if sizes.least > 0:
         right = tokens / "right"
-        words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
-        words += ["--shards", json.dumps([f"{tokens}/{kind}-train-*.tar" for kind in ("images", "edits")])]
-        words += ["--rewards", '{"ddt_lightning.rl.emoji_rewards.plan_attributes_right": 1.0}']
-        words += ["--judge", weights_of(run, "teacher"), f"--least={sizes.least}"]
-        choose = [[*words, "--out", f"{right}"]]
+        taught = ["--judge", weights_of(run, "teacher"), f"--least={sizes.least}"]
+        choose = [select_tokens(run, '{"ddt_lightning.rl.emoji_rewards.plan_attributes_right": 1.0}', *taught)]
     practice = []
     if sizes.rl_steps:
-        words = ["--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"]
-        words += ["--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"]
-        words += ["--data.prompts", f"{shards}/prompts-train.jsonl"]
+        words = [*practice_of(run), "--data.prompts", f"{shards}/prompts-train.jsonl"]
         words += ["--data.val_prompts", f"{shards}/prompts-val-combination.jsonl"]
         words += ["--model.rewards", '{"ddt_lightning.rl.emoji_rewards.attributes_right": 1.0}']
         words += ["--model.judge", weights_of(run, "teacher")]

@@ -151,6 +151,27 @@ def tokenizer_start(steps: int) -> list[str]:
     ]
 
 
+def select_tokens(run: Path, rewards: str, *options: str) -> list[str]:
+    """The command line that keeps those training images and edits whose ids decode to what a reward finds right.
+
+    Args:
+        run: folder with the runs of `tokenizer` and `renderer` and with `tokens/`; `tokens/right/` is written.
+        rewards: of `ddt data select`.
+        options: further words.
+    """
+    shards = json.dumps([f"{run}/tokens/{kind}-train-*.tar" for kind in ("images", "edits")])
+    words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
+    return [*words, "--shards", shards, "--rewards", rewards, *options, "--out", f"{run}/tokens/right"]
+
+
+def practice_of(run: Path) -> list[str]:
+    """Options of practice with a reward after instruction tuning, with the parts of the run in a folder."""
+    return [
+        *("--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"),
+        *("--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"),
+    ]
+
+
 def assemble_model(run: Path, language: str) -> None:
     """`run/model/`: all parts of a model side by side, as `Pipeline.from_pretrained` reads them.
 

@@ -22,11 +22,8 @@ def record_of(shard: Path) -> Path:
 
 def file_hash(path: str | Path) -> str:
     """Sixteen hex digits of a file's bytes."""
-    digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def write_record(shard: Path, made_from: dict[str, Any], samples: int, left_out: int) -> None:
