@@ -137,8 +137,16 @@ def test_draw_an_example_change_its_plan_and_draw_again(page, served):
     page.fill("#draw-plan textarea", PLAN)
     page.wait_for_selector("#draw-sketch img")
     assert np.array_equal(images(page, "#draw-sketch")[0], render(read_plan(PLAN), 128))
+    # what stands there while ids arrive is soon replaced, so every change is written down
+    page.evaluate(
+        """() => {
+            window.facts = [];
+            const note = () => window.facts.push(document.querySelector('#draw-facts').innerText);
+            new MutationObserver(note).observe(document.body, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
     page.click("#draw-redraw")
-    page.wait_for_function("document.querySelector('#draw-facts').innerText.includes('of 6 tokens')")
+    page.wait_for_function("window.facts.some((text) => text.includes('of 6 tokens'))")
     wait_for(page, "#draw-facts", "seed 0")
     planned = pipeline.draw(asked, Sampling(plan=PLAN), seed=0)
     assert np.array_equal(images(page, "#draw-view")[0], unstack(planned.images)[0])
