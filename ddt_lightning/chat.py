@@ -50,10 +50,11 @@ def write(
     max_new_tokens: int = 48,
     temperature: float = 0.0,
     seed: Seed = 0,
+    looks: int = Sampling.looks,
 ) -> list[str]:
-    """The text that answers each conversation; options as `Pipeline.describe_image`."""
+    """The text that answers each conversation; options as `Pipeline.write_planned`."""
     prompts = [pipeline.vocab.chat_prompt(*conversation.encoded(pipeline)) for conversation in conversations]
-    return pipeline.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    return pipeline.write(prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, looks=looks)
 
 
 @dataclass(frozen=True)

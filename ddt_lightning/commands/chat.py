@@ -32,7 +32,7 @@ def chat(
         text_temperature: of a text; 0 takes the likeliest word.
         seed: of the first answer; counted up from line to line.
         loading: which model.
-        drawing: how to draw.
+        drawing: how to draw; answers in words heed `looks` alone.
     """
     asked = read_talks(talks)
     check_sources(out, [file for _, files in asked for file in files])
@@ -40,7 +40,8 @@ def chat(
     pipeline = load_pipeline(loading)
     from ddt_lightning import chat as answering
 
-    shared = {"weights": pipeline.fingerprints(), **(asdict(drawing) if draw else {"temperature": text_temperature})}
+    said = {"temperature": text_temperature, "looks": drawing.looks}
+    shared = {"weights": pipeline.fingerprints(), **(asdict(drawing) if draw else said)}
     with results(out) as written:
         for start in progress(range(0, len(asked), size), "answering"):
             part = asked[start : start + size]
@@ -59,7 +60,9 @@ def chat(
                     written.add(record, drawn[n])
                 continue
             length = positive("max_new_tokens", max_new_tokens)
-            texts = answering.write(pipeline, read, max_new_tokens=length, temperature=text_temperature, seed=seeds)
+            texts = answering.write(
+                pipeline, read, max_new_tokens=length, temperature=text_temperature, seed=seeds, looks=drawing.looks
+            )
             for text, record in zip(texts, records, strict=True):
                 written.add({"text": text, **record})
     print(f"{len(asked)} answers in {out}")

@@ -163,6 +163,7 @@ def describe(
     question: str | None = None,
     max_new_tokens: int = 48,
     temperature: float = 0.0,
+    looks: int = Sampling.looks,
     seed: int = 0,
     chat: bool = True,
     loading: Loading = Loading(),
@@ -175,25 +176,29 @@ def describe(
         question: what to answer; without it a caption is written.
         max_new_tokens: longest text.
         temperature: 0 takes the likeliest word.
+        looks: where the model says what it sees before it answers: how often at most those words are tried against
+            others, for those that draw the image best; 0 takes what is read at first.
         seed: of the first text; counted up from image to image.
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one.
         loading: which model.
     """
     files = [file for given in images for file in image_files(given)]
     check_sources(out, files)
-    size = positive("batch", loading.batch)
+    size, length = positive("batch", loading.batch), positive("max_new_tokens", max_new_tokens)
+    reading = Sampling(temperature=temperature, looks=looks)  # refuses numbers out of range
     pipeline = load_pipeline(loading)
     name_unknown(pipeline.vocab, [] if question is None else [question])
     asked = {} if question is None else {"question": question}
-    shared = {**asked, "weights": pipeline.fingerprints()}
+    shared = {**asked, "temperature": temperature, "looks": reading.looks, "weights": pipeline.fingerprints()}
     records = []
     for start in progress(range(0, len(files), size), "describing"):
         part = files[start : start + size]
         said = pipeline.write_planned(
             pipeline.describe_prompts(read_images(part, pipeline.image_size), question, chat=chat),
-            max_new_tokens=positive("max_new_tokens", max_new_tokens),
+            max_new_tokens=length,
             temperature=temperature,
             seed=seed + start,
+            looks=reading.looks,
         )
         for file, (plan, text) in zip(part, said, strict=True):
             planned = {"plan": plan} if plan else {}

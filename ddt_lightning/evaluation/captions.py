@@ -60,7 +60,7 @@ def caption(
         seed: of the scenes.
         processes: worker processes, each with its share of the cores.
         loading: which model.
-        drawing: recorded with the scores; captions are greedy.
+        drawing: recorded with the scores; captions are greedy and heed `looks` alone.
     """
     if not shards and not chat:
         raise ValueError("`--chat false` needs `--shards`: held-out scenes are described in the chat format.")

@@ -37,7 +37,7 @@ def vqa(
         seed: of the questions.
         processes: worker processes, each with its share of the cores.
         loading: which model.
-        drawing: recorded with the scores; answers are greedy.
+        drawing: recorded with the scores; answers are greedy and heed `looks` alone.
     """
     if questions < 2:
         raise ValueError(f"`--questions` ({questions}) must be at least 2: the blind baseline shows another image.")

@@ -27,7 +27,9 @@ from ddt_lightning.images import to_png, unstack
 from ddt_lightning.metrics.cards import flat, mean_card, read_cards, write_cards
 from ddt_lightning.metrics.geneval import summary
 from ddt_lightning.metrics.intervals import wilson
+from ddt_lightning.sampling import Sampling
 from ddt_lightning.scenes.suite import suite
+from ddt_lightning.second_look import look_again
 from ddt_lightning.shards import rows as shard_rows
 from ddt_lightning.shards.images import decode_image, read_images
 from ddt_lightning.shards.read import read_shard
@@ -350,6 +352,30 @@ def test_edit_describe_reconstruct(model, picture, tmp_path, capsys):
     assert [row["tokens"] for row in rows] == [2, 6] and all(5 < row["psnr"] < 100 for row in rows)
 
 
+@pytest.mark.parametrize("looks", [0, 2, Sampling.looks])
+def test_words_about_images_heed_looks(picture, tmp_path, capsys, monkeypatch, looks):
+    """Of a model that says what it sees before it answers, by captions, answers and conversations."""
+    folder = tiny_model(tmp_path / "model", side=SIDE, plans=True)
+    told = json.loads((folder / "vocab" / "vocab.json").read_text())
+    (folder / "vocab" / "vocab.json").write_text(json.dumps({**told, "answer_plans": True}))
+    talk = {"turns": [{"role": "user", "content": [{"image": 0}, "how many?"]}], "images": [picture.name]}
+    (tmp_path / "talks.jsonl").write_text(json.dumps(talk) + "\n")
+    seen = []
+
+    def watched(model, vocab, prompts, write, length, seeds, given, *end):
+        seen.append(given)
+        return look_again(model, vocab, prompts, write, length, seeds, given, *end)
+
+    monkeypatch.setattr(pipeline, "look_again", watched)
+    common = ["--model", str(folder), "--max_new_tokens", "2"]
+    common += [] if looks == Sampling.looks else ["--looks", str(looks)]
+    main(["describe", str(picture), *common])
+    main(["describe", str(picture), "--question", "how many?", *common])
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    main(["chat", str(tmp_path / "talks.jsonl"), "--out", str(tmp_path / "said"), *common])
+    assert seen == [looks] * 3 == [record["looks"] for record in (*said, *lines(tmp_path / "said" / "results.jsonl"))]
+
+
 def test_several_images_and_no_image_as_an_instruction(model, picture, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
@@ -367,6 +393,9 @@ def test_several_images_and_no_image_as_an_instruction(model, picture, tmp_path,
     before = (other / "00000.png").read_bytes()
     code, text = failure(capsys, "edit", str(picture), str(other / "00000.png"), "make it red", *common, "--out", "x")
     assert code == 1 and "is an image, not an instruction" in text
+    for option in ("looks", "temperature"):
+        code, text = failure(capsys, "describe", str(picture), "--model", "nowhere", f"--{option}", "-1")
+        assert code == 1 and f"`{option}` (-1" in text
     for call in (["edit", str(other), "make it red"], ["reconstruct", str(other)], ["describe", str(other)]):
         code, text = failure(capsys, *call, "--model", str(model), "--out", str(other))
         assert code == 1 and "`--out`" in text and "00000.png" in text
