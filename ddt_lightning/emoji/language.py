@@ -86,12 +86,15 @@ def read_plan(text: str) -> dict[str, str] | None:
     return _attributes(text.removesuffix(END)) if text.endswith(END) else None
 
 
-def read_edit_plan(text: str) -> tuple[dict[str, str], dict[str, str]] | None:
-    """Attributes of source and target of an edit's plan; None as in `read_plan`."""
+def read_edit_plan(text: str) -> tuple[dict[str, str] | None, dict[str, str] | None] | None:
+    """Attributes of source and target of an edit's plan.
+
+    Returns:
+        None for an unfinished plan and one without `to`; each part is None where it lacks an attribute or repeats one.
+    """
     text = text.strip()
     before, turn, after = text.removesuffix(END).partition(TURN)
-    source, target = _attributes(before), _attributes(after)
-    return (source, target) if turn and text.endswith(END) and source and target else None
+    return (_attributes(before), _attributes(after)) if turn and text.endswith(END) else None
 
 
 def plan_facts(emoji: Emoji) -> dict[str, str]:

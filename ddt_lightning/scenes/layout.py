@@ -62,12 +62,16 @@ def read_plan(text: str) -> Scene | None:
     return _scene(text.strip().removesuffix(END)) if text.strip().endswith(END) else None
 
 
-def read_edit_plan(text: str) -> tuple[Scene, Scene] | None:
-    """Source and target of an edit's plan; None as in `read_plan`."""
+def read_edit_plan(text: str) -> tuple[Scene | None, Scene | None] | None:
+    """Source and target of an edit's plan.
+
+    Returns:
+        None for an unfinished plan and one without `to`; each scene is None where its part has no objects or a word
+        that is not understood.
+    """
     text = text.strip()
     before, turn, after = text.removesuffix(END).partition(TURN)
-    source, target = _scene(before), _scene(after)
-    return (source, target) if turn and text.endswith(END) and source and target else None
+    return (_scene(before), _scene(after)) if turn and text.endswith(END) else None
 
 
 def plan_objects(scene: Scene) -> list[Object]:

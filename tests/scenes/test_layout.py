@@ -106,9 +106,10 @@ def test_edit_plan_names_source_and_target(kind):
         assert found is not None
         for planned, scene in zip(found, (edit.source, edit.target), strict=True):
             want = read_plan(write_plan(scene))
-            assert want is not None
+            assert want is not None and planned is not None
             assert set(planned.shapes) == set(want.shapes) and planned.background == want.background
         source, target = found
+        assert source and target
         kept = [shape for shape in source.shapes if shape in target.shapes]
         assert kept == [shape for shape in target.shapes if shape in source.shapes]  # in the same order
         if kind in ("replace", "recolour", "move"):
@@ -118,4 +119,10 @@ def test_edit_plan_names_source_and_target(kind):
 def test_half_an_edit_plan_is_not_read():
     assert read_edit_plan(write_plan(SCENE)) is None
     assert read_edit_plan("blue circle 5 4 6, teal day to red circle 5 4 6, teal day") is None
-    assert read_edit_plan("blue circle 5 4 6, teal day to red circle 5 4 6, teal day |") is not None
+    whole = read_edit_plan("blue circle 5 4 6, teal day to red circle 5 4 6, teal day |")
+    assert whole is not None and None not in whole
+    for source, target in ((0, 1), (1, 0)):  # a part that cannot be read leaves the other one
+        parts = ["blue circles 5 4 6, teal day", "red circle 5 4 6, teal day"]
+        assert read_edit_plan(f"{parts[source]} to {parts[target]} |") == tuple(
+            whole[1] if number else None for number in (source, target)
+        )
