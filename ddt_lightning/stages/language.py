@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -202,11 +203,11 @@ class LanguageModule(pl.LightningModule):
             ("text_loss", sums.text, sums.text_count),
             ("image_loss", sums.image, sums.image_count),
         ):
-            # every process logs every name, if with no weight: the sums over processes must meet
+            # every process logs every name, if with no weight: the sums over processes must meet. The weight is no int:
+            # Lightning rounds the mean over processes of one down
+            weight: Any = float(count)
             mean = total / count.clamp_min(1)
-            self.log(
-                f"val/{name}", mean, batch_size=int(count), on_epoch=True, sync_dist=True, add_dataloader_idx=False
-            )
+            self.log(f"val/{name}", mean, batch_size=weight, on_epoch=True, sync_dist=True, add_dataloader_idx=False)
 
     def on_validation_epoch_end(self) -> None:
         """Perplexity of the held-out text per piece: what learning images does to it."""
