@@ -53,9 +53,9 @@ class Sampling(Decoding):
             writes itself, or the plan as a text; by default `auto` where the model was trained with plans, else `none`.
         plan_temperature: of the language model while it plans; 0 takes the likeliest id.
         plan_length: where a plan is cut, in ids of text.
-        looks: where a plan says what is seen in an image: how often at most its words are tried against others, for
-            those that draw the image best (`second_look.py`); 0 takes what is read at first. Each time the language
-            model reads some hundred rows: four times take about a second an image on one core.
+        looks: where a plan says what is seen in an image, and what an edit makes of it: how often at most its words are
+            tried against others that draw the image better, or that the model says less from habit (`second_look.py`);
+            0 takes what is written at first. Four times take about a second an image on one core.
 
     Raises:
         ValueError: an option out of its range.

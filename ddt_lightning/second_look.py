@@ -1,24 +1,33 @@
-"""Second looks: what a language model reads in an image, corrected by how well it explains the ids of the image.
+"""Second looks: what a language model wrote about an image and its change, weighed word by word against other words.
 
-In: prompts with an image and the plans that the model wrote behind them. Out: plans whose part about what is seen was
-changed, word by word, and then gone on with. A model that reads is misled by habit: a diamond in a colour that it never
-had in training is read as a square. The same model also draws, and drawing composes what training never shows. So each
-reading is judged in the other direction, by the log-probability of the ids of the image behind a request to draw what
-was read, plus a share of the log-probability with which the words were read: a noisy channel (arXiv 1611.02554).
+In: prompts with an image and the plans that the model wrote behind them. Out: plans some words of which were changed. A
+model is misled by habit: a diamond in a colour that it never had in training is read as a square, and the order to make
+one ends in a square, too. Each text is therefore weighed by
+
+    log p(image | request to draw the text) + TRUST (log p(text | prompt) - HABIT log p(text | request for anything)).
+
+Only what is seen has the first term, a noisy channel (arXiv 1611.02554): the same model also draws, and drawing
+composes what training never shows. The last term takes off a share of what the model would say anyway (arXiv
+1510.03055).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from ddt_lightning.lm.generate import LanguageModel, text_ids
-from ddt_lightning.lm.likelihood import image_likelihoods, word_likelihoods
+from ddt_lightning.lm.likelihood import likelihoods, word_likelihoods
 from ddt_lightning.sampling import PLAN_END, PLAN_TURN, Sampling
 from ddt_lightning.vocab import Vocab
 
 ALTERNATIVES = 8  # likeliest other words that are tried in each place
 FARTHEST = 12.0  # nats by which a word that is tried may be less likely than the present one
-TRUST = 0.3  # weight of how likely the words were read beside how likely they draw the image
+TRUST = 1.0  # weight of how likely the text is beside how likely it draws the image
+HABIT = 0.35  # share of the log-probability that the text would have anyway
+FINALISTS = 8  # changes that are weighed with all words that follow
+ANYTHING = "a picture"  # the request behind which a text is as likely as it would be anyway
 
 Write = Callable[[list[list[int]], int, list[int]], list[list[int]]]  # prompts, length, seeds -> what follows
 
@@ -84,7 +93,7 @@ def look_again(
         image, (seen, ended, _) = last_image(vocab, prompt), vocab.read_text(ids).partition(end)
         if image and ended:
             words = vocab.encode_text(f" {seen.strip()}")
-            better = corrected(model, vocab, prompt, words, image, looks)
+            better = improved(model, vocab, prompt, words, looks, end, image)
             if better != words:
                 changed[number] = better
     for size in sorted({len(words) for words in changed.values()}):  # a text may be as long as if it were alone
@@ -93,6 +102,8 @@ def look_again(
         rest = write(rows, max(1, length - size), [seeds[number] for number in some])
         for number, following in zip(some, rest, strict=True):
             written[number] = [*changed[number], *following]
+    if end == PLAN_TURN:
+        return [target_reconsidered(model, vocab, *pair, looks) for pair in zip(prompts, written, strict=True)]
     return written
 
 
@@ -102,45 +113,89 @@ def last_image(vocab: Vocab, prompt: Sequence[int]) -> list[int]:
     return list(prompt[ends[-1] - vocab.image_tokens : ends[-1]]) if ends else []
 
 
-def corrected(
-    model: LanguageModel, vocab: Vocab, prompt: list[int], words: list[int], image: list[int], looks: int
+def target_reconsidered(
+    model: LanguageModel, vocab: Vocab, prompt: list[int], plan: list[int], looks: int
 ) -> list[int]:
-    """The words of a reading after at most so many sweeps, each of which takes the best change of every place.
+    """The plan of an edit with better words for what the image becomes; as it is where it has no such part."""
+    seen, turned, behind = vocab.read_text(plan).partition(PLAN_TURN)
+    target, ended, _ = behind.partition(PLAN_END)
+    if not (turned and ended and last_image(vocab, prompt)):
+        return plan
+    before, words = vocab.encode_text(f" {seen.strip()}{PLAN_TURN.rstrip()}"), vocab.encode_text(f" {target.strip()}")
+    better = improved(model, vocab, [*prompt, *before], words, looks, PLAN_END)
+    return plan if better == words else [*before, *better, *vocab.encode_text(f" {PLAN_END}")]
 
-    All places change at once where that is better than the best change of a single one.
+
+def improved(
+    model: LanguageModel,
+    vocab: Vocab,
+    prompt: list[int],
+    words: list[int],
+    looks: int,
+    end: str,
+    image: Sequence[int] = (),
+) -> list[int]:
+    """The words after at most so many sweeps, each of which changes one word, or one in every place that gains by it.
+
+    Changes are ranked by what the word itself gains; the first ones are weighed with all words that follow.
+
+    Args:
+        model: causal language model.
+        vocab: its id space.
+        prompt: ids that stand before.
+        words: ids of a text that the model wrote behind them.
+        looks: how often at most every word is tried.
+        end: what follows the text.
+        image: ids of the image that the text says; empty where it says no image.
     """
+    measured = partial(likelihoods, model, pad=vocab.pad)
+    ending, special = vocab.encode_text(f" {end.strip()}"), sorted(i for i in vocab.special_ids if i < vocab.text_size)
 
-    def drawn(readings: list[list[int]]) -> torch.Tensor:
-        """Log-probability of the image behind a request to draw each reading, and its plan."""
-        texts = [vocab.read_text(reading) for reading in readings]
-        asked = [vocab.chat_prompt([{"role": "user", "content": [text]}]) for text in texts]
-        plans = [[*vocab.encode_text(f" {text} {PLAN_END}"), vocab.bov] for text in texts]
-        rows = [[*row, *plan] for row, plan in zip(asked, plans, strict=True)]
-        return image_likelihoods(model, rows, image, start=vocab.image_start, size=vocab.codebook_size, pad=vocab.pad)
+    def request(text: str) -> list[int]:
+        return vocab.chat_prompt([{"role": "user", "content": [text]}])
 
-    def with_word(place: int, word: int) -> list[int]:
-        return [*words[:place], word, *words[place + 1 :]]
+    def drawn(texts: list[list[int]]) -> Tensor:
+        """Log-probability of the image behind a request to draw each text, and its plan; 0 without an image."""
+        if not image:
+            return torch.zeros(len(texts))
+        said = [vocab.read_text(text) for text in texts]
+        rows = [[*request(text), *vocab.encode_text(f" {text} {PLAN_END}"), vocab.bov] for text in said]
+        return measured(rows, [image] * len(rows), start=vocab.image_start, size=vocab.codebook_size)
 
-    special = torch.tensor(sorted(i for i in vocab.special_ids if i < vocab.text_size))
+    def written(texts: list[list[int]]) -> Tensor:
+        """How likely each text is, less the share of habit."""
+        ended = [[*text, *ending] for text in texts]
+        here, anyway = (
+            measured([before] * len(ended), ended, start=0, size=vocab.text_size) for before in (prompt, anything)
+        )
+        return TRUST * (here - HABIT * anyway)
+
+    anything = request(ANYTHING)
     for _ in range(looks):
-        read = word_likelihoods(model, prompt, words, text_size=vocab.text_size).index_fill(1, special, -torch.inf)
-        places = torch.arange(len(words))
-        loss = read - read[places, words][:, None]  # of each other word against the present one
-        tried = [(place, int(i)) for place in places.tolist() for i in read[place].topk(ALTERNATIVES).indices]
-        tried = [(place, i) for place, i in tried if i != words[place] and loss[place, i] > -FARTHEST]
+        read, anyway = (word_likelihoods(model, one, words, text_size=vocab.text_size) for one in (prompt, anything))
+        loss = read[torch.arange(len(words)), words][:, None] - read.index_fill(1, torch.tensor(special), -torch.inf)
+        likeliest = [
+            (place, int(i)) for place, row in enumerate(loss) for i in row.topk(ALTERNATIVES, largest=False)[1]
+        ]
+        tried = [(place, i) for place, i in likeliest if i != words[place] and loss[place, i] < FARTHEST]
         if not tried:
             break
-        scores = drawn([words, *(with_word(place, i) for place, i in tried)])
-        gains = scores[1:] - scores[0] + TRUST * torch.stack([loss[place, i] for place, i in tried])
-        best: dict[int, tuple[float, int]] = {}
-        for (place, i), gain in zip(tried, gains.tolist(), strict=True):
-            if gain > best.get(place, (0.0, 0))[0]:
-                best[place] = (gain, i)
-        if not best:
+        texts = [[*words[:place], i, *words[place + 1 :]] for place, i in tried]
+        value = TRUST * (read - HABIT * anyway)
+        drawing = drawn([words, *texts])
+        gains = (
+            drawing[1:] - drawing[0] + torch.stack([value[place, i] - value[place, words[place]] for place, i in tried])
+        )
+        order = gains.argsort(descending=True).tolist()
+        every = list(words)
+        for number in reversed(order):  # the best change of a place comes last
+            if gains[number] > 0:
+                every[tried[number][0]] = tried[number][1]
+        first = order[:FINALISTS]
+        finalists = [words, *(texts[number] for number in first), every]
+        likely = torch.cat([drawing[[0, *(number + 1 for number in first)]], drawn([every])]) + written(finalists)
+        best = int(likely.argmax())
+        if finalists[best] == words:
             break
-        first = max(best, key=lambda place: best[place][0])
-        single = with_word(first, best[first][1])
-        every = [best[place][1] if place in best else i for place, i in enumerate(words)]
-        of_all = float(drawn([every])[0] - scores[0]) + TRUST * sum(float(loss[p, i]) for p, (_, i) in best.items())
-        words = every if of_all > best[first][0] else single
+        words = finalists[best]
     return words

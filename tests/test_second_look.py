@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddt_lightning import second_look
 from ddt_lightning.emoji import language as emoji
 from ddt_lightning.evaluation.plan import shows
 from ddt_lightning.pipeline import Pipeline
@@ -14,13 +15,12 @@ from ddt_lightning.scenes import layout
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import val_edit
 from ddt_lightning.scenes.tasks import EDITS
-from ddt_lightning.second_look import corrected, last_image, look_again
+from ddt_lightning.second_look import improved, last_image, look_again, target_reconsidered
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.vocab import Vocab
 
 TRUTH = "red ring and two blue circles"
 SHIPPED = Path(__file__).parents[1] / "data" / "pretrained" / "scenes"
-SIZES = {"start", "size", "pad"}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,13 @@ def vocab() -> Vocab:
 
 @pytest.fixture
 def planted(monkeypatch, vocab):
-    """Every word is as likely to be read as any other; an image is likelier by 5 nats for every word of the truth."""
+    """Every text is as likely as any other; an image is likelier by 5 nats for every word of the truth."""
     asked: list[list[list[int]]] = []
 
-    def drawn(_, prompts, image, **sizes):
-        assert set(sizes) == SIZES and len(image) == vocab.image_tokens
+    def drawn(_, prompts, texts, *, start, size, pad):
+        if start == 0:
+            return torch.zeros(len(prompts))
+        assert start == vocab.image_start and all(len(image) == vocab.image_tokens for image in texts)
         asked.append([list(prompt) for prompt in prompts])
         texts = [vocab.read_text([i for i in prompt if i < vocab.text_size]) for prompt in prompts]
         plans = [text.split("ASSISTANT:")[-1].strip().removesuffix(f" {PLAN_END}") for text in texts]
@@ -45,9 +47,24 @@ def planted(monkeypatch, vocab):
         return torch.full((len(words), text_size), -3.0)
 
     monkeypatch.setattr("ddt_lightning.second_look.ALTERNATIVES", vocab.text_size)
-    monkeypatch.setattr("ddt_lightning.second_look.image_likelihoods", drawn)
+    monkeypatch.setattr("ddt_lightning.second_look.likelihoods", drawn)
     monkeypatch.setattr("ddt_lightning.second_look.word_likelihoods", read)
     return asked
+
+
+def expect(monkeypatch, vocab: Vocab, word: str, nats: float, anyway: float) -> None:
+    """Texts with the word are likelier by some nats behind their prompt, by others behind a request for anything."""
+    before, i = second_look.likelihoods, vocab.encode_text(f" {word}")[0]
+    anything = vocab.chat_prompt([{"role": "user", "content": [second_look.ANYTHING]}])
+
+    def likely(model, prompts, texts, *, start, size, pad):
+        value = before(model, prompts, texts, start=start, size=size, pad=pad)
+        if start == 0:
+            more = [anyway if list(prompt) == anything else nats for prompt in prompts]
+            value += torch.tensor([more[n] * (i in text) for n, text in enumerate(texts)])
+        return value
+
+    monkeypatch.setattr("ddt_lightning.second_look.likelihoods", likely)
 
 
 def prompt_with_image(vocab: Vocab) -> list[int]:
@@ -66,30 +83,36 @@ def test_reading_that_draws_the_image_best_is_found(planted, vocab):
     prompt, truth = prompt_with_image(vocab), vocab.encode_text(f" {TRUTH}")
     image = last_image(vocab, prompt)
     assert vocab.image_to_lm(range(vocab.image_tokens)) == image
-    find = partial(corrected, None, vocab, prompt)
-    assert find(misread(vocab, 3), image, 1) == truth  # all places change at once where that is better
-    assert find(truth, image, 4) == truth
-    assert find(misread(vocab, 3), image, 0) == misread(vocab, 3)
+    find = partial(improved, None, vocab, prompt, end=PLAN_END, image=image)
+    assert find(misread(vocab, 3), 1) == truth  # all places change at once where that is better
+    assert find(truth, 4) == truth
+    assert find(misread(vocab, 3), 0) == misread(vocab, 3)
     said = vocab.read_text(truth)
     request = [*vocab.chat_prompt([{"role": "user", "content": [said]}]),
                *vocab.encode_text(f" {said} {PLAN_END}"), vocab.bov]  # fmt: skip
     assert planted[0].count(request) == 0 and request in planted[1]  # asked to draw it, with the plan before it
 
 
-def test_word_read_with_certainty_needs_more_evidence(planted, vocab, monkeypatch):
+@pytest.mark.parametrize(("nats", "anyway", "kept"), [(4.5, 0, False), (5.5, 0, True), (5.5, 2, False)])
+def test_reading_is_weighed_against_what_draws_the_image(planted, vocab, monkeypatch, nats, anyway, kept):
+    """One word draws the image better by 5 nats. A share of what would be said anyway is taken off."""
     prompt, wrong = prompt_with_image(vocab), misread(vocab, 1)
+    expect(monkeypatch, vocab, "square", nats, anyway)
+    found = improved(None, vocab, prompt, wrong, 1, PLAN_END, last_image(vocab, prompt))
+    assert (found == wrong) is kept and (kept or found == vocab.encode_text(f" {TRUTH}"))
 
-    def sure(_, prompt, words, *, text_size):
-        logs = torch.full((len(words), text_size), -11.0)
-        logs[torch.arange(len(words)), words] = 0.0
-        return logs
 
-    monkeypatch.setattr("ddt_lightning.second_look.word_likelihoods", sure)
-    find = partial(corrected, None, vocab, prompt, wrong, last_image(vocab, prompt), 1)
-    monkeypatch.setattr("ddt_lightning.second_look.TRUST", 0.4)  # 4.4 nats against 5
-    assert find() != wrong
-    monkeypatch.setattr("ddt_lightning.second_look.TRUST", 0.5)  # 5.5 nats against 5
-    assert find() == wrong
+@pytest.mark.parametrize(("nats", "anyway", "kept"), [(3, 0, True), (3, 8, True), (3, 9, False)])
+def test_target_of_an_edit_is_freed_from_habit(planted, vocab, monkeypatch, nats, anyway, kept):
+    expect(monkeypatch, vocab, "square", nats, anyway)
+    prompt, plan = prompt_with_image(vocab), vocab.encode_text(f" red ring to two square {PLAN_END}")
+    found = target_reconsidered(None, vocab, prompt, plan, 1)
+    assert (found == plan) is kept
+    assert vocab.read_text(found).startswith("red ring to two") and vocab.read_text(found).endswith(f" {PLAN_END}")
+    for other in (f" red ring {PLAN_END}", " red ring to two square"):  # no target, and half a one
+        ids = vocab.encode_text(other)
+        assert target_reconsidered(None, vocab, prompt, ids, 1) == ids
+    assert target_reconsidered(None, vocab, vocab.chat_prompt([{"role": "user", "content": ["two"]}]), plan, 1) == plan
 
 
 @pytest.mark.parametrize("end", [PLAN_END, PLAN_TURN])
@@ -135,14 +158,14 @@ def test_words_read_with_certainty_are_left_alone(planted, vocab, monkeypatch):
         return logs
 
     monkeypatch.setattr("ddt_lightning.second_look.word_likelihoods", certain)
-    assert corrected(None, vocab, prompt, wrong, last_image(vocab, prompt), 4) == wrong and not planted
+    assert improved(None, vocab, prompt, wrong, 4, PLAN_END, last_image(vocab, prompt)) == wrong and not planted
 
 
 def test_each_text_goes_on_as_long_as_if_it_were_alone(vocab, monkeypatch):
     """A longer reading in the same batch takes nothing from what follows a shorter one."""
     prompt = prompt_with_image(vocab)
     readings = [vocab.encode_text(text) for text in (" red ring", " red ring and two blue circles")]
-    monkeypatch.setattr("ddt_lightning.second_look.corrected", lambda *given: [*given[3][:-1], readings[0][0]])
+    monkeypatch.setattr("ddt_lightning.second_look.improved", lambda *given: [*given[3][:-1], readings[0][0]])
     lengths = []
 
     def write(rows, length, seeds):

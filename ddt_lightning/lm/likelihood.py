@@ -1,4 +1,4 @@
-"""Log-probabilities of what stands in a row: of an image behind each of many texts, and of every word of a text.
+"""Log-probabilities of texts and images behind prompts, and of every word in the place of each word of a text.
 
 Models are those of `generate.py`, in eval mode. Rows are padded on the right, which a causal model does not see.
 """
@@ -15,30 +15,38 @@ from ddt_lightning.lm.policy import Scored, scored
 ROWS = 128  # read at once
 
 
-def image_likelihoods(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], image: Sequence[int], *, start: int, size: int, pad: int
+def likelihoods(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    *,
+    start: int,
+    size: int,
+    pad: int,
 ) -> Tensor:
-    """Log-probability of one image behind each prompt in nats, float32 `[N]`.
+    """Log-probability of each text or image behind its prompt in nats, float32 `[N]`.
 
     Args:
         model: causal language model.
-        prompts: N lists of ids that end with [BOV].
-        image: the K ids of the image in the model's order, with their offset.
-        start: LM id of image code 0.
-        size: number of image codes; only these are possible.
+        prompts: N lists of ids.
+        texts: N lists of ids of one range: words, or an image in the model's order.
+        start: first id of the range: 0 for text, of images the LM id of image code 0.
+        size: number of ids of the range; only these are possible.
         pad: any valid id.
     """
     found = []
     for n in range(0, len(prompts), ROWS):
-        rows = [[*prompt, *image] for prompt in prompts[n : n + ROWS]]
-        lengths = [len(row) for row in rows]
-        hidden = _hidden(model, [row + [pad] * (max(lengths) - len(row)) for row in rows])
-        before = torch.stack(
-            [states[end - len(image) - 1 : end - 1] for states, end in zip(hidden, lengths, strict=True)]
-        )
-        ids = torch.tensor(image, device=hidden.device).repeat(len(rows)) - start
-        found.append(_scored(model, before.flatten(0, 1), ids, start, size).chosen.view(len(rows), -1).sum(1))
-    return torch.cat(found).cpu()
+        pairs = list(zip(prompts[n : n + ROWS], texts[n : n + ROWS], strict=True))
+        longest = max(len(prompt) + len(text) for prompt, text in pairs)
+        rows = [[*prompt, *text, *[pad] * (longest - len(prompt) - len(text))] for prompt, text in pairs]
+        before = [
+            states[len(prompt) - 1 : len(prompt) + len(text) - 1]
+            for states, (prompt, text) in zip(_hidden(model, rows), pairs, strict=True)
+        ]
+        ids = torch.tensor([i - start for _, text in pairs for i in text], device=model.device)
+        chosen = _scored(model, torch.cat(before), ids, start, size).chosen
+        found += [part.sum() for part in chosen.split([len(text) for _, text in pairs])]
+    return torch.stack(found).cpu()
 
 
 def word_likelihoods(model: LanguageModel, prompt: Sequence[int], words: Sequence[int], *, text_size: int) -> Tensor:

@@ -1,12 +1,13 @@
 """Log-probabilities of images and words against the plain forward of transformers' model."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ddt_lightning.lm.likelihood import image_likelihoods, word_likelihoods
+from ddt_lightning.lm.likelihood import likelihoods, word_likelihoods
 from ddt_lightning.lm.llama import Llama
 from ddt_lightning.lm.llm import LlmConfig, build_llm
 from ddt_lightning.lm.load import load_language_model
@@ -38,7 +39,7 @@ def model(request, folder, theirs):
 
 @torch.no_grad()
 def test_image_behind_each_prompt_is_judged_as_if_alone(model, theirs):
-    found = image_likelihoods(model, PROMPTS, IMAGE, start=START, size=SIZE, pad=2)
+    found = likelihoods(model, PROMPTS, [IMAGE] * 3, start=START, size=SIZE, pad=2)
     for prompt, value in zip(PROMPTS, found, strict=True):
         logits = theirs(input_ids=torch.tensor([prompt + IMAGE])).logits[0, len(prompt) - 1 : -1]
         logs = logits[:, START : START + SIZE].log_softmax(-1)
@@ -46,18 +47,25 @@ def test_image_behind_each_prompt_is_judged_as_if_alone(model, theirs):
         assert value == pytest.approx(float(wanted), abs=1e-4)
 
 
+def test_texts_of_different_lengths_are_judged_by_the_words_before_each(model):
+    texts = [[7, 8, 9], [3], [4, 5]]
+    found = likelihoods(model, PROMPTS, texts, start=0, size=TEXT, pad=2)
+    for prompt, text, value in zip(PROMPTS, texts, found, strict=True):
+        logs = word_likelihoods(model, prompt, text, text_size=TEXT)
+        assert value == pytest.approx(float(logs[torch.arange(len(text)), text].sum()), abs=1e-4)
+
+
 def test_images_possible_behind_a_prompt_have_a_total_probability_of_one(model):
     pairs = [[a, b] for a in range(START, START + SIZE) for b in range(START, START + SIZE)]
-    total = sum(
-        float(image_likelihoods(model, PROMPTS[:1], pair, start=START, size=SIZE, pad=2).exp()) for pair in pairs
-    )
-    assert total == pytest.approx(1, abs=1e-4)
+    logs = likelihoods(model, PROMPTS[:1] * len(pairs), pairs, start=START, size=SIZE, pad=2)
+    assert float(logs.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
 def test_many_prompts_are_read_in_parts(model, monkeypatch):
-    whole = image_likelihoods(model, PROMPTS, IMAGE, start=START, size=SIZE, pad=2)
+    measure = partial(likelihoods, model, PROMPTS, [IMAGE, IMAGE[::-1], IMAGE], start=START, size=SIZE, pad=2)
+    whole = measure()
     monkeypatch.setattr("ddt_lightning.lm.likelihood.ROWS", 2)
-    assert torch.allclose(image_likelihoods(model, PROMPTS, IMAGE, start=START, size=SIZE, pad=2), whole, atol=1e-4)
+    assert torch.allclose(measure(), whole, atol=1e-4)
 
 
 @torch.no_grad()
