@@ -79,6 +79,7 @@ VERBS: dict[str, str] = {
     "study solvers": "commands.study_solvers:solvers",
     "study attributes": "commands.study_attributes:attributes",
     "study encoder": "commands.study:encoder",
+    "study fit": "commands.study_fit:fit",
     "study order": "commands.study:order",
     "study scaling": "commands.study:scaling",
     "study text": "commands.study:text",

@@ -18,7 +18,7 @@ def ddt_data() -> Path:
     return Path(os.environ["DDT_DATA"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ddt_judges() -> Path:
     """Folder of real judges, or a skip."""
     if "DDT_JUDGES" not in os.environ:
