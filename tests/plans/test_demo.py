@@ -63,10 +63,10 @@ def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
-    plain = {step.name: step for step in demo.plan(replace(sizes, answer_plans=False, even_edits=False))}
-    reading = ["--answer_plans=true", "--even_edits=true"]
-    assert steps["scenes"].commands[0] == [*plain["scenes"].commands[0], *reading]
-    more = [word for word in steps["instruct"].commands[0] if word not in plain["instruct"].commands[0]]
+    reading = demo.plan(replace(sizes, answer_plans=True, even_edits=True))[0].commands[0]
+    assert reading == [*steps["scenes"].commands[0], "--answer_plans=true", "--even_edits=true"]
+    reader = next(step for step in demo.plan(replace(sizes, answer_plans=True)) if step.name == "instruct").commands[0]
+    more = [word for word in reader if word not in steps["instruct"].commands[0]]
     assert more == ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"]
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
