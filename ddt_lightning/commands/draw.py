@@ -177,7 +177,7 @@ def describe(
         max_new_tokens: longest text.
         temperature: 0 takes the likeliest word.
         looks: where the model says what it sees before it answers: how often at most those words are tried against
-            others, for those that draw the image best; 0 takes what is read at first.
+            others that draw the image better; 0 takes what is read at first.
         seed: of the first text; counted up from image to image.
         chat: ask in the chat format of an instruct model; false for captions of a pretrained one.
         loading: which model.
