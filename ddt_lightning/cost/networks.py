@@ -179,9 +179,12 @@ def with_adversary(decoded: Tensor, image: Tensor, judge: Adversary | None) -> T
     return judge.loss(decoded)
 
 
-def tokenizer(settings: Settings, _: DeviceMesh | None) -> Trained:
+def tokenizer(settings: Settings, mesh: DeviceMesh | None) -> Trained:
     """An image tokenizer, on latents; DDT and those that it is compared with."""
     net = image_tokenizer(settings.tokenizer)
+    if isinstance(net, Tokenizer):
+        parallel = ParallelConfig(**settings.model.get("parallel") or {})
+        shard(net, net.blocks(), parallel, mesh, apart=net.tables(), methods=["loss"])
     judge = adversary(settings)
 
     def inputs(images: int) -> tuple[Tensor, Draws]:

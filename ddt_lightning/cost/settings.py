@@ -170,6 +170,8 @@ def read_settings(
             f"`trainer.strategy.init_args.replicas` ({replicas}): a plan counts weights that all processes "
             f"share once. Plan one copy: leave the option out, and name the processes that share it."
         )
+    if named.endswith(SHARDED) and (kind == "renderer" or (kind == "tokenizer" and "tokenizer" not in found)):
+        raise ValueError(f"`trainer.strategy` ({SHARDED}) shards language models and DDT tokenizers: plan with `ddp`.")
     return Settings(
         kind=kind,
         model=model,
@@ -182,7 +184,7 @@ def read_settings(
         packed=packed,
         steps=max(0, trainer.get("max_steps", 0)),
         processes=processes,
-        sharded=named.endswith(SHARDED) and kind in ("language", "rl"),
+        sharded=named.endswith(SHARDED),
         precision=str(trainer.get("precision") or "32-true"),
         averaged=any("WeightAveraging" in callback["class_path"] for callback in callbacks(trainer)),
         images=images_of_a_sample(kind, model, data),

@@ -26,6 +26,7 @@ from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.checkpoint import load_strictly, read_weights
 from ddt_lightning.training.logs import log_means, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
+from ddt_lightning.training.parallel import ParallelConfig, shard, weights_mesh, whole_state_dict
 
 
 def only(
@@ -68,6 +69,7 @@ class TokenizerModule(pl.LightningModule):
         seed: of the noise, times and dropout.
         compile: run encoder and decoder through torch.compile; a prefix of another length compiles once more and then
             serves all lengths. Pays on a GPU.
+        parallel: checkpointing and compilation of the blocks of a DDT tokenizer, and its precision where it is sharded.
     """
 
     tokenizer: ImageTokenizer
@@ -85,6 +87,7 @@ class TokenizerModule(pl.LightningModule):
         init_from: str | None = None,
         seed: int = 0,
         compile: bool = False,
+        parallel: ParallelConfig | None = None,
     ) -> None:
         super().__init__()
         self.config = only(tokenizer, vqgan, var)
@@ -97,6 +100,14 @@ class TokenizerModule(pl.LightningModule):
         if tokenizer and sd3 and tokenizer.head != "velocity":
             raise ValueError(
                 f"`tokenizer.head` ({tokenizer.head}) must be velocity with `model.sd3`: SD3 predicts that."
+            )
+        self.parallel = parallel or ParallelConfig()
+        if tokenizer is None and self.parallel != ParallelConfig():
+            raise ValueError("`model.parallel` is for the blocks of a DDT tokenizer, `model.tokenizer`: leave it out.")
+        if self.parallel.bf16_params:
+            raise ValueError(
+                "`model.parallel.bf16_params` (true) is for language models: a tokenizer's codes are found in fp32; "
+                "use `--trainer.precision bf16-mixed`."
             )
         self.terms = loss
         self.optim = optim
@@ -133,6 +144,9 @@ class TokenizerModule(pl.LightningModule):
         if self.vae:
             # Past nn.Module, or the frozen VAE would be a submodule: saved with the run and given to the optimiser.
             self.__dict__["latents"] = FrozenVae(self.vae).to(device)
+        if isinstance(self.tokenizer, Tokenizer):
+            shard(self.tokenizer, self.tokenizer.blocks(), self.parallel, weights_mesh(self.trainer.strategy),
+                  apart=self.tokenizer.tables(), methods=("loss", "encode", "decode"))  # fmt: skip
         if self.compiled:
             for net in (self.tokenizer.encoder, self.tokenizer.decoder):
                 net.compile()  # in place: names in the state stay
@@ -205,5 +219,7 @@ class TokenizerModule(pl.LightningModule):
         return build_optimizer(self.tokenizer, self.optim, self.trainer.max_steps)
 
     def release(self, folder: Path) -> None:
-        """Write `tokenizer/` as safetensors, for the next stages and for others."""
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        """Write `tokenizer/` as safetensors, for the next stages and for others; collective when it is sharded."""
+        state = whole_state_dict(self.tokenizer)
+        if state:
+            self.tokenizer.save_pretrained(folder / "tokenizer", state)

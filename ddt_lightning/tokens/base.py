@@ -150,11 +150,12 @@ class ImageTokenizer(nn.Module):
         """Sixteen hex digits of the config and the weights: what a token shard names as its tokenizer."""
         return weights_hash(self, json.dumps(asdict(self.config), sort_keys=True))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
+    def save_pretrained(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write `config.json` and `model.safetensors`, of the weights or of a `state` that was gathered from them."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        found = self.state_dict() if state is None else state
+        state = {name: value.detach().cpu().contiguous() for name, value in found.items()}
         save_file(state, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps({"kind": self.kind, **asdict(self.config)}, indent=2) + "\n")
 

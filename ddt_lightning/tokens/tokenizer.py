@@ -26,6 +26,7 @@ from ddt_lightning.tokens.flow import (
     velocity_from_x0,
 )
 from ddt_lightning.tokens.fsq import FiniteScalarQuantizer
+from ddt_lightning.tokens.modulation import TokenModulation
 from ddt_lightning.tokens.quantizer import Quantizer, QuantizerConfig
 from ddt_lightning.tokens.schedule import ScheduleConfig, last_visible, visibility, visible_mask
 from ddt_lightning.tokens.solvers import Solver, euler, shifted
@@ -136,6 +137,14 @@ class Tokenizer(ImageTokenizer):
         )
         self.token_norm = nn.LayerNorm(config.code_dim, eps=1e-6)
         self.decoder = Decoder(config.decoder, config.tokens, config.code_dim, *sizes)
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated blocks of encoder and decoder."""
+        return [*self.encoder.blocks, *self.decoder.transformer_blocks]
+
+    def tables(self) -> list[nn.Module]:
+        """The parts of blocks that `Decoder.modulations` calls without their blocks."""
+        return [module for module in self.decoder.modules() if isinstance(module, TokenModulation)]
 
     def features(self, latents: Tensor) -> Tensor:
         """Unit vectors `[B, K, code_dim]` before quantisation."""

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -56,7 +58,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
             weights are gathered inside of nodes alone, and only gradients go between them.
 
     Raises:
-        ValueError: the number of processes is not a multiple of `replicas`.
+        ValueError: the number of processes is not a multiple of `replicas`, or weights are to be averaged over steps.
     """
 
     def __init__(
@@ -79,12 +81,36 @@ class FullyShardedStrategy(ModelParallelStrategy):
             raise ValueError(
                 f"`trainer.strategy.init_args.replicas` ({self.replicas}) must divide the {processes} processes."
             )
+        trainer = self.lightning_module.trainer if self.lightning_module is not None else None
+        averaging = (
+            [type(one).__name__ for one in trainer.callbacks if isinstance(one, WeightAveraging)] if trainer else []
+        )
+        if averaging:
+            raise ValueError(
+                f"`trainer.callbacks` ({averaging[0]}) copies the network, which cannot be done with sharded weights: "
+                "`--trainer.callbacks null` leaves them all out, or use `--trainer.strategy ddp`."
+            )
         self._data_parallel_size = processes
         super().setup_environment()
         self.weights_mesh = self.device_mesh["data_parallel"]
         if self.replicas > 1:
             shape = self.replicas, processes // self.replicas
             self.weights_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Prepare model and optimisers.
+
+        Raises:
+            ValueError: the stage leaves weights whole, whose gradients nobody would average.
+        """
+        whole = [name for name, weight in trainer.lightning_module.named_parameters()
+                 if weight.requires_grad and not isinstance(weight, DTensor)]  # fmt: skip
+        if whole:
+            raise ValueError(
+                f"`trainer.strategy` (FullyShardedStrategy) shards language models and DDT tokenizers, and this stage "
+                f"trains another network ({whole[0]}): use `--trainer.strategy ddp`."
+            )
+        super().setup(trainer)
 
     def save_checkpoint(
         self,
@@ -119,14 +145,23 @@ def weights_mesh(strategy: Strategy) -> DeviceMesh | None:
     return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
 
 
-def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, mesh: DeviceMesh | None) -> None:
+def shard(
+    net: nn.Module,
+    blocks: Iterable[nn.Module],
+    config: ParallelConfig,
+    mesh: DeviceMesh | None,
+    apart: Iterable[nn.Module] = (),
+    methods: Iterable[str] = (),
+) -> None:
     """Apply the config to a network in place.
 
     Args:
         net: the root.
-        blocks: its repeated blocks, direct members of one ModuleList.
+        blocks: its repeated blocks, direct members of a ModuleList.
         config: what to apply.
         mesh: of `weights_mesh`, or None to leave the weights whole.
+        apart: parts of blocks that are called without their block, too, and so gather their weights themselves.
+        methods: of the root that are forward passes, besides `forward`.
     """
     blocks = list(blocks)
     wrapped = {id(block): checkpoint_wrapper(block) for block in spread(blocks, float(config.activation_checkpointing))}
@@ -141,10 +176,12 @@ def shard(net: nn.Module, blocks: Iterable[nn.Module], config: ParallelConfig, m
             block.compile()
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
-        for block in blocks:
-            fully_shard(block, mesh=mesh, mp_policy=policy)
+        for part in (*apart, *blocks):
+            fully_shard(part, mesh=mesh, mp_policy=policy)
         # the root's weights stay whole until the backward pass: the loss multiplies with the head behind the network
         fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+        for method in methods:
+            register_fsdp_forward_method(net, method)
 
 
 def spread(blocks: list[nn.Module], share: float) -> list[nn.Module]:

@@ -144,6 +144,19 @@ def test_prefixes_of_groups_are_whole():
     assert run(2) == pytest.approx(run(1), rel=0.05)
 
 
+def test_sharded_tokenizer():
+    strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy"}
+    model, data = {"tokenizer": TINY, "optim": {}}, {"batch_size": 4}
+    one = measure(read_settings({"model": model, "data": data}, 1), [2])[0]
+    values = {"model": model, "data": data, "trainer": {"strategy": strategy}}
+    split = measure(read_settings(values, 2), [2])[0]
+    for kind in (GRADIENTS, OPTIMISER):
+        assert split.peaks[STEP][kind] == pytest.approx(one.peaks[STEP][kind] / 2, rel=0.03)
+    assert split.flops == one.flops and split.parameters == one.parameters
+    with pytest.raises(ValueError, match="shards language models and DDT tokenizers"):
+        read_settings({**values, "model": {"renderer": {}, "optim": {}}}, 2)
+
+
 def test_averages_and_buckets_are_copies_of_the_weights():
     average = {"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}
     values = {"model": {"tokenizer": TINY, "optim": {}}, "data": {"batch_size": 4}}

@@ -26,7 +26,7 @@ BASE = {
 }
 OVERLAYS = {
     "stages/cpu2.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
-    "stages/fsdp.yaml": ["pretrain", "instruct"],
+    "stages/fsdp.yaml": ["tokenizer", "pretrain", "instruct"],
     "stages/multinode.yaml": ["tokenizer", "renderer", "pretrain", "instruct"],
     "stages/geneval.yaml": ["pretrain"],
     "stages/fid.yaml": ["tokenizer"],

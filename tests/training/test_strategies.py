@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests import forked
-from tests.stages.test_stages import arguments, csv_rows, world  # noqa: F401 - fixtures
+from tests.stages.test_stages import arguments, csv_rows, failure, in_the_checkout, world  # noqa: F401 - fixtures
+from tests.tiny import tiny_tokenizer
 
 LONGER = ["--trainer.max_steps=20", "--model.optim.total_steps=20", "--trainer.val_check_interval=10",
           "--checkpoint.every_n_train_steps=100"]  # fmt: skip
@@ -47,3 +48,34 @@ def test_two_copies_of_a_sharded_language_model_equal_one_process(tmp_path, worl
         (processes, "pretrain", [*arguments("pretrain", several, world), *COPIES, *more]),
     )
     assert_equal_runs(one, several, "lm", ["train/loss", "val/loss", "val/text_loss", "val/image_loss"])
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_two_copies_of_a_sharded_tokenizer_equal_one_process(tmp_path, processes):
+    """Revival of codes, muon, groups of prefixes, recomputed blocks, and callbacks that decode, too."""
+    one, several = tmp_path / "one", tmp_path / "several"
+    callbacks = [f"--trainer.callbacks+=ddt_lightning.callbacks.{name}"
+                 for name in ("samples.ReconstructionGrid", "codebook.CodebookMonitor")]  # fmt: skip
+    more = [*LONGER, "--model.tokenizer.quantizer.dead_threshold=1.0", "--model.tokenizer.prefix_groups=2",
+            "--trainer.callbacks=null", *callbacks]  # fmt: skip
+    forked.fit(
+        (1, "tokenizer", [*arguments("tokenizer", one), *more]),
+        (processes, "tokenizer", [*arguments("tokenizer", several), *COPIES, *more]),
+    )
+    assert_equal_runs(one, several, "tokenizer", ["train/loss", "val/loss", "val/codebook_perplexity"])
+    assert len(column(several, "val/psnr")) == 2  # of other images: those that the first process validates on
+
+
+def test_averages_of_sharded_weights_are_refused(tmp_path, capsys):
+    text = failure(capsys, "tokenizer", *arguments("tokenizer", tmp_path / "run"), *SHARDED)
+    assert "`trainer.callbacks` (EMAWeightAveraging) copies the network" in text and "--trainer.callbacks null" in text
+
+
+def test_a_stage_that_leaves_weights_whole_is_refused(tmp_path):
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "sharded.yaml").write_text(
+        "trainer: {strategy: {class_path: ddt_lightning.training.parallel.FullyShardedStrategy}, callbacks: null}"
+    )
+    words = ["--config", str(tmp_path / "sharded.yaml")]
+    with pytest.raises(AssertionError, match=r"this stage trains another network .*--trainer.strategy ddp"):
+        forked.fit((1, "renderer", [*arguments("renderer", tmp_path / "run"), *words]))
