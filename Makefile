@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup demo play test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench faults gpu-check audit clean
+.PHONY: help setup demo play test lint type test-slow scenes tokenizer renderer tokens pretrain instruct rl eval report photos emoji judges evidence plans bench costs faults gpu-check audit clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ plans: setup ## memory and time of the paper's configurations on GPUs, planned w
 
 bench: setup ## side-by-side benchmarks, as tables
 	$(BIN)/python tests/benchmarks
+
+costs: setup ## seconds and memory of a step against each size, as a table and a figure, 15 minutes on an idle machine
+	$(BIN)/python tests/benchmarks/costs.py --out stages/results/costs.md --picture stages/pictures/costs.png
 
 faults: setup ## kill every stage at random moments and compare with uninterrupted runs, half an hour (ARGS="--stages rl --kills 5")
 	$(BIN)/python -m tests.faults $(or $(ARGS),--out stages/results/faults.md)

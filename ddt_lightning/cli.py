@@ -98,6 +98,7 @@ VERBS: dict[str, str] = {
     "judges": "commands.judges:judges",
     "plan": "commands.plan:plan",
     "doctor": "commands.doctor:doctor",
+    "health": "commands.health:health",
 }
 
 USAGE = f"""usage: ddt-fit STAGE --config FILE [--config OVERLAY ...] [--run_dir FOLDER] [--KEY VALUE ...]

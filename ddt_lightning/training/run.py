@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
@@ -169,6 +170,7 @@ class StageCLI(LightningCLI):
             kwargs["logger"] = own
         if self.config.trainer.enable_progress_bar is None:
             kwargs["enable_progress_bar"] = sys.stdout.isatty()
+        kwargs["plugins"] = with_environment(self.config_init.trainer.plugins)
         trainer = super().instantiate_trainer(**kwargs)
         if trainer.loggers and not trainer.fast_dev_run:
             others = [one for one in trainer.loggers if not (isinstance(one, CSVLogger) and same_place(one, own))]
@@ -184,6 +186,17 @@ class StageCLI(LightningCLI):
             StopOnSignal(self.config.call_minutes), ExpectAnswers(self.config.answer_minutes), OwedValidation(),
         ]  # fmt: skip
         return trainer
+
+
+def with_environment(plugins: Any) -> list[Any]:  # noqa: ANN401
+    """The plugins of a trainer, and in a job of SLURM its environment without Lightning's answer to signals.
+
+    That would save elsewhere and requeue the job, beside `StopOnSignal` and stages/slurm.sbatch.
+    """
+    listed = plugins if isinstance(plugins, list) else [plugins] if plugins is not None else []
+    if SLURMEnvironment.detect() and not any(isinstance(one, ClusterEnvironment) for one in listed):
+        return [*listed, SLURMEnvironment(auto_requeue=False)]
+    return listed
 
 
 def same_place(one: CSVLogger, other: CSVLogger) -> bool:

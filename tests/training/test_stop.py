@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from safetensors.torch import load_file
 
 from ddt_lightning import cli
+from ddt_lightning.training.run import with_environment
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--config", "stages/tok.yaml", "--config", "tests/smoke/tokenizer.yaml"]
@@ -96,6 +99,27 @@ def test_ctrl_c_saves_after_the_step_and_says_so(tmp_path, capsys):
 def test_a_second_ctrl_c_stops_at_once(tmp_path, capsys):
     text = interrupted(capsys, tmp_path, 1, 2)
     assert text.startswith("ddt-fit tokenizer: interrupted") and not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+class SayHandler(pl.Callback):
+    """Notes who answers SIGUSR1 while a run starts: Lightning has registered its handlers, and ours come at once."""
+
+    seen: ClassVar[list[object]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seen.append(signal.getsignal(signal.SIGUSR1))
+
+
+def test_in_a_job_of_slurm_lightning_answers_no_signal(tmp_path, monkeypatch):
+    job = {"JOB_ID": "17", "JOB_NAME": "ddt", "NTASKS": "1", "NTASKS_PER_NODE": "1", "NNODES": "1"}
+    for name, value in {**job, "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    callback = f"--trainer.callbacks+={SayHandler.__module__}.SayHandler"
+    before = signal.getsignal(signal.SIGUSR1)
+    trainer = cli.fit("tokenizer", [*TINY, "--trainer.max_steps=2", "--run_dir", str(tmp_path), callback])
+    assert trainer.global_step == 2 and SayHandler.seen == [before] == [signal.SIG_DFL]
+    (environment,) = (one for one in with_environment(None) if isinstance(one, SLURMEnvironment))
+    assert not environment.auto_requeue and with_environment(environment) == [environment]
 
 
 def test_ctrl_c_of_a_terminal_leaves_the_loading_processes_at_work(tmp_path):
