@@ -124,11 +124,11 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
-    def state(self, job: int) -> dict[str, str]:
-        """What `scontrol show job` says."""
+    def state(self, job: int | str) -> dict[str, str]:
+        """What `scontrol show job` says of a job, or of a task of an array such as `3_1`."""
         return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "show", "job", str(job))))
 
-    def end(self, job: int, seconds: float = 600) -> dict[str, str]:
+    def end(self, job: int | str, seconds: float = 600) -> dict[str, str]:
         """The state of a job that has ended, when it has."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         self.wait(lambda: self.state(job)["JobState"] in ended, f"the end of job {job}", seconds)
