@@ -128,7 +128,7 @@ class Cluster:
         """What `scontrol show job` says of a job, or of a task of an array such as `3_1`."""
         return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "show", "job", str(job))))
 
-    def end(self, job: int | str, seconds: float = 600) -> dict[str, str]:
+    def end(self, job: int | str, seconds: float = 1200) -> dict[str, str]:
         """The state of a job that has ended, when it has."""
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         self.wait(lambda: self.state(job)["JobState"] in ended, f"the end of job {job}", seconds)

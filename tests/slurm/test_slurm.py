@@ -59,7 +59,7 @@ def submit(cluster: Cluster, run: Path, *options: str, more: list[str] = WAIT) -
 
 def wait_until_it_waits(cluster: Cluster, run: Path) -> None:
     files = [run / f"waiting-{rank}" for rank in range(2)]
-    cluster.wait(lambda: all(file.exists() for file in files), f"step {STEP} of {run}", 400)
+    cluster.wait(lambda: all(file.exists() for file in files), f"step {STEP} of {run}", 1200)
 
 
 def at_step(run: Path) -> int:
