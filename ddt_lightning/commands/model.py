@@ -9,7 +9,7 @@ from ddt_lightning.atomic import staged, write_text
 from ddt_lightning.model_folder import find_part, holds
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from ddt_lightning.vocab import Vocab
 
@@ -29,6 +29,8 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
 
     The folder is read back and compared with the model: logits of random rows, ids of texts, of a chat, of every token.
 
+    A run that has not ended is exported from its last checkpoint, also a sharded one.
+
     Args:
         run: the run of `ddt-fit pretrain` or `instruct`, its release, or a model folder.
         folder: folder to write: safetensors, tokenizer with the image ids, generation config, README.md.
@@ -38,7 +40,13 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
         FileNotFoundError: `run` holds no language model, or `tokenizer` no tokenizer.
         ValueError: the parts do not belong together, or what was written differs from the model.
     """
-    lm, vocab_folder = find_part("lm", run, "run"), find_part("vocab", run, "run")
+    from ddt_lightning.training.checkpoint import last_checkpoint
+
+    lm: Path | None = None
+    if last_checkpoint(run).exists() and not holds("lm", Path(run) / "release"):
+        vocab_folder = vocab_of_run(Path(run))
+    else:
+        lm, vocab_folder = find_part("lm", run, "run"), find_part("vocab", run, "run")
     images = find_part("tokenizer", tokenizer) if tokenizer is not None else None
     if images is None and (holds("tokenizer", Path(run)) or holds("tokenizer", Path(run) / "release")):
         images = find_part("tokenizer", run)
@@ -54,7 +62,10 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
     vocab = Vocab.load(vocab_folder)
     if images is not None:
         check_tokenizer(vocab, images)
-    model = AutoModelForCausalLM.from_pretrained(str(lm), local_files_only=True, use_safetensors=True).eval()
+    if lm is None:
+        model = unfinished(Path(run), vocab).eval()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(str(lm), local_files_only=True, use_safetensors=True).eval()
     facts = facts_of(vocab)
     expected = plain.probe(model)
     parameters, limit = model.num_parameters(), int(model.config.max_position_embeddings)
@@ -77,6 +88,39 @@ def export(run: str, folder: str, *, tokenizer: str | None = None) -> None:
     print(
         f"{parameters:,} parameters, {vocab.size} ids, {shown}; logits differ by {difference:.2g}, {texts} texts equal"
     )
+
+
+def vocab_of_run(run: Path) -> Path:
+    """The folder of the vocabulary that a run of a language model learns."""
+    from ddt_lightning.training.continuation import read_settings
+
+    return find_part("vocab", (read_settings(run / "config.yaml").get("data") or {}).get("vocab") or run, "run")
+
+
+def unfinished(run: Path, vocab: "Vocab") -> "PreTrainedModel":
+    """The language model in the newest whole checkpoint of a run, with its adapters merged.
+
+    Raises:
+        ValueError: all checkpoints are damaged, or the run's settings do not describe the weights.
+    """
+    from ddt_lightning.lm.llm import LlmConfig, build_llm
+    from ddt_lightning.lm.lora import LoraConfig, merged
+    from ddt_lightning.training.checkpoint import load_strictly, read_weights, resume_step
+    from ddt_lightning.training.continuation import read_settings
+    from ddt_lightning.training.kept import whole_checkpoint
+
+    checkpoint, problems = whole_checkpoint(run)
+    assert checkpoint is not None
+    print("".join(f"{problem}\n" for problem in problems) + f"of {checkpoint}, step {resume_step(checkpoint)}")
+    settings = read_settings(run / "config.yaml").get("model") or {}
+    weights = read_weights(checkpoint, "lm", "llm.")
+    if settings.get("lora"):
+        weights = merged(weights, LoraConfig(**settings["lora"]))
+    special = {"bos": vocab.bos, "eos": vocab.eos, "pad": vocab.pad}
+    model = build_llm(LlmConfig(**settings.get("network") or {}), vocab.size, **special, folder=settings.get("llm"),
+                      text_size=vocab.text_size)  # fmt: skip
+    load_strictly(model, weights, checkpoint)
+    return model
 
 
 def import_lm(exported: str, folder: str) -> None:

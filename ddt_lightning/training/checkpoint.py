@@ -6,6 +6,7 @@ A run folder holds `config.yaml`, `metrics.csv`, `checkpoints/last.ckpt` (to con
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddt_lightning.model_folder import find_part
+
+INDEX = ".metadata"  # torch's name for the index of a sharded checkpoint
 
 
 def last_checkpoint(run_dir: str | Path) -> Path:
@@ -58,7 +61,7 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
     """Weights of a Lightning checkpoint, or of a released folder.
 
     Args:
-        path: a `.ckpt` file, a run folder, a release folder or the part's own folder.
+        path: a `.ckpt` file or the folder of a sharded one, a run folder, a release folder or the part's own folder.
         part: folder name of the part, e.g. `tokenizer`.
         prefix: name of the part inside a `.ckpt`, e.g. `tokenizer.`.
 
@@ -69,13 +72,32 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"`init_from` ({path}) does not exist.")
-    if path.is_file():
-        state = read_checkpoint(path, "init_from").get("state_dict", {})
+    sharded = (path / INDEX).is_file()
+    if path.is_file() or sharded:
+        state = gathered_weights(path) if sharded else read_checkpoint(path, "init_from").get("state_dict", {})
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         if not weights:
             raise ValueError(f"`init_from` ({path}) holds no weights named {prefix}*.")
         return weights
     return read_folder(find_part(part, path, "init_from"))
+
+
+def gathered_weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of the folder of a sharded checkpoint, however many processes wrote it, gathered by this one."""
+    from torch.distributed.checkpoint import FileSystemReader, load
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    reader = FileSystemReader(folder)
+    stored = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(value.size, dtype=value.properties.dtype)
+        for name, value in stored.items()
+        if name.startswith("state_dict.") and isinstance(value, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is meant
+        load(state, storage_reader=reader, no_dist=True)
+    return {name.removeprefix("state_dict."): value for name, value in state.items()}
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:

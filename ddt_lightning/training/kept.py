@@ -45,6 +45,24 @@ class KeptCheckpoints(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise unwritten(target, checkpoint, error) from None
 
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = lambda storage, _: storage,  # noqa: ANN401 - Lightning's own
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a file.
+
+        Raises:
+            ValueError: it is the folder of a sharded checkpoint.
+        """
+        if Path(path).is_dir():
+            raise ValueError(
+                f"`ckpt_path` ({path}) is a sharded checkpoint, and this call does not shard: go on with `--config "
+                "stages/fsdp.yaml`, on one process or more."
+            )
+        return super().load_checkpoint(path, map_location, weights_only)
+
 
 def before(target: Path) -> Path:
     """The place of the checkpoint before `last.ckpt`."""

@@ -1,11 +1,14 @@
 """Twenty steps on several gloo processes against one: copies of the weights, each sharded over some (HSDP)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ddt_lightning.commands.model import export
+from ddt_lightning.training.checkpoint import last_checkpoint, read_weights
 from tests import forked
 from tests.stages.test_stages import arguments, csv_rows, failure, in_the_checkout, world  # noqa: F401 - fixtures
 from tests.tiny import tiny_tokenizer
@@ -79,3 +82,39 @@ def test_a_stage_that_leaves_weights_whole_is_refused(tmp_path):
     words = ["--config", str(tmp_path / "sharded.yaml")]
     with pytest.raises(AssertionError, match=r"this stage trains another network .*--trainer.strategy ddp"):
         forked.fit((1, "renderer", [*arguments("renderer", tmp_path / "run"), *words]))
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_sharded_checkpoints_are_gathered_and_go_on_over_other_numbers_of_processes(tmp_path, world, capsys, processes):  # noqa: F811
+    """Written by two processes; and one file of one process goes on sharded over two."""
+    whole, two, other, file = (tmp_path / name for name in ("whole", "two", "other", "file"))
+
+    def words(run, steps, *more):
+        base = [*arguments("pretrain", run, world), *LONGER, f"--trainer.max_steps={steps}", "--model.optim.name=muon"]
+        return [*base, *more]
+
+    forked.fit(
+        (1, "pretrain", words(whole, 6)), (1, "pretrain", words(file, 3)), (2, "pretrain", words(two, 3, *SHARDED))
+    )
+    shutil.copytree(two, other)
+    forked.fit(
+        (processes, "pretrain", words(other, 6, *SHARDED)),
+        (2, "pretrain", words(file, 6, *SHARDED)),
+    )
+    expected = load_file(whole / "release" / "lm" / "model.safetensors")
+    for run in (other, file):
+        assert column(run, "train/loss") == pytest.approx(column(whole, "train/loss"), rel=1e-4)
+        found = load_file(run / "release" / "lm" / "model.safetensors")
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+    released = load_file(two / "release" / "lm" / "model.safetensors")
+    gathered = read_weights(last_checkpoint(two), "lm", "llm.")
+    assert all(value.equal(gathered[name]) for name, value in released.items())
+    shutil.rmtree(two / "release")
+    export(str(two), str(tmp_path / "exported"))
+    assert "step 3" in capsys.readouterr().out
+    exported = load_file(tmp_path / "exported" / "model.safetensors")
+    assert exported.keys() == released.keys() and all(exported[name].equal(released[name]) for name in released)
+    text = failure(capsys, "pretrain", *words(two, 6))
+    assert f"({last_checkpoint(two)}) is a sharded checkpoint" in text and "stages/fsdp.yaml" in text
