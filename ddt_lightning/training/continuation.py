@@ -28,6 +28,8 @@ FREE = (
 )  # fmt: skip
 """Settings that leave the weights of a step as they are: how long, on what, and how it is watched. A batch size is that
 of all processes together, so the number of processes is free. All others, also unknown ones, count as changes."""
+OFF = ("model.parallel.bf16_params",)
+"""Settings whose false says the same as their absence, where their section is null."""
 WATCHING = ("ddt_lightning.callbacks.", "lightning.pytorch.callbacks.LearningRateMonitor")
 """Callbacks that watch a run and change nothing."""
 LISTED = 8
@@ -74,7 +76,7 @@ def decisive(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in settings.items():
         name = prefix + key
-        if name in FREE:
+        if name in FREE or (name in OFF and not value):
             continue
         if name == "trainer.callbacks":
             listed = value if isinstance(value, list) else [value] if value else []
