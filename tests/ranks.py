@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ class MarkStep(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 3:
             (Path(trainer.default_root_dir) / f"rank-{trainer.global_rank}.pid").write_text(str(os.getpid()))
+
+
+class KillWhileSaving(pl.Callback):
+    """Kills every process when the fifth step begins: the checkpoint of the fourth is being written."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Poison(pl.Callback):

@@ -5,6 +5,7 @@ block's weights are gathered only while it runs.
 """
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -12,17 +13,19 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.checkpoint import async_save
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from ddt_lightning.training.kept import keep_before, remove
+from ddt_lightning.training.kept import META, keep_before, remove
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         save_distributed_checkpoint: one checkpoint folder written by all ranks instead of one whole file.
         replicas: copies of the weights, each sharded over as many processes in a row (HSDP); with one for each node,
             weights are gathered inside of nodes alone, and only gradients go between them.
+        save_in_background: training goes on while a distributed checkpoint is written, out of a copy in main memory.
 
     Raises:
         ValueError: the number of processes is not a multiple of `replicas`, or weights are to be averaged over steps.
@@ -66,8 +70,15 @@ class FullyShardedStrategy(ModelParallelStrategy):
         process_group_backend: str | None = None,
         save_distributed_checkpoint: bool = True,
         replicas: int = 1,
+        save_in_background: bool = False,
     ) -> None:
-        self.replicas = replicas
+        if save_in_background and not save_distributed_checkpoint:
+            raise ValueError(
+                "`trainer.strategy.init_args.save_in_background` (true) is for distributed checkpoints: set "
+                "`save_distributed_checkpoint` to true."
+            )
+        self.replicas, self.save_in_background = replicas, save_in_background
+        self.written: Future[None] | None = None
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,
@@ -92,6 +103,9 @@ class FullyShardedStrategy(ModelParallelStrategy):
             )
         self._data_parallel_size = processes
         super().setup_environment()
+        if self.save_in_background:  # collectives of its own, which do not meet those of training
+            self.writers: Any = dist.new_group(backend="gloo")
+            self.thread = ThreadPoolExecutor(1)
         self.weights_mesh = self.device_mesh["data_parallel"]
         if self.replicas > 1:
             shape = self.replicas, processes // self.replicas
@@ -118,21 +132,55 @@ class FullyShardedStrategy(ModelParallelStrategy):
         filepath: str | Path,
         storage_options: Any | None = None,  # noqa: ANN401 - Lightning's own
     ) -> None:
-        """Save to a folder beside its place, renamed when all processes are done; the one before it is kept."""
+        """Save to a folder beside its place, renamed when all processes are done; the one before it is kept.
+
+        In the background, the write of the one before ends first.
+        """
         if not self._save_distributed_checkpoint:
             return super().save_checkpoint(checkpoint, filepath, storage_options)
+        self.end_writing()
         target = Path(self.broadcast(filepath))
         part = target.with_name(f".{target.name}.partial")
         if self.is_global_zero:
             remove(part)
+            part.mkdir(parents=True)
         self.barrier()
+        if self.save_in_background:
+            weights = {"state_dict": checkpoint.pop("state_dict")}
+            weights |= {f"optimizer_{n}": state for n, state in enumerate(checkpoint.pop("optimizer_states", []))}
+            if self.is_global_zero:
+                torch.save(checkpoint, part / META)
+            copied: Any = async_save(weights, checkpoint_id=part, process_group=self.writers)
+            self.written = self.thread.submit(self.put_in_place, part, target, copied)
+            return
         super().save_checkpoint(checkpoint, part, storage_options)
         self.barrier()
+        self.put_in_place(part, target)
+        self.barrier()
+
+    def put_in_place(self, part: Path, target: Path, written: "Future[Any] | None" = None) -> None:
+        """Rename a checkpoint on the first process, once it is written: its index is, after the parts of all."""
+        if written is not None:
+            written.result()
         if self.is_global_zero:
             keep_before(target)
             remove(target)
             part.replace(target)
-        self.barrier()
+
+    def end_writing(self) -> None:
+        """Wait until the checkpoint that is being written is in its place.
+
+        Raises:
+            CheckpointException: it could not be written.
+        """
+        if self.written is not None:
+            self.written.result()
+            self.written = None
+
+    def teardown(self) -> None:
+        """End with nothing half written."""
+        self.end_writing()
+        super().teardown()
 
 
 def weights_mesh(strategy: Strategy) -> DeviceMesh | None:

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from ddt_lightning.commands.model import export
-from ddt_lightning.training.checkpoint import last_checkpoint, read_weights
+from ddt_lightning.training.checkpoint import last_checkpoint, read_weights, resume_step
+from ddt_lightning.training.kept import whole_checkpoint
 from tests import forked
 from tests.stages.test_stages import arguments, csv_rows, failure, in_the_checkout, world  # noqa: F401 - fixtures
 from tests.tiny import tiny_tokenizer
@@ -118,3 +119,23 @@ def test_sharded_checkpoints_are_gathered_and_go_on_over_other_numbers_of_proces
     assert exported.keys() == released.keys() and all(exported[name].equal(released[name]) for name in released)
     text = failure(capsys, "pretrain", *words(two, 6))
     assert f"({last_checkpoint(two)}) is a sharded checkpoint" in text and "stages/fsdp.yaml" in text
+
+
+@pytest.mark.slow
+def test_a_kill_during_a_write_in_the_background_costs_that_checkpoint_at_most(tmp_path, world):  # noqa: F811
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    background = [*SHARDED, "--trainer.strategy.init_args.save_in_background=true", *LONGER, "--trainer.max_steps=6",
+                  "--checkpoint.every_n_train_steps=1"]  # fmt: skip
+    stop = "--trainer.callbacks+=ranks.KillWhileSaving"
+    with pytest.raises(AssertionError):
+        forked.fit((2, "pretrain", [*arguments("pretrain", killed, world), *background, stop]))
+    last, problems = whole_checkpoint(killed)
+    assert last is not None and not problems and resume_step(last) in (3, 4)
+    forked.fit(
+        (2, "pretrain", [*arguments("pretrain", whole, world), *background]),
+        (2, "pretrain", [*arguments("pretrain", killed, world), *background, "--resume_with_changes=true"]),
+    )
+    assert column(killed, "train/loss") == column(whole, "train/loss")
+    one, other = (load_file(run / "release" / "lm" / "model.safetensors") for run in (whole, killed))
+    assert all(value.equal(other[name]) for name, value in one.items())
+    assert resume_step(last_checkpoint(whole)) == 6 and not list((whole / "checkpoints").glob(".*"))
