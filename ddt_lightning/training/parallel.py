@@ -126,6 +126,19 @@ class FullyShardedStrategy(ModelParallelStrategy):
             )
         super().setup(trainer)
 
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Weights and optimisers from a folder, whatever the number of processes that wrote it.
+
+        Raises:
+            ValueError: it is one file, of a run that did not shard: Lightning cannot deal out its optimisers.
+        """
+        if self._save_distributed_checkpoint and Path(checkpoint_path).is_file():
+            raise ValueError(
+                f"`ckpt_path` ({checkpoint_path}) is one file, of a run that does not shard: go on like that, or "
+                f"start another `--run_dir` with `--init_from {checkpoint_path}`."
+            )
+        return super().load_checkpoint(checkpoint_path, weights_only)
+
     def save_checkpoint(
         self,
         checkpoint: dict[str, Any],
