@@ -51,7 +51,8 @@ class Sampling(Decoding):
         compile: compile the language model's step: slow at first, then faster; for many images on a GPU.
         plan: what is written before the image: `none`, `auto` for what an instruct model that has learned to plan
             writes itself, or the plan as a text; by default `auto` where the model was trained with plans, else `none`.
-        plan_temperature: of the language model while it plans; 0 takes the likeliest id.
+        plan_temperature: of the language model while it plans; 0 takes the likeliest id. By default 0 where it reads an
+            image, of which there is one right reading, else 0.7, since a prompt leaves much open.
         plan_length: where a plan is cut, in ids of text.
         looks: where a plan says what is seen in an image, and what an edit makes of it: how often at most its words are
             tried against others that draw the image better, or that the model says less from habit (`second_look.py`);
@@ -67,7 +68,7 @@ class Sampling(Decoding):
     top_p: float = 1.0
     compile: bool = False
     plan: str | None = None
-    plan_temperature: float = 0.7
+    plan_temperature: float | None = None
     plan_length: int = 96
     looks: int = 4
 
@@ -76,6 +77,12 @@ class Sampling(Decoding):
         if self.plan is not None:
             return self.plan
         return "auto" if plans else "none"
+
+    def planning_temperature(self, reads: bool) -> float:
+        """The temperature of a plan behind a prompt with or without an image."""
+        if self.plan_temperature is not None:
+            return self.plan_temperature
+        return 0.0 if reads else 0.7
 
     def settled(self, planned: bool) -> "Sampling":
         """The same with numbers for what was left open, for an image with or without a plan before it."""
@@ -90,7 +97,7 @@ class Sampling(Decoding):
         super().__post_init__()
         if self.temperature is not None and self.temperature < 0:
             raise ValueError(f"`temperature` ({self.temperature}) must be 0 (likeliest id) or above.")
-        if self.plan_temperature < 0:
+        if self.plan_temperature is not None and self.plan_temperature < 0:
             raise ValueError(f"`plan_temperature` ({self.plan_temperature}) must be 0 (likeliest id) or above.")
         if self.plan_length < 1:
             raise ValueError(f"`plan_length` ({self.plan_length}) must be at least 1.")

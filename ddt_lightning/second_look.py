@@ -53,9 +53,15 @@ def write_plans(
                          "prompt and an image, the language model's context has no more room.")  # fmt: skip
 
     def write(rows: list[list[int]], length: int, seeds: list[int]) -> list[list[int]]:
-        return text_ids(model, rows, text_size=vocab.text_size, eos=vocab.bov, pad=vocab.pad, seeds=seeds,
-                        max_new_tokens=length, temperature=sampling.plan_temperature,
-                        closed=sorted(vocab.special_ids))  # fmt: skip
+        written: dict[int, list[int]] = {}
+        for reads in (False, True):
+            some = [n for n, row in enumerate(rows) if bool(last_image(vocab, row)) is reads]
+            found = text_ids(model, [rows[n] for n in some], text_size=vocab.text_size, eos=vocab.bov, pad=vocab.pad,
+                             seeds=[seeds[n] for n in some], max_new_tokens=length,
+                             temperature=sampling.planning_temperature(reads),
+                             closed=sorted(vocab.special_ids)) if some else []  # fmt: skip
+            written |= dict(zip(some, found, strict=True))
+        return [written[n] for n in range(len(rows))]
 
     return look_again(model, vocab, prompts, write, sampling.plan_length, seeds, sampling.looks, PLAN_TURN)
 

@@ -241,6 +241,18 @@ def test_the_model_plans_for_each_sample_alone(pipeline, images):
     assert last.plans == drawn.plans and torch.equal(last.images, drawn.images)
 
 
+def test_an_image_is_read_greedily_and_a_prompt_leaves_much_open(pipeline, images):
+    short = Sampling(plan="auto", plan_length=12)
+    drawing, editing = pipeline.draw_prompts(PROMPTS), pipeline.edit_prompts(images, ["red"] * 3)
+    for prompts, usual in ((drawing, 0.7), (editing, 0.0)):
+        plans = pipeline.plan(prompts, short, seed=3)[1]
+        assert plans == pipeline.plan(prompts, replace(short, plan_temperature=usual), seed=3)[1]
+        assert plans != pipeline.plan(prompts, replace(short, plan_temperature=1.5), seed=3)[1]
+    both = tuple(a + b for a, b in zip(drawing, editing, strict=True))
+    apart = [pipeline.plan(drawing, short, seed=3)[1], pipeline.plan(editing, short, seed=5)[1]]
+    assert pipeline.plan(both, short, seed=3)[1] == [*apart[0], *apart[1]]
+
+
 def test_a_plan_that_may_get_too_long_is_refused(folder):
     short = tiny_model(folder.parent / "short", max_length=60, tokenizer=taught_tokenizer(16))
     pipeline = Pipeline.from_pretrained(short)
