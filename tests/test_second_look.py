@@ -178,13 +178,13 @@ def test_each_text_goes_on_as_long_as_if_it_were_alone(vocab, monkeypatch):
 
 def test_shipped_model_reads_held_out_scenes_better_at_a_second_look():
     pipeline = Pipeline.from_pretrained(SHIPPED)
-    edits = [val_edit(numpy_rng("eval edit", 0, n), EDITS[n % len(EDITS)]) for n in range(6)]
+    edits = [val_edit(numpy_rng("eval edit", 0, n), EDITS[n % len(EDITS)]) for n in range(16)]
     images = torch.stack([torch.from_numpy(render(one.source, 64)).permute(2, 0, 1) for one in edits])
     prompts = pipeline.edit_prompts(images, [one.instruction for one in edits])
     right = {}
-    for looks in (0, 3):
+    for looks in (0, 2):
         sampling = Sampling(plan="auto", plan_temperature=0.0, looks=looks)
         plans = [layout.read_edit_plan(plan) for plan in pipeline.plan(prompts, sampling)[1]]
         right[looks] = sum(bool(plan and shows(plan[0], one.source, background=False))
                            for plan, one in zip(plans, edits, strict=True))  # fmt: skip
-    assert right[3] >= right[0] + 2
+    assert right[2] >= right[0] + 3
