@@ -60,7 +60,7 @@ plans: setup ## memory and time of the paper's configurations on GPUs, planned w
 bench: setup ## side-by-side benchmarks, as tables
 	$(BIN)/python tests/benchmarks
 
-costs: setup ## seconds and memory of a step against each size, as a table and a figure, 15 minutes on an idle machine
+costs: setup ## seconds and memory of a step against each size, as a table and a figure, an estimated 15 minutes on an idle machine
 	$(BIN)/python tests/benchmarks/costs.py --out stages/results/costs.md --picture stages/pictures/costs.png
 
 faults: setup ## kill every stage at random moments and compare with uninterrupted runs, half an hour (ARGS="--stages rl --kills 5")

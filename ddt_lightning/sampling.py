@@ -56,7 +56,7 @@ class Sampling(Decoding):
         plan_length: where a plan is cut, in ids of text.
         looks: where a plan says what is seen in an image, and what an edit makes of it: how often at most its words are
             tried against others that draw the image better, or that the model says less from habit (`second_look.py`);
-            0 takes what is written at first. Four times take about a second an image on one core.
+            0 takes what is written at first. Four times take about half a second an image on one core.
 
     Raises:
         ValueError: an option out of its range.

@@ -10,13 +10,14 @@ forks are not those of the tests' own process:
 import faulthandler
 import json
 import os
-import socket
 import subprocess
 import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL
+
+from tests.faults.calls import free_port
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 600
@@ -31,13 +32,6 @@ def fit(*runs: Run) -> None:
     command = [sys.executable, "-m", "tests.forked", json.dumps(runs)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def process(rank: int, processes: int, port: int, stage: str, words: list[str]) -> int:

@@ -27,13 +27,12 @@ def fit(
         ValueError: the shards hold no captions.
     """
     from ddt_lightning.atomic import staged
-    from ddt_lightning.inputs import pick_device, positive
-    from ddt_lightning.judges import find_judge
-    from ddt_lightning.metrics.image_text import FrozenPair
+    from ddt_lightning.evaluation.scorers import load_pair
+    from ddt_lightning.inputs import positive
     from ddt_lightning.studies.image_text import read_captioned, run
 
     side = positive("image_size", image_size)
-    pair = FrozenPair(find_judge(backbone, "--backbone"), find_judge(minilm, "--minilm"), pick_device(device))
+    pair = load_pair(backbone, minilm, device)
     data = read_captioned(shards, "shards", side)
     held_out = read_captioned(val_shards, "--val_shards", side)
     with staged(out) as folder:

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ddt_lightning.evaluation.outcome import Outcome
-from ddt_lightning.evaluation.scorers import check_scorers
+from ddt_lightning.evaluation.scorers import check_scorers, load_pair
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.images import save_png
 from ddt_lightning.inputs import Loading, pick_device, positive
-from ddt_lightning.judges import find_judge
 from ddt_lightning.metrics.cards import Card, mean_card
 from ddt_lightning.prompts import read_prompts
 from ddt_lightning.sampling import Sampling
@@ -89,9 +88,8 @@ def prompts(
     if clip:
         check_scorers({"clip": clip})
     session = None if Path(prompt).is_dir() else Session(loading, drawing, processes, seed)
-    device = pick_device(loading.device)
-    scorers = [clip_scorer(clip, device)] if clip else []
-    scorers += [fit_scorer(fit, backbone, minilm, device)] if fit else []
+    scorers = [clip_scorer(clip, loading.device)] if clip else []
+    scorers += [fit_scorer(fit, backbone, minilm, loading.device)] if fit else []
     if session is None:
         texts, images = read_generated(Path(prompt))
         settings: dict[str, Any] = {"images": prompt}
@@ -128,16 +126,15 @@ def clip_scorer(folder: str, device: str) -> Scorer:
     from ddt_lightning.metrics.embeddings import Clip
     from ddt_lightning.tokens.base import weights_hash
 
-    network = Clip(folder, device)
+    network = Clip(folder, pick_device(device))
     return Scorer("clip_score", f"the CLIP {Path(folder).name}", network, {"clip": weights_hash(network.model)})
 
 
 def fit_scorer(path: str, backbone: str, minilm: str, device: str) -> Scorer:
     """A fit of `ddt study fit`, with its networks."""
-    from ddt_lightning.metrics.image_text import FrozenPair, ImageTextFit
+    from ddt_lightning.metrics.image_text import ImageTextFit
 
-    files = find_judge(backbone, "--backbone"), find_judge(minilm, "--minilm")
-    fitted = ImageTextFit(path, FrozenPair(*files, device))
+    fitted = ImageTextFit(path, load_pair(backbone, minilm, device))
     return Scorer(fitted.name, f"the fit of images and texts {fitted.name}", fitted, fitted.pair.hashes)
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ddt_lightning.metrics.cards import Card
+from ddt_lightning.judges import find_judge
+from ddt_lightning.metrics.cards import Card, file_hashes
 
 if TYPE_CHECKING:
     from ddt_lightning.metrics.embeddings import Clip, Dino
+    from ddt_lightning.metrics.image_text import FrozenPair
 
 
 def check_scorers(folders: dict[str, str | None]) -> None:
@@ -43,6 +45,29 @@ def load_dino(folder: str | None, device: str) -> "Dino | None":
     from ddt_lightning.metrics.embeddings import Dino
 
     return None if folder is None else Dino(folder, pick_device(device))
+
+
+def load_pair(backbone: str, minilm: str, device: str) -> "FrozenPair":
+    """EfficientNet-Lite0 and MiniLM, between which `ddt study fit` fits a map.
+
+    Args:
+        backbone: file of weights, or the name of a judge.
+        minilm: folder, or the name of a judge.
+        device: where they run.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+        ValueError: it is another network.
+    """
+    from ddt_lightning.inputs import pick_device
+    from ddt_lightning.metrics.efficientnet import EfficientNetLite0
+    from ddt_lightning.metrics.image_text import FrozenPair
+    from ddt_lightning.metrics.sentences import Sentences
+    from ddt_lightning.tokens.base import weights_hash
+
+    place, file = pick_device(device), find_judge(backbone, "--backbone")
+    eye, reader = EfficientNetLite0(file).to(place), Sentences(find_judge(minilm, "--minilm"), place)
+    return FrozenPair(eye, reader, {**file_hashes({"backbone": file}), "minilm": weights_hash(reader.model)})
 
 
 def record_scorers(cards: Iterable[Card], scorers: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ that could not be read), `scorers` (hashes of scoring networks given as folders)
 import hashlib
 import json
 import platform
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,6 +80,20 @@ def write_cards(path: Path, cards: dict[str, Card], shared: dict[str, Any]) -> N
     """Write `{key: card}`; `shared` (seed, weights, settings) and the versions are added to every card."""
     everything = {**shared, "versions": versions()}
     write_json(path, {key: {**value, **everything} for key, value in cards.items()})
+
+
+def write_made(path: Path, facts: dict[str, Any], start: float) -> dict[str, Any]:
+    """Write the card of a network or map that a study made, with the time it took and the versions; returns the card.
+
+    Args:
+        path: the file.
+        facts: what else it says.
+        start: `time.process_time()` when the study began.
+    """
+    spent = {"processor_seconds": round(time.process_time() - start)}
+    made = {**facts, **spent, "version": __version__, "versions": versions()}
+    write_json(path, made)
+    return made
 
 
 def read_cards(folder: Path) -> dict[str, Card]:

@@ -5,7 +5,6 @@ score of an image and a text is the cosine of the mapped features and the text's
 no CLIP score: it knows the images and captions that it was fitted on, and is called `fit-<start of its SHA-256>`.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from ddt_lightning.metrics.cards import file_hashes
 from ddt_lightning.metrics.efficientnet import EfficientNetLite0
 from ddt_lightning.metrics.picture_encoder import file_hash
 from ddt_lightning.metrics.sentences import Sentences
@@ -68,23 +66,19 @@ def fit_map(features: Tensor, vectors: Tensor, penalty: float) -> LinearMap:
     return LinearMap(center, scale, weight.float(), anchor)
 
 
+@dataclass(frozen=True)
 class FrozenPair:
     """The two networks that a map is between.
 
     Args:
-        backbone: weights of EfficientNet-Lite0.
-        minilm: folder of MiniLM.
-        device: where they run.
-
-    Raises:
-        FileNotFoundError: one of them is not there.
-        ValueError: it is another network.
+        eye: gives features of images.
+        reader: gives vectors of texts.
+        hashes: of the weights of both, as cards have them.
     """
 
-    def __init__(self, backbone: str, minilm: str, device: str = "cpu") -> None:
-        self.eye, self.reader, self.device = EfficientNetLite0(backbone).to(device), Sentences(minilm, device), device
-        text = hashlib.sha256(b"".join(as_bytes(one) for one in self.reader.model.parameters())).hexdigest()[:16]
-        self.hashes = {**file_hashes({"backbone": backbone}), "minilm": text}
+    eye: EfficientNetLite0
+    reader: Sentences
+    hashes: dict[str, str]
 
     def features(self, images: Sequence[NDArray[np.uint8]], side: int) -> Tensor:
         """Features `[N, 1280]` of square images uint8 `[H, W, 3]`, brought to a side before the network resizes them.
@@ -98,7 +92,7 @@ class FrozenPair:
                 scaled = interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
                 pixels = scaled.round().clamp(0, 255).to(torch.uint8)
             found.append(pixels)
-        return torch.cat([self.eye(torch.cat(found[n : n + BATCH]).to(self.device)).cpu()
+        return torch.cat([self.eye(torch.cat(found[n : n + BATCH]).to(self.reader.device)).cpu()
                           for n in range(0, len(found), BATCH)])  # fmt: skip
 
 
@@ -106,7 +100,7 @@ class ImageTextFit:
     """A fitted map with its networks: unit vectors of images and texts, whose product is the score, -1 to 1.
 
     Args:
-        path: file that `save` wrote.
+        path: file that `save_fit` wrote.
         pair: the networks.
 
     Raises:
@@ -151,8 +145,3 @@ def save_fit(path: Path, fitted: LinearMap, networks: dict[str, str], side: int)
     """
     tensors = {name: getattr(fitted, name).contiguous() for name in NAMES}
     save_file(tensors, path, {"image_text": json.dumps({"networks": networks, "side": side})})
-
-
-def as_bytes(weight: Tensor) -> bytes:
-    """The values of a weight as float32."""
-    return weight.detach().float().cpu().contiguous().numpy().tobytes()

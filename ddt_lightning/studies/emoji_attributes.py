@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddt_lightning import __version__
-from ddt_lightning.atomic import write_json
 from ddt_lightning.emoji.facts import GENDERS, GROUPS, STYLES, TONES
 from ddt_lightning.images import stack
-from ddt_lightning.metrics.cards import mean_card, versions
+from ddt_lightning.metrics.cards import mean_card, write_made
 from ddt_lightning.metrics.emoji_attributes import AttributeClassifier, marks, read
 from ddt_lightning.metrics.picture_encoder import file_hash, to_side
 from ddt_lightning.seeding import generator
@@ -208,9 +206,5 @@ def run(study: AttributeStudy, data: Labelled, held_out: Labelled, folder: Path,
         "network": f"{sum(p.numel() for p in network.parameters())} weights",
         "trained_on": f"{len(data.images)} pictures, moved, scaled, mirrored, blurred and with noise",
         "accuracy": accuracy,
-        "processor_seconds": round(time.process_time() - start),
-        "version": __version__,
-        "versions": versions(),
     }
-    write_json(folder / "attributes.json", facts)
-    return facts
+    return write_made(folder / "attributes.json", facts, start)

@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddt_lightning import __version__
-from ddt_lightning.atomic import write_json
-from ddt_lightning.metrics.cards import Card, card, mean_card, versions
+from ddt_lightning.metrics.cards import Card, card, mean_card, write_made
 from ddt_lightning.metrics.image_text import FrozenPair, LinearMap, fit_map, save_fit
 from ddt_lightning.metrics.picture_encoder import file_hash
 from ddt_lightning.shards.images import read_images
@@ -125,9 +123,5 @@ def run(pair: FrozenPair, data: Captioned, held_out: Captioned, side: int, folde
         "images": len(data.images),
         "penalty": penalty,
         "scores": scores,
-        "processor_seconds": round(time.process_time() - start),
-        "version": __version__,
-        "versions": versions(),
     }
-    write_json(folder / "fit.json", facts)
-    return facts
+    return write_made(folder / "fit.json", facts, start)

@@ -18,9 +18,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddt_lightning import __version__
-from ddt_lightning.atomic import write_json
-from ddt_lightning.metrics.cards import versions
+from ddt_lightning.metrics.cards import write_made
 from ddt_lightning.metrics.distribution import frechet
 from ddt_lightning.metrics.picture_encoder import PictureEncoder, file_hash, to_side
 from ddt_lightning.seeding import numpy_rng
@@ -204,9 +202,6 @@ def run(study: EncoderStudy, task: Task, folder: Path, say: Callable[[str], None
         "reproducible": "the same versions on the same kind of processor give the same bytes; others may round "
         "differently and so have another hash: the shipped file is what defines the number",
         **measured,
-        "processor_seconds": round(time.process_time() - start),
-        "version": __version__,
-        "versions": versions(),
     }
-    write_json(folder / "encoder.json", facts)
+    write_made(folder / "encoder.json", facts, start)
     return name

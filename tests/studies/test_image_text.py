@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from ddt_lightning.cli import main
+from ddt_lightning.evaluation.scorers import load_pair
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.efficientnet import EfficientNetLite0
-from ddt_lightning.metrics.image_text import FrozenPair, ImageTextFit, fit_map
+from ddt_lightning.metrics.image_text import ImageTextFit, fit_map
 from ddt_lightning.metrics.sentences import Sentences
 from ddt_lightning.shards.write import write_shards
 from ddt_lightning.studies.image_text import Vectors, fits
@@ -93,7 +94,7 @@ def test_fit_tells_captions_apart(fitted, minilm, ddt_judges, shards):
     # two of the twelve held-out images share each caption, and the first of equal ones counts
     assert scores["own_caption"] > 0.8 and scores["found"] >= 0.5 > scores["found_by_chance"] == pytest.approx(1 / 12)
     assert scores["own_caption"] > scores["next_caption"] + 0.5
-    pair = FrozenPair(str(ddt_judges / "efficientnet_lite0.safetensors"), minilm)
+    pair = load_pair(str(ddt_judges / "efficientnet_lite0.safetensors"), minilm, "cpu")
     fit = ImageTextFit(fitted / "fit.safetensors", pair)
     assert card["name"] == fit.name and card["networks"] == pair.hashes
     image = np.asarray(Image.open(io.BytesIO(drawn("red", "left", np.random.default_rng(5)))))
@@ -127,7 +128,7 @@ def test_images_of_a_folder_are_scored(fitted, minilm, tmp_path, shards):
 
 
 def test_what_does_not_fit_is_named(fitted, minilm, ddt_judges, tmp_path, shards, capsys):
-    pair = FrozenPair(str(ddt_judges / "efficientnet_lite0.safetensors"), minilm)
+    pair = load_pair(str(ddt_judges / "efficientnet_lite0.safetensors"), minilm, "cpu")
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="holds no fit of images and texts"):
         ImageTextFit(tmp_path / "other.safetensors", pair)
