@@ -24,6 +24,7 @@ def scenes(
     *,
     images: int = 20_000,
     edits: int = 10_000,
+    edits_in_words: int = 0,
     questions: int = 10_000,
     text: int = 5_000,
     val: int = 512,
@@ -44,6 +45,7 @@ def scenes(
         out: folder of the shards; shards of the same kinds in it are replaced.
         images: captioned images for training.
         edits: pairs of images with an instruction for training.
+        edits_in_words: conversations for training in which an edit is planned from words, without images.
         questions: images with a question and its answer for training.
         text: lines of text for training.
         val: samples of each kind for validation.
@@ -62,7 +64,7 @@ def scenes(
     from ddt_lightning.shards.write import parts
     from ddt_lightning.workers import run_tasks
 
-    counts = {"images": images, "edits": edits, "questions": questions, "text": text}
+    counts = {"images": images, "edits": edits, "edits_in_words": edits_in_words, "questions": questions, "text": text}
     for option, value, least in [*((k, v, 0) for k, v in counts.items()), ("val", val, 0), ("side", side, 8)]:
         if value < least:
             raise ValueError(f"`--{option}` ({value}) must be at least {least}.")
@@ -70,7 +72,7 @@ def scenes(
         if value < 1:
             raise ValueError(f"`--{option}` ({value}) must be at least 1.")
     if not any(counts.values()):
-        raise ValueError("`--images`, `--edits`, `--questions` and `--text` are all 0: nothing to make.")
+        raise ValueError(f"{', '.join(f'`--{kind}`' for kind in counts)} are all 0: nothing to make.")
     options = SceneShards(side, seed, world, teaching)
     asked = {"prompts": suite(world=world)}
     asked |= {"prompts-novel": suite(world=world, split="novel")} if world.holds("novel") else {}

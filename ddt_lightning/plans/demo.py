@@ -39,6 +39,7 @@ class Demo:
         run: folder of everything.
         images: captioned training scenes.
         edits: training edits.
+        edits_in_words: training edits without images, planned from a plan of the source.
         questions: training questions.
         text: text-only lines.
         val: held-out samples of each kind.
@@ -63,6 +64,7 @@ class Demo:
     run: str
     images: int
     edits: int
+    edits_in_words: int
     questions: int
     text: int
     val: int
@@ -117,7 +119,8 @@ def plan(sizes: Demo) -> list[Step]:
         return json.dumps([f"{made}/{kind}-{part}-*.tar"])
 
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
-    counts = [f"--{name}={getattr(sizes, name)}" for name in ("images", "edits", "questions", "text", "val")]
+    made = ("images", "edits", "edits_in_words", "questions", "text", "val")
+    counts = [f"--{name}={getattr(sizes, name)}" for name in made]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     written += [f"--{name}=true" for name in ("answer_plans", "even_edits") if getattr(sizes, name)]
     kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
@@ -132,6 +135,9 @@ def plan(sizes: Demo) -> list[Step]:
     lighter = ["--model.text_weight=2"] if sizes.plans else []
     # Reading a layout in an image takes more practice than drawing one.
     shares = ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"] if sizes.answer_plans else []
+    if sizes.edits_in_words:  # fewer edits of images, which are seen several times
+        shares = ["--data.draw=0.2", "--data.describe=0.15", "--data.edit=0.25", "--data.converse=0.2"]
+        shares += ["--data.conversations", these("edits_in_words", "train", shards)]
     judge: list[list[str]] = []
     if sizes.plans or sizes.rl_steps:  # trained without guidance; what a prompt leaves open, the plan varies
         chosen = [*(["--plan=auto"] if sizes.plans else []), "--guidance=1", *(["--temperature=0"] * sizes.plans)]

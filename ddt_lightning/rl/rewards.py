@@ -97,6 +97,18 @@ def plan_right(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     return found
 
 
+def shapes_or_edit(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
+    """`edit_right` of prompts that edit, which have a `target`, and `shapes` of the others."""
+    found = [0.0] * len(prompts)
+    for reward, chosen in (
+        (edit_right, [n for n, prompt in enumerate(prompts) if "target" in prompt]),
+        (shapes, [n for n, prompt in enumerate(prompts) if "target" not in prompt]),
+    ):
+        for n, value in zip(chosen, reward(images[chosen], [prompts[n] for n in chosen]), strict=True):
+            found[n] = value
+    return found
+
+
 def edit_kept(images: Tensor, prompts: Sequence[Prompt]) -> list[float]:
     """1 less the mean absolute difference to the `target` where a local edit changes nothing; 0 for global edits."""
     found = []

@@ -1,9 +1,9 @@
 """Conversations for instruction tuning: `{"ids": int64 [B,T], "labels": int64 [B,T], "sample": int64 [B]}`.
 
 Sources with exact shares: token shards of captioned images, asked for in many wordings (draw, describe), and
-conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`), among them edits and questions as
-`ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant writes before it draws, or
-before it says in words what it sees. Only what the assistant says is scored.
+conversation shards (`KEY.json {"turns": [...]}` with `KEY.ids.npy [n,K]`, or without it where no image is shown), among
+them edits and questions as `ddt encode` writes them (`to_turns`). A sample may have a plan, a text that the assistant
+writes before it draws, or before it says in words what it sees. Only what the assistant says is scored.
 """
 
 from dataclasses import dataclass
@@ -28,15 +28,22 @@ from ddt_lightning.shards.remote import is_remote
 from ddt_lightning.shards.rows import DESCRIBE, DRAW, pick_view, plans_of, read_ids, word
 from ddt_lightning.shards.stream import Example
 from ddt_lightning.shards.texts import captions, read_json
+from ddt_lightning.shards.write import folder_of
 from ddt_lightning.vocab import Vocab
 
 CAPTIONED = "image ids (ids.npy) and a text (txt, json)"
 TURNS = 'image ids (ids.npy) and {"turns": ...} (json)'
+SPOKEN = '{"turns": ...} (json)'
+
+
+def is_spoken(record: Record) -> bool:
+    """Whether a raw sample has a conversation, with image ids or without."""
+    return b'"turns"' in record.get("json", b"")
 
 
 def has_turns(record: Record) -> bool:
     """Whether a raw sample has image ids and a conversation."""
-    return has_ids(record) and b'"turns"' in record.get("json", b"")
+    return has_ids(record) and is_spoken(record)
 
 
 def exchange(request: list[Any], answer: list[Any]) -> Turns:
@@ -108,6 +115,16 @@ def claim(keys: list[str], taken: set[str]) -> None:
     taken.update(keys)
 
 
+def with_ids(urls: list[str], cache: str | None = None) -> list[str]:
+    """The shards that hold image ids, which the first sample of the first shard of a folder says for all of it."""
+    folders: dict[str, bool] = {}
+    for url in urls:
+        folder = folder_of(url)
+        if folder not in folders:
+            folders[folder] = any(has_ids(record) for record in islice(read_shard(url, {}, cache), 1))
+    return [url for url in urls if folders[folder_of(url)]]
+
+
 @dataclass(frozen=True)
 class ChatDecoder:
     """Raw samples to conversations.
@@ -132,7 +149,7 @@ class ChatDecoder:
     def __call__(self, record: Record, label: str, sample: int) -> Example:
         """The row of one sample; `label` is `draw`, `describe`, or another name for turns as they are."""
         rng = numpy_rng("chat", self.seed, sample)
-        images = read_ids(record)
+        images = read_ids(record) if has_ids(record) else np.empty((0, self.vocab.image_tokens), np.int64)
         data = read_json(record)
         if label in ("draw", "describe"):
             texts = captions(record, Columns(), data)
@@ -198,7 +215,7 @@ class ChatShards(DocumentShards):
         images: token shards of captioned images, for `draw` and `describe`.
         edits: conversation shards of edits.
         questions: conversation shards of questions and answers.
-        conversations: any other conversation shards.
+        conversations: any other conversation shards; those in which no image is shown need no `tokens.json`.
         val_images: held-out shards of the same kind; without any held-out shards there is no validation.
         val_edits: held-out shards of the same kind.
         val_questions: held-out shards of the same kind.
@@ -275,7 +292,12 @@ class ChatShards(DocumentShards):
         self.ranks()
         train = {key: weighted(patterns, key, self.weights) for key, patterns in self.train_shards.items() if patterns}
         val = {key: weighted(patterns, key, {}) for key, patterns in self.val_shards.items() if patterns}
-        every = [url for parts in (*train.values(), *val.values()) for urls, _ in parts for url in urls]
+        found = [(key, urls) for key, parts in (*train.items(), *val.items()) for urls, _ in parts]
+        every = [
+            url
+            for key, urls in found
+            for url in (with_ids(urls, self.cache) if key.endswith("conversations") else urls)
+        ]
         self.set_up_vocab(self.vocab_folder, every, "data")
         if stage == "fit":
             planned = {
@@ -294,7 +316,9 @@ class ChatShards(DocumentShards):
         """Checked readers of the shards that are given, and the shares of what they hold."""
         readers, slots = [], []
         for number, option in enumerate(options):
-            usable, wanted = (has_both, CAPTIONED) if number == 0 else (has_turns, TURNS)
+            usable, wanted = ((has_both, CAPTIONED), (has_turns, TURNS), (has_turns, TURNS), (is_spoken, SPOKEN))[
+                number
+            ]
             for urls, part in found.get(option, []):
                 readers.append(self.reader(urls, usable, f"data.{option}", wanted, train=train))
                 for label, (source, share) in self.shares.items():

@@ -173,14 +173,21 @@ def scan_tokens(record: dict[str, Any], columns: "Columns", facts: Facts, fields
 
 
 def scan_text(record: dict[str, Any], columns: "Columns", facts: Facts) -> None:
-    """Read a sample of text alone as training reads it.
+    """Read a sample of text alone, a line or a conversation, as training reads it.
 
     Raises:
-        ValueError: it has no text.
+        ValueError: it has no text, or its turns are none.
     """
-    from ddt_lightning.shards.texts import captions
+    from ddt_lightning.shards.chat import is_spoken
+    from ddt_lightning.shards.conversations import check_turns
+    from ddt_lightning.shards.rows import texts_of
+    from ddt_lightning.shards.texts import captions, read_json
 
     texts = captions(record, columns)
+    if is_spoken(record):
+        data = read_json(record)
+        check_turns(data.get("turns") if isinstance(data, dict) else None, 0)
+        texts = texts_of(record, columns)
     if not texts:
         raise ValueError("has no image, no image ids and no text")
     facts.say(texts)

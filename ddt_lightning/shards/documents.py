@@ -175,11 +175,15 @@ class DocumentShards(ShardModule):
 def load_vocab(folder: str | Path, urls: list[str], option: str, permute: str = NATURAL) -> Vocab:
     """A saved vocabulary, checked against the `tokens.json` files beside some token shards read in the order `permute`.
 
+    Without shards there is nothing to check.
+
     Raises:
         FileNotFoundError: there is no vocabulary, or no `tokens.json`.
         ValueError: they were made for different image tokenizers.
     """
     vocab = Vocab.load(folder)
+    if not urls:
+        return vocab
     fields, place = common_fields(urls, option)
     vocab.check({**fields, "tokenizer": marked(fields["tokenizer"], permute)}, f"{place}/tokens.json")
     return vocab

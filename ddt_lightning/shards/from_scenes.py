@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ddt_lightning.scenes.render import Scene
+    from ddt_lightning.scenes.tasks import Edit
 
+EDITS_IN_WORDS = "edits_in_words"
 CAPTIONS = 4  # captions of each image: one costs nothing and a language model sees more of the language
 
 
@@ -72,7 +74,7 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
     """Sample `n` of a kind of shard, as `write_tar` takes it.
 
     Args:
-        kind: `text`, `images`, `edits` or `questions`.
+        kind: `text`, `images`, `edits`, `edits_in_words` or `questions`.
         split: `train` or `val`.
         n: its number.
         options: of the shards.
@@ -96,6 +98,9 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
         data |= {"plan": [write_plan(scene, text) for text in texts]} if teaching.plans else {}
         return {**key, "png": to_png(render(scene, side)), "txt": texts[0], "json": data}
+    if kind == EDITS_IN_WORDS:  # most mistakes are made where there are many shapes
+        edit = suite.train_edit(rng, world=world, even=True) if train else suite.val_edit(rng, world=world)
+        return {**key, "json": {"turns": edit_in_words(edit), "kind": edit.kind}}
     if kind == "edits":
         edit = (
             suite.train_edit(rng, world=world, even=teaching.even_edits) if train else suite.val_edit(rng, world=world)
@@ -108,6 +113,18 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
     data |= {"plan": write_plan(asked.scene)} if teaching.answer_plans else {}
     return {**key, "png": to_png(render(asked.scene, side)), "json": data}
+
+
+def edit_in_words(edit: "Edit") -> list[dict[str, Any]]:
+    """An edit as a conversation in words: the user says what an image shows and how to change it, the assistant plans.
+
+    The assistant writes what it writes behind an image, so that which shape an instruction means, and what becomes of
+    the others, is learned from texts as well, of which there are as many as one likes.
+    """
+    from ddt_lightning.scenes.layout import write_edit_plan, write_plan
+    from ddt_lightning.shards.chat import exchange
+
+    return exchange([write_plan(edit.source), edit.instruction], [write_edit_plan(edit)])
 
 
 def image_scene(split: str, n: int, options: SceneShards) -> tuple["Scene", "np.random.Generator"]:

@@ -25,18 +25,23 @@ QUESTIONS_OF_A_KIND = 200
 NO_TAG = "prompt"  # tag of prompts that have none
 
 
-def read_prompts(source: str, option: str) -> list[Prompt]:
+def read_prompts(source: str | list[str], option: str) -> list[Prompt]:
     """Prompts of the embedded world, or of a JSON Lines file with `prompt`, perhaps `tag`, and what rewards need.
 
     Args:
         source: `seen` (combinations that training shows), `held_out`, `all` (both), `edits`, `held_out_edits`,
-            `questions` and `held_out_questions` of scenes, or a file.
+            `questions` and `held_out_questions` of scenes, or a file; or several of these.
         option: the option that it comes from, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line without a prompt, no line at all, or questions beside prompts that ask for an image.
     """
+    if isinstance(source, list):
+        found = [prompt for one in source for prompt in read_prompts(one, option)]
+        if not found:
+            raise ValueError(f"`{option}` ({source}) names no prompts.")
+        return of_one_sort(found, option, ", ".join(source))
     if source in ("questions", "held_out_questions"):
         return world_questions(unseen=source == "held_out_questions")
     if source in ("edits", "held_out_edits"):
@@ -59,9 +64,14 @@ def read_prompts(source: str, option: str) -> list[Prompt]:
         found.append({"tag": NO_TAG, **entry})
     if not found:
         raise ValueError(f"`{option}` ({source}) holds no prompt.")
-    if len({"scene" in prompt for prompt in found}) > 1:
+    return of_one_sort(found, option, source)
+
+
+def of_one_sort(prompts: list[Prompt], option: str, source: str) -> list[Prompt]:
+    """The prompts, all questions or none; a ValueError where they are mixed."""
+    if len({"scene" in prompt for prompt in prompts}) > 1:
         raise ValueError(f'`{option}` ({source}) has a "scene" for some prompts alone: split questions and drawings.')
-    return found
+    return prompts
 
 
 @lru_cache
@@ -69,12 +79,14 @@ def world_edits(*, unseen: bool) -> list[Prompt]:
     """Edits of the embedded world, every kind alike often, with `source` and `target` as plain data; always the same.
 
     Args:
-        unseen: edits of which both scenes show a held-out combination, in place of those that training may show.
+        unseen: edits of which both scenes show a held-out combination, in place of those that training may show,
+            whose sources have one, two and three shapes alike often.
     """
-    from ddt_lightning.scenes.suite import val_edit
+    from ddt_lightning.scenes.suite import train_edit, val_edit
     from ddt_lightning.scenes.tasks import EDITS
 
-    asked = [val_edit(numpy_rng("rl edit", unseen, n), kind, unseen) for kind in EDITS for n in range(EDITS_OF_A_KIND)]
+    numbered = [(kind, numpy_rng("rl edit", unseen, n)) for kind in EDITS for n in range(EDITS_OF_A_KIND)]
+    asked = [val_edit(rng, kind) if unseen else train_edit(rng, kind, even=True) for kind, rng in numbered]
     return [
         {"tag": one.kind, "prompt": one.instruction, "source": one.source.to_dict(), "target": one.target.to_dict()}
         for one in asked
@@ -141,7 +153,8 @@ class PromptStream(pl.LightningDataModule):
         prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, `edits`,
             `held_out_edits`, `questions` and `held_out_questions` of its scenes, or a JSON Lines file with a `prompt`,
             perhaps a `tag`, and what the rewards need on each line. One with a `scene` is a question about its render,
-            one with a `source`, a scene, too, an edit of it.
+            one with a `source`, a scene, too, an edit of it. Several sources are practised together, all tags alike
+            often.
         val_prompts: prompts to watch, from the same sources; null for no validation.
         val_samples: at most so many of them, of every tag alike many.
         batch_size: prompts of a step, over all processes.
@@ -157,8 +170,8 @@ class PromptStream(pl.LightningDataModule):
     def __init__(
         self,
         vocab: str,
-        prompts: str = "seen",
-        val_prompts: str | None = "held_out",
+        prompts: str | list[str] = "seen",
+        val_prompts: str | list[str] | None = "held_out",
         val_samples: int = 150,
         batch_size: int = 24,
         seed: int = 0,

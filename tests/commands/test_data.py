@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 
 import pytest
 
@@ -10,9 +11,10 @@ from ddt_lightning.commands.data import check, scenes, stats
 from ddt_lightning.commands.encode import world_of
 from ddt_lightning.scenes.combinations import shows
 from ddt_lightning.scenes.language import OPPOSITE, parse_caption
-from ddt_lightning.scenes.layout import read_edit_plan, write_plan
+from ddt_lightning.scenes.layout import read_edit_plan, read_plan, write_plan
 from ddt_lightning.scenes.render import Scene, render
 from ddt_lightning.scenes.suite import held_out, suite
+from ddt_lightning.scenes.tasks import EDITS
 from ddt_lightning.scenes.world import World
 from ddt_lightning.shards.from_scenes import SceneShards, Teaching, make_sample
 from ddt_lightning.shards.images import ImageShards, read_images
@@ -139,6 +141,20 @@ def test_the_command_line_makes_shards(tmp_path, capsys):
 def test_check_reads_real_shards(capsys):
     check(["${DDT_DATA}/vqa/vqav2coco-val-000000.tar", "${DDT_DATA}/edit/aurora-val-000000.tar"])
     assert capsys.readouterr().out.splitlines()[-1].startswith("86 samples, 137 images")
+
+
+def test_an_edit_in_words_asks_for_the_plan_that_an_edit_of_the_image_has():
+    shown = Counter()
+    for number in range(60):
+        made = make_sample("edits_in_words", "train", number)["json"]
+        (asked, answered) = made["turns"]
+        said, instruction = asked["content"]
+        (plan,) = answered["content"]
+        source, target = read_edit_plan(plan)
+        assert read_plan(said) == source and shows(source, World()) and shows(target, World())
+        assert instruction and made["kind"] in EDITS
+        shown[len(source.shapes)] += 1
+    assert min(shown[count] for count in (1, 2, 3)) > 10
 
 
 def test_plans_and_captions_both_ways_are_options():

@@ -43,7 +43,7 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
     sizes = replace(parsed("run demo")["sizes"], **off, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
-    counts = ["--images=24000", "--edits=8000", "--questions=6000", "--text=4000", "--val=512"]
+    counts = ["--images=24000", "--edits=8000", "--edits_in_words=0", "--questions=6000", "--text=4000", "--val=512"]
     assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
@@ -68,6 +68,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     reader = next(step for step in demo.plan(replace(sizes, answer_plans=True)) if step.name == "instruct").commands[0]
     more = [word for word in reader if word not in steps["instruct"].commands[0]]
     assert more == ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"]
+    worded = next(step for step in demo.plan(replace(sizes, edits_in_words=9)) if step.name == "instruct").commands[0]
+    assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
     for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():

@@ -14,6 +14,7 @@ from ddt_lightning.rl.rewards import (
     find_rewards,
     plan_right,
     shapes,
+    shapes_or_edit,
     share_right,
     worth,
 )
@@ -91,6 +92,10 @@ def test_edits_are_worth_their_target():
     assert len({one["tag"] for one in asked}) == 7
     assert edit_right(targets, asked) == [1.0] * len(asked)
     assert edit_right(sources, asked) == [0.0] * len(asked)
+    drawing = {"tag": "x", "prompt": "a red circle", "include": [{"class": "circle", "count": 1, "color": "red"}]}
+    mixed = torch.cat([targets[:1], sources[:1], sources[:1]])
+    assert shapes_or_edit(mixed, [asked[0], drawing, asked[0]]) == [1.0, *shapes(sources[:1], [drawing]), 0.0]
+    assert shapes_or_edit(targets, asked) == [1.0] * len(asked)
     kept = edit_kept(targets, asked)
     assert kept == [float(not one) for one in everywhere]
     inverted = edit_kept(255 - targets, asked)

@@ -1,5 +1,6 @@
 """Conversations: edits and questions as turns, shares, what is scored, dropped texts."""
 
+import json
 from collections import Counter
 from itertools import islice
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddt_lightning.sampling import split_plan
-from ddt_lightning.shards.chat import ChatDecoder, ChatShards, to_turns
+from ddt_lightning.shards.chat import ChatDecoder, ChatShards, exchange, to_turns
 from ddt_lightning.shards.images import ImageSample
 from ddt_lightning.shards.read import Columns
 from ddt_lightning.shards.rows import DESCRIBE
@@ -91,6 +92,27 @@ def test_shares_are_exact_and_only_answers_are_scored(tmp_path, vocab, shards):
             wordings[turns[0]["content"][1]] += 1
     assert kinds == {"draw": 480, "describe": 180, "edit": 300, "answer": 240}
     assert wordings.most_common(1)[0][0] == DESCRIBE[0] and set(wordings) == set(DESCRIBE)
+
+
+def test_conversations_without_images_need_no_image_ids(tmp_path, vocab, shards):
+    turns = exchange(["a red ring 3 3 5 |", "make it blue"], ["a red ring to a blue ring |"])
+    spoken = {"__key__": "0", "json": {"turns": turns}}
+    write_shards(tmp_path / "words", "talk", [{**spoken, "__key__": str(i)} for i in range(20)], 100)
+    talk = [str(tmp_path / "words" / "talk-*.tar")]
+    folder = str(tmp_path / "vocab")
+    data = ChatShards(folder, edits=shards["edits"], conversations=talk, edit=0.3, converse=0.1, workers=0)
+    data.setup("fit")
+    found = list(conversations(vocab, islice(data.train_dataloader(), 25)))
+    said = [(scored, images) for turns, images, scored in found if "ring" in str(turns)]
+    assert len(found) == 4 * len(said)
+    assert all(vocab.read_text(scored[:-1]) == turns[1]["content"][0] and not len(images) for scored, images in said)
+    alone = ChatShards(folder, conversations=talk, val_conversations=talk, workers=0)
+    alone.setup("fit")
+    assert next(iter(alone.train_dataloader()))["ids"].max() < vocab.text_size
+
+    shown = exchange([{"image": 0}, "what is it?"], ["a ring"])
+    with pytest.raises(ValueError, match="neither a text nor one of 0 images"):
+        ChatDecoder(vocab, 60, 0.0, 0)({"__key__": "0", "json": json.dumps({"turns": shown}).encode()}, "converse", 0)
 
 
 def test_a_share_without_shards_does_not_count(tmp_path, vocab, shards):

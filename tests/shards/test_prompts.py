@@ -43,6 +43,20 @@ def test_edits_and_questions_of_the_world_are_seen_or_held_out():
     assert all(NUMBERS[len(Scene.from_dict(prompt["scene"]).shapes)] == prompt["answer"] for prompt in asked)
 
 
+def test_several_sources_are_practised_together():
+    both = read_prompts(["seen", "edits"], "x")
+    assert both == [*read_prompts("seen", "x"), *read_prompts("edits", "x")]
+    counts = Counter(len(prompt["source"]["shapes"]) for prompt in both if "source" in prompt)
+    assert min(counts[count] for count in (1, 2, 3)) > 300
+    tags = [prompt["tag"] for batch in batches(stream(prompts=["seen", "edits"], batch_size=100), 13)
+            for prompt in batch["prompt"]]  # fmt: skip
+    assert len(set(tags)) == 13 and all(60 < tags.count(tag) < 140 for tag in set(tags))
+    with pytest.raises(ValueError, match=r"`x` \(seen, questions\).*split questions and drawings"):
+        read_prompts(["seen", "questions"], "x")
+    with pytest.raises(ValueError, match=r"`x` \(\[\]\) names no prompts"):
+        read_prompts([], "x")
+
+
 def test_prompts_belong_to_their_number():
     whole = batches(stream(batch_size=6), 5)
     assert [batch["sample"] for batch in whole] == [list(range(6 * n, 6 * n + 6)) for n in range(5)]
