@@ -20,7 +20,7 @@ from ddt_lightning.lm.weights import FolderWeights
 from ddt_lightning.load_tokenizer import load_tokenizer
 from ddt_lightning.model_folder import find_part
 from ddt_lightning.training.checkpoint import exported_facts, load_strictly, read_weights
-from ddt_lightning.training.logs import log_means, log_step
+from ddt_lightning.training.logs import log_ratios, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import (
     ParallelConfig,
@@ -180,12 +180,12 @@ class LanguageModule(pl.LightningModule):
         hidden = self.hidden(batch)
         sums = self.sums(batch, hidden)
         loss = global_mean(sums.total, sums.count)
-        parts = {"text_loss": sums.text / sums.text_count, "image_loss": sums.image / sums.image_count}
+        parts = {"text_loss": (sums.text, sums.text_count), "image_loss": (sums.image, sums.image_count)}
         if self.code_weight:
             errors, number = self.regression(hidden, batch["labels"], self.vocab.image_start)
-            parts["code_loss"] = errors.detach() / number
+            parts["code_loss"] = errors.detach(), number
             loss = loss + self.code_weight * global_mean(errors, number)
-        log_means(self, {"loss": loss, **parts}, self.trainer.log_every_n_steps)
+        log_ratios(self, {"loss": (loss, torch.ones_like(loss)), **parts}, self.trainer.log_every_n_steps)
         return loss
 
     def on_validation_epoch_start(self) -> None:

@@ -51,6 +51,18 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
     log_row(module, {f"train/{name}": mean for name, mean in zip(logs, means, strict=True) if not mean.isnan()})
 
 
+def log_ratios(module: pl.LightningModule, logs: dict[str, tuple[Tensor, Tensor]], every: int) -> None:
+    """Log `ratios` under `train/`, so that a label counts the same on whichever process it is.
+
+    Args:
+        module: who logs.
+        logs: sum and count by name, 0-d tensors; of a mean that every process has, it and 1.
+        every: log when the step is a multiple of this.
+    """
+    if module.global_step % every == 0:
+        log_row(module, {f"train/{name}": value for name, value in ratios(logs).items()})
+
+
 def ratios(logs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Sums over all processes divided by counts over all processes; what was counted nowhere is left out.
 
