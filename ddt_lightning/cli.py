@@ -74,6 +74,7 @@ VERBS: dict[str, str] = {
     "eval emoji": "evaluation.emoji:emoji",
     "eval tokens": "evaluation.token_likelihood:tokens",
     "study schedule": "commands.study:schedule",
+    "study renderers": "commands.study:renderers",
     "study progressive": "commands.study:progressive",
     "study interpolate": "commands.study:interpolate",
     "study solvers": "commands.study_solvers:solvers",

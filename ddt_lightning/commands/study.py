@@ -8,6 +8,7 @@ from ddt_lightning.studies.base import conclude, run_study
 from ddt_lightning.studies.classes import ClassStudy
 from ddt_lightning.studies.composition import CompositionStudy
 from ddt_lightning.studies.order import OrderStudy
+from ddt_lightning.studies.renderers import RendererStudy
 from ddt_lightning.studies.scaling import ScalingStudy
 from ddt_lightning.studies.schedule import ScheduleStudy
 from ddt_lightning.studies.text import TextStudy
@@ -24,6 +25,23 @@ def schedule(study: ScheduleStudy, *, out: str = "runs/study-schedule", plan: bo
         plan: list the runs, and run nothing.
 
     Raises:
+        RuntimeError: runs failed; the others are done and shown.
+    """
+    run_study(study, out, plan)
+
+
+def renderers(study: RendererStudy, *, out: str = "runs/study-renderers", plan: bool = False) -> None:
+    """Train short runs of a tokenizer's one-step decoder over axes of settings and losses, and compare their pictures.
+
+    The same call goes on where it was stopped; a run that is done with the same settings is not run again.
+
+    Args:
+        study: runs and settings.
+        out: folder for study.md, findings.json, pictures.png and the runs.
+        plan: list the runs, and run nothing.
+
+    Raises:
+        FileNotFoundError: there is no tokenizer.
         RuntimeError: runs failed; the others are done and shown.
     """
     run_study(study, out, plan)

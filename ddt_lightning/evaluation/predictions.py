@@ -17,7 +17,7 @@ from ddt_lightning.images import stack, unstack
 from ddt_lightning.inputs import Loading, load_pipeline
 from ddt_lightning.latents.pixels import PixelLatents, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
-from ddt_lightning.metrics.reconstruction import psnr
+from ddt_lightning.metrics.reconstruction import psnr, seams
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.scenes.check import detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
@@ -205,7 +205,7 @@ def reconstruct_images(
 
     Returns:
         `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `similarity`, `ids`, `errors` {band of
-        noise: squared error of x0}, empty where the tokenizer is none of DDT.
+        noise: squared error of x0}, empty where the tokenizer is none of DDT, and `seams` of one in pixels.
     """
     pipeline = loaded(setup.loading, False)
     originals = [pixels(image, pipeline.image_size) for image, _ in items]
@@ -217,7 +217,10 @@ def reconstruct_images(
     distances = {n: psnr(images, truth).tolist() for n, images in made.items()}
     pairs = similarity(pipeline, made[ids.shape[1]], truth, lpips)
     errors: dict[str, list[float]] = {}
-    if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise
+    borders: dict[str, list[float]] = {}
+    if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise, and have no patches
+        if isinstance(pipeline.latents, PixelLatents):
+            borders["seams"] = seams(made[ids.shape[1]], truth, pipeline.tokenizer.config.patch).tolist()
         latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
         noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
         bands = band_errors(pipeline.tokenizer, latents, ids, noise)
@@ -226,6 +229,7 @@ def reconstruct_images(
     return [
         {
             **pairs[i],
+            **{name: values[i] for name, values in borders.items()},
             "original": originals[i],
             "images": {n: images[i] for n, images in arrays.items()},
             "psnr": {n: values[i] for n, values in distances.items()},

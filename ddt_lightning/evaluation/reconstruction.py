@@ -29,7 +29,7 @@ def reconstruction(
     loading: Loading = Loading(),
     decoding: Decoding = Decoding(),
 ) -> None:
-    """Measure the tokenizer: PSNR and SSIM, PSNR by number of first tokens, error by noise level, codebook usage.
+    """Measure the tokenizer: PSNR, SSIM, seams, PSNR by number of first tokens, error by noise level, codebook usage.
 
     Args:
         out: folder for reconstruction.json, reconstruction.png and samples.
@@ -99,7 +99,7 @@ def quality_cards(
         values = [r["psnr"][n] for r in partly]  # the same images for every N
         text = f"decoded from the first {n} tokens{' by diffusion' if rendered and n < total else ''}"
         cards[f"tokenizer/psnr@{n}"] = mean_card(values, f"as tokenizer/psnr, {text}")
-    cards |= similarity_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips"))
+    cards |= similarity_cards("tokenizer/", found, ("psnr_vae_ref", "ssim", "lpips", "seams"))
     for band in found[0]["errors"]:
         text = f"squared error of the x0 seen in one step from held-out x_t at {band} noise, in units of the latents"
         cards[f"tokenizer/x0_error_{band}_noise"] = mean_card([r["errors"][band] for r in found], text)

@@ -17,6 +17,8 @@ PROTOCOLS = {
     "psnr_vae_ref": "as psnr, against the original as the VAE alone decodes it: higher, and not comparable with psnr",
     "ssim": "SSIM, Gaussian window 11 x 11, mean over images",
     "lpips": "LPIPS against the raw original, backbone from the file given, mean over images",
+    "seams": "mean step between pixels across the borders of patches less that inside of patches, less the same of the "
+    "original, in units of 1/255, mean over images",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,10 +28,38 @@ class RendererConfig:
         decoder: sizes of the transformer, which then starts from random weights; None for the sizes and the weights of
             the tokenizer's decoder.
         tokens_see_canvas: whether the tokens attend to the canvas as the decoder's do to the noisy latents.
+        smooth: channels of the convolutions behind the patches, which see across their borders; 0 for none.
     """
 
     decoder: DecoderConfig | None = None
     tokens_see_canvas: bool = False
+    smooth: int = 0
+
+    def __post_init__(self) -> None:
+        if self.smooth < 0:
+            raise ValueError(f"`model.renderer.smooth` ({self.smooth}) must be 0 or more.")
+
+
+class Smoothing(nn.Module):
+    """Two convolutions over the whole latents, added to them: a patch is drawn by itself, and its borders show.
+
+    They begin with adding nothing.
+
+    Args:
+        channels: c of the latents.
+        width: channels between the two.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 5, padding=2, padding_mode="replicate")
+        self.last = nn.Conv2d(width, channels, 3, padding=1, padding_mode="replicate")
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Latents `[B, c, h, w]` to the same shape."""
+        return x + self.last(F.silu(self.first(x)))
 
 
 class Renderer(TokenTransformer):
@@ -54,6 +83,7 @@ class Renderer(TokenTransformer):
         self.side = facts.latent_size // facts.patch
         self.canvas = nn.Parameter(sizes.width**-0.5 * torch.randn(1, 1, sizes.width))
         self.positions = nn.Parameter(sizes.width**-0.5 * torch.randn(self.side**2, sizes.width))
+        self.smooth = Smoothing(facts.latent_channels, config.smooth) if config.smooth else nn.Identity()
 
     @torch.no_grad()
     def start_from(self, decoder: Decoder, head: str) -> None:
@@ -63,7 +93,7 @@ class Renderer(TokenTransformer):
             decoder: of the same sizes.
             head: what the decoder outputs. At t=1 the velocity is noise - x0, whose mean over noise is -x0.
         """
-        own = {name for name in self.state_dict() if name not in ("canvas", "positions")}
+        own = {name for name in self.state_dict() if name.partition(".")[0] not in ("canvas", "positions", "smooth")}
         self.load_state_dict({name: value for name, value in decoder.state_dict().items() if name in own}, strict=False)
         empty = torch.zeros(1, self.tokenizer.config.latent_channels, *[self.side * self.patch] * 2)
         bias = decoder.pos_embed.proj.bias
@@ -77,7 +107,7 @@ class Renderer(TokenTransformer):
         """Vectors of all tokens `[B, K, code_dim]` to latents `[B, c, h, w]`."""
         image = (self.canvas + self.positions).expand(len(tokens), -1, -1)
         patches = self.transform(image, tokens.new_ones(len(tokens)), tokens, None, None)
-        return unpatchify(patches, self.side, self.side, self.patch)
+        return self.smooth(unpatchify(patches, self.side, self.side, self.patch))
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
@@ -123,7 +153,8 @@ class Renderer(TokenTransformer):
                 f"{folder} renders the ids of tokenizer {values['tokenizer']}, but this is {tokenizer.fingerprint()}."
             )
         sizes = values["decoder"] and DecoderConfig(**values["decoder"])
-        renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"]), tokenizer)
+        # renderers from before there was smoothing do not say
+        renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"], values.get("smooth", 0)), tokenizer)
         try:
             renderer.load_state_dict(from_stored(load_file(folder / "model.safetensors")))
         except RuntimeError as error:

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from ddt_lightning.metrics.codebook import code_counts, perplexity, perplexity_by_position, usage
-from ddt_lightning.metrics.reconstruction import PSNR_CAP, l1, psnr, ssim
+from ddt_lightning.metrics.reconstruction import PSNR_CAP, l1, psnr, seams, ssim
 
 
 def noisy_pair(levels: tuple[float, ...] = (2.0, 30.0)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,6 +28,23 @@ def test_psnr_is_the_mean_per_image_not_pooled():
     pooled = peak_signal_noise_ratio(image.double(), original.double(), data_range=255.0)
     assert ours.mean() == pytest.approx(float(per_image), abs=1e-4)  # fp32 there
     assert ours.mean() > float(pooled) + 3
+
+
+def test_seams_are_the_steps_that_only_borders_have():
+    ramp = torch.arange(0, 32, 2, dtype=torch.uint8).expand(
+        1, 3, 16, 16
+    )  # a step of 2 everywhere in rows, 0 in columns
+    patches = (torch.arange(16) // 4 % 2 * 10).to(torch.uint8)
+    tiled = (ramp + patches).to(torch.uint8)
+    assert float(seams(ramp, ramp, 4)) == 0.0
+    # in rows the three borders have steps of 12, 8 and 12 in place of 2; columns have none: 26 over 6 borders in all
+    assert float(seams(tiled, ramp, 4)) == pytest.approx(26 / 6)
+    assert float(seams(tiled, tiled, 4)) == 0.0
+    assert float(seams(tiled, ramp, 5)) < 0  # these borders lie elsewhere
+    image, original = noisy_pair()
+    assert seams(image, original, 4).abs().max() < 3  # noise has no seams
+    with pytest.raises(ValueError, match=r"`patch` \(24\)"):
+        seams(image, original, 24)
 
 
 def test_psnr_closed_form_and_cap():

@@ -63,6 +63,24 @@ def test_tokens_see_the_canvas_only_if_asked(ids, see):
     assert not torch.allclose(before, after)
 
 
+def test_smoothing_starts_with_nothing_and_sees_across_patches(ids, tmp_path):
+    tokenizer = build(data_variance=0.35)
+    smooth = started(tokenizer, RendererConfig(smooth=4))
+    assert torch.equal(smooth.decode(ids), started(tokenizer, RendererConfig()).decode(ids))
+    with torch.no_grad():
+        smooth.smooth.last.weight.normal_()
+    patch = tokenizer.config.patch
+    canvas = torch.zeros(1, 3, 16, 16)
+    changed = canvas.clone()
+    changed[..., patch - 1] = 1.0  # the last column of the first patches
+    moved = (smooth.smooth(changed) - smooth.smooth(canvas)).abs().sum((0, 1, 2))
+    assert (moved > 0).nonzero()[:, 0].tolist() == list(range(patch - 4, patch + 3))
+    smooth.save_pretrained(tmp_path / "smooth")
+    assert torch.equal(Renderer.from_pretrained(tmp_path / "smooth", tokenizer).decode(ids), smooth.decode(ids))
+    with pytest.raises(ValueError, match=r"`model\.renderer\.smooth` \(-1\)"):
+        RendererConfig(smooth=-1)
+
+
 def test_every_token_matters(ids):
     renderer = started(build(data_variance=0.35), RendererConfig())
     reference = renderer.decode(ids)
@@ -199,4 +217,4 @@ def test_lpips_refuses_other_files(alexnet, tmp_path):
 
 
 def test_configs_are_plain_data():
-    assert dataclasses.asdict(RendererConfig()) == {"decoder": None, "tokens_see_canvas": False}
+    assert dataclasses.asdict(RendererConfig()) == {"decoder": None, "tokens_see_canvas": False, "smooth": 0}
