@@ -568,7 +568,7 @@ def test_eval_writes_the_keys_of_the_design(evaluated):
     tags = {"single_object", "two_object", "counting", "colors", "position", "color_attr", "overall"}
     edits = {"add", "remove", "replace", "recolour", "move", "background", "daynight"}
     assert keys == {
-        *(f"tokenizer/{name}" for name in ("psnr", "psnr@0", "psnr@3", "psnr@6", "ssim")),
+        *(f"tokenizer/{name}" for name in ("psnr", "psnr@0", "psnr@3", "psnr@6", "ssim", "seams")),
         *(f"tokenizer/codebook_{name}" for name in ("usage", "perplexity")),
         *(f"tokenizer/x0_error_{band}_noise" for band in ("low", "mid", "high")),
         *(f"t2i/shapes_geneval/{tag}" for tag in tags),

@@ -196,7 +196,7 @@ def test_the_table_shows_what_ddt_eval_says(done, tmp_path):
         main([*call, "[0,2,4,6]", "--images", "5", "--prefix_images", "3", "--steps", "2", "--processes", "1"])
         again = read_cards(tmp_path / one.name)
         keys = {key for key in again if key.startswith("tokenizer/")}
-        assert keys == set(one.cards) and len(keys) == 12
+        assert keys == set(one.cards) and len(keys) == 13
         for key in keys:
             for part in ("value", "interval", "n", "protocol"):
                 assert one.cards[key][part] == again[key][part], (one.name, key, part)
