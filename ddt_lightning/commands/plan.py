@@ -36,7 +36,8 @@ def plan(
         gpu: their kind: b200, h200, h100, h100-pcie, a100, a100-40, l40s, l4 or rtx4090.
         memory: GiB of one, where it is another than of its kind.
         mfu: assumed share of the peak of dense products that training reaches.
-        link: GB/s at which a GPU sends; by default NVLink's within a machine and 50 (400 Gbit/s) between machines.
+        link: GB/s at which a GPU sends; by default NVLink's within a machine and 50 (400 Gbit/s) between machines. Of
+            weights in copies, only sums of gradients go between machines where each holds whole copies.
         tokenizer: YAML of the tokenizer stage whose ids a later stage works with; by default `stages/tok.yaml`.
         document: ids of a document; by default an image and a caption of 40.
         row: print a row of the table of `stages/paper/README.md` instead.
@@ -61,14 +62,15 @@ def plan(
     kind = replace(GPUS[gpu], memory=memory) if memory else GPUS[gpu]
     settings = read_settings(values, nodes * gpus, tokenizer, document)
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
+    inside = kind.link if link is None and settings.replicas % nodes == 0 else rate  # a copy lies in one machine
     wanted = settings.items
     if row:
-        budget = Budget(settings, measure(settings, [wanted])[0], kind, mfu, rate)
+        budget = Budget(settings, measure(settings, [wanted])[0], kind, mfu, rate, inside)
         print(markdown(table_row(f"`{config[0].split('/')[-1]}`", budget, f"{nodes} x {gpus} {gpu}")))
         return
     step = measure(settings, [wanted])[0]
     fits = fitting(settings, step, kind.memory)
-    print("\n".join(describe(Budget(settings, step, kind, mfu, rate), fits, notes(settings))))
+    print("\n".join(describe(Budget(settings, step, kind, mfu, rate, inside), fits, notes(settings))))
 
 
 def fitting(settings: "Settings", step: "Measured", memory: float) -> "list[Fit]":

@@ -32,6 +32,7 @@ class Budget:
         gpu: of every process.
         mfu: model FLOP/s over the GPU's peak.
         link: GB/s at which a process sends to others.
+        inside: GB/s at which it sends to those that share its copy of the weights; None for `link`.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Budget:
     gpu: Gpu
     mfu: float
     link: float
+    inside: float | None = None
 
     @property
     def fits(self) -> bool:
@@ -65,7 +67,8 @@ class Budget:
     @property
     def network_seconds(self) -> float:
         """Time of sending; what is hidden behind products costs nothing."""
-        return self.step.network * self.settings.accumulate / (self.link * 1e9)
+        near, far = self.step.network - self.step.between, self.step.between
+        return self.settings.accumulate * (near / (self.inside or self.link) + far / self.link) / 1e9
 
     @property
     def samples(self) -> int:
@@ -95,8 +98,10 @@ class Budget:
     @property
     def checkpoint(self) -> int:
         """Bytes of `last.ckpt`: weights, averages and the optimiser's state of all processes."""
-        state = self.step.peaks[STEP].get(OPTIMISER, 0) * (self.settings.processes if self.settings.sharded else 1)
-        return state + self.release * (2 if self.settings.averaged else 1)
+        settings = self.settings
+        share = settings.processes // settings.replicas if settings.sharded else 1
+        state = self.step.peaks[STEP].get(OPTIMISER, 0) * share
+        return state + self.release * (2 if settings.averaged else 1)
 
     @property
     def shards(self) -> int:

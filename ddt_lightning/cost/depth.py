@@ -37,6 +37,7 @@ def deeper(low: Measured, high: Measured, far: float) -> Measured:
         flops={phase: on_line(count, high.flops[phase]) for phase, count in low.flops.items()},
         recomputed=on_line(low.recomputed, high.recomputed),
         network=on_line(low.network, high.network),
+        between=on_line(low.between, high.between),
         parts={name: on_line(count, high.parts[name]) for name, count in low.parts.items()},
         frozen=on_line(low.frozen, high.frozen),
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -68,6 +69,7 @@ class Ledger(TorchDispatchMode):
         self.flops: Counter[str] = Counter()
         self.recomputed = 0
         self.network = 0.0
+        self.between = 0.0
         self.name = ""
 
     @contextmanager
@@ -162,7 +164,10 @@ class Ledger(TorchDispatchMode):
             for leaf in tensors:
                 self.communicated(leaf)
             if func.namespace == "c10d":
-                self.network += sent(func, tensors)
+                members = group_of(args)
+                size = sent(func, tensors, len(members))
+                self.network += size
+                self.between += size if members[1:] and members[1] - members[0] > 1 else 0.0
         if packet is aten.sort:
             self.places.add(out[1].untyped_storage()._cdata)
         count = FLOPS.get(packet)
@@ -206,9 +211,16 @@ class Ledger(TorchDispatchMode):
         return HEAD if of_vocabulary and name == BACKWARD and one.kind == WORKING else one.kind
 
 
-def sent(func: Any, tensors: list[Tensor]) -> float:  # noqa: ANN401 - torch's protocol
+def group_of(args: tuple) -> list[int]:
+    """Numbers of the processes that take part in a collective operation, from its arguments."""
+    for leaf in tree_leaves(args):
+        if isinstance(leaf, torch.ScriptObject) and "ProcessGroup" in str(leaf._type()):
+            return dist.get_process_group_ranks(dist.ProcessGroup.unbox(leaf))
+    return list(range(dist.get_world_size()))
+
+
+def sent(func: Any, tensors: list[Tensor], processes: int) -> float:  # noqa: ANN401 - torch's protocol
     """Bytes that a process sends in a collective operation over a ring: a sum passes everybody twice, others once."""
-    processes = torch.distributed.get_world_size()
     rounds = 2 if "allreduce" in func.__name__ else 1
     return rounds * max(tensor.nbytes for tensor in tensors) * (processes - 1) / processes
 

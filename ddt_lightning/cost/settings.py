@@ -63,6 +63,7 @@ class Settings:
         steps: optimiser steps of the run; 0 where it has no end by steps.
         processes: of all nodes.
         sharded: the processes share the weights.
+        replicas: copies of the weights, each shared by as many processes.
         precision: Lightning's name of it.
         averaged: a copy of the weights follows them.
         images: images of a sample, on average.
@@ -82,6 +83,7 @@ class Settings:
     steps: int
     processes: int
     sharded: bool
+    replicas: int
     precision: str
     averaged: bool
     images: float
@@ -165,10 +167,10 @@ def read_settings(
     strategy = trainer.get("strategy")
     named = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
     replicas = (strategy.get("init_args") or {}).get("replicas", 1) if isinstance(strategy, dict) else 1
-    if replicas != 1:
+    if replicas < 1 or processes % replicas:
         raise ValueError(
-            f"`trainer.strategy.init_args.replicas` ({replicas}): a plan counts weights that all processes "
-            f"share once. Plan one copy: leave the option out, and name the processes that share it."
+            f"`trainer.strategy.init_args.replicas` ({replicas}) must divide the {processes} processes: name as many "
+            "with `--nodes` and `--gpus`."
         )
     if named.endswith(SHARDED) and (kind == "renderer" or (kind == "tokenizer" and "tokenizer" not in found)):
         raise ValueError(f"`trainer.strategy` ({SHARDED}) shards language models and DDT tokenizers: plan with `ddp`.")
@@ -185,6 +187,7 @@ def read_settings(
         steps=max(0, trainer.get("max_steps", 0)),
         processes=processes,
         sharded=named.endswith(SHARDED),
+        replicas=replicas,
         precision=str(trainer.get("precision") or "32-true"),
         averaged=any("WeightAveraging" in callback["class_path"] for callback in callbacks(trainer)),
         images=images_of_a_sample(kind, model, data),

@@ -36,6 +36,9 @@ from ddt_lightning.cost.networks import Trained, trained
 from ddt_lightning.cost.settings import Settings
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 
+COPIES = ("replicate", "shard")
+"""Axes of a mesh of copies of the weights, each shared by several processes."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -49,6 +52,7 @@ class Measured:
         network: bytes that the process sends.
         parts: trained weights of all processes by part of the network.
         frozen: weights that stay as they are.
+        between: bytes of `network` that go to other copies of the weights.
     """
 
     items: int
@@ -58,6 +62,7 @@ class Measured:
     network: int
     parts: dict[str, int]
     frozen: int
+    between: int = 0
 
     @property
     def peak(self) -> int:
@@ -71,8 +76,10 @@ class Measured:
 
 
 @contextmanager
-def pretended(world: int, sharded: bool) -> Iterator[DeviceMesh | None]:
+def pretended(world: int, sharded: bool, replicas: int = 1) -> Iterator[DeviceMesh | None]:
     """Fake tensors, and a process group of `world` processes of which this is the first, with their mesh if `sharded`.
+
+    The mesh is that of `FullyShardedStrategy` with as many `replicas`.
 
     Raises:
         RuntimeError: this process is part of a real group.
@@ -81,7 +88,9 @@ def pretended(world: int, sharded: bool) -> Iterator[DeviceMesh | None]:
         raise RuntimeError("a plan pretends to be one of several processes: make it outside a run of several.")
     dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
     try:
-        mesh = init_device_mesh("cpu", (world,)) if sharded else None  # reads numbers, which fake tensors lack
+        shape, names = ((world,), ("shard",)) if replicas == 1 else ((replicas, world // replicas), COPIES)
+        # made here, as it reads numbers, which fake tensors lack
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=names) if sharded else None
         with FakeTensorMode():
             yield mesh
     finally:
@@ -98,7 +107,7 @@ def measure(settings: Settings, items: Sequence[int], *, foreach: bool = True) -
     """
     former, whole = torch.get_default_dtype(), settings.precision.endswith("-true") and "16" in settings.precision
     optim = OptimConfig(**settings.model["optim"])
-    with pretended(settings.processes, settings.sharded) as mesh:
+    with pretended(settings.processes, settings.sharded, settings.replicas) as mesh:
         torch.set_default_dtype(torch.bfloat16 if whole else former)
         try:
             found = trained(settings, mesh)
@@ -157,6 +166,7 @@ def step(found: Trained, optimizer: Optimizer, settings: Settings, items: int) -
         flops={phase: ledger.flops[phase] - (ledger.recomputed if phase == BACKWARD else 0) for phase in PHASES},
         recomputed=ledger.recomputed,
         network=int(ledger.network + 2 * sum(b.nbytes for b in buckets) * share_of_others(settings.processes)),
+        between=int(ledger.between),
         parts=parts,
         frozen=sum(p.numel() for net in networks for p in net.parameters() if not p.requires_grad),
     )

@@ -74,7 +74,12 @@ def time_lines(budget: Budget) -> list[str]:
         lines.append(line("", f"{budget.days:,.2f} days to step {settings.steps:,}"))
     if step.network:
         sent = step.network * settings.accumulate
-        text = f"{size(sent)} a process and step, {budget.network_seconds:,.3g} s at {budget.link:g} GB/s"
+        apart, rate = "", f"{budget.link:g}"
+        if step.between:
+            apart = f" ({size(step.between * settings.accumulate)} of it between the copies of the weights)"
+            rate = f"{budget.inside or budget.link:g} GB/s within and {rate} GB/s between copies"
+        rate += "" if step.between else " GB/s"
+        text = f"{size(sent)} a process and step{apart}, {budget.network_seconds:,.3g} s at {rate}"
         share = budget.network_seconds / budget.seconds
         lines.append(line("network", f"{text}: {share:.0%} of the step, at best behind the products"))
     return lines
@@ -103,6 +108,8 @@ def describe(budget: Budget, fits: Sequence[Fit], notes: Sequence[str]) -> list[
     parts = ", ".join(f"{name} {count / 1e6:,.1f} M" for name, count in large.items())
     frozen = f", {step.frozen / 1e6:,.1f} M frozen" if step.frozen else ""
     share = "sharded over them" if settings.sharded else "whole in each"
+    if settings.replicas > 1:
+        share = f"in {settings.replicas} copies, each sharded over {settings.processes // settings.replicas}"
     lines = [
         line("model", f"{step.parameters / 1e6:,.1f} M trained weights{frozen}: {parts}"),
         line("processes", f"{settings.processes}, weights {share}, {settings.precision}"),

@@ -10,6 +10,7 @@ from ddt_lightning.cost.hardware import GPUS, of_device
 from ddt_lightning.cost.ledger import OPTIMISER, PHASES, WEIGHTS
 from ddt_lightning.cost.settings import read_settings, stage_of
 from ddt_lightning.cost.trial import Measured
+from ddt_lightning.cost.words import describe
 from ddt_lightning.shards.packing import shortest_first
 
 VALUES = {
@@ -123,8 +124,28 @@ def test_wrong_options_are_named(capsys, words, named):
     assert stop.value.code == 1 and named in capsys.readouterr().err
 
 
-def test_copies_of_sharded_weights_are_refused_where_they_would_be_counted_as_one():
-    strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy", "init_args": {"replicas": 2}}
-    with pytest.raises(ValueError, match=r"`trainer.strategy.init_args.replicas` \(2\)"):
-        settings(strategy=strategy)
-    assert settings(strategy={**strategy, "init_args": {"replicas": 1}}).sharded
+def test_copies_of_sharded_weights():
+    strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy"}
+
+    def copies(number):
+        return settings(strategy={**strategy, "init_args": {"replicas": number}})
+
+    with pytest.raises(ValueError, match=r"`trainer.strategy.init_args.replicas` \(3\) must divide the 4 processes"):
+        copies(3)
+    assert copies(1).sharded and copies(2).replicas == 2
+    measured = replace(step(5, 10.0), between=10**9)
+    budget = Budget(copies(2), measured, GPUS["h100"], 0.5, 50.0, 450.0)
+    assert budget.network_seconds == pytest.approx(2e9 / 450e9 + 1e9 / 50e9)
+    assert budget.checkpoint - budget.release == pytest.approx(
+        (Budget(copies(1), measured, GPUS["h100"], 0.5, 50.0).checkpoint - budget.release) / 2
+    )
+    said = "\n".join(describe(budget, [], []))
+    assert "4, weights in 2 copies, each sharded over 2" in said
+    assert "0.9 GiB of it between the copies of the weights" in said and "450 GB/s within and 50 GB/s between" in said
+
+
+def test_a_plan_of_copies_by_command(capsys):
+    words = ["--config", "stages/pretrain.yaml", "stages/fsdp.yaml", "--nodes", "2", "--gpus", "2"]
+    main(["plan", *words, "--set", "trainer.strategy.init_args.replicas=2", "model.network.depth=2"])
+    said = capsys.readouterr().out
+    assert "in 2 copies, each sharded over 2" in said and "450 GB/s within and 50 GB/s between copies" in said

@@ -44,9 +44,10 @@ def tokenizer(tmp_path):
     return str(file)
 
 
-def language(tokenizer, processes=1, **model):
+def language(tokenizer, processes=1, replicas=1, **model):
     network = {"width": WIDTH, "depth": DEPTH, "heads": 4, "kv_heads": 4, "ffn_width": FFN, "tie_embeddings": False}
-    sharded = {"strategy": {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy"}}
+    strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy"}
+    sharded = {"strategy": {**strategy, "init_args": {"replicas": replicas}}}
     values = {
         "model": {"network": network, "optim": {}, **model},
         "data": {"batch_size": 8, "text_vocab_size": TEXT, "max_length": 40},
@@ -83,7 +84,15 @@ def test_language_model_in_one_process_and_sharded(tokenizer):
     # weights are gathered for forward and, but for the root's, for backward, and all gradients are scattered
     root = 2 * vocab * WIDTH + WIDTH
     sent = 4 * (2 * parameters + parameters - root) * (processes - 1) / processes
-    assert split.network == pytest.approx(sent, rel=0.05)
+    assert split.network == pytest.approx(sent, rel=0.05) and split.between == 0
+
+    copies = measure(language(tokenizer, processes, replicas=2), [rows // processes])[0]
+    for kind in (WEIGHTS, GRADIENTS, OPTIMISER):
+        assert copies.peaks[STEP][kind] == pytest.approx(one.peaks[STEP][kind] / 2, rel=0.03)
+    assert copies.flops == split.flops and copies.parts == split.parts
+    # each of two holds half of the gradients, and sums them with the one of the other copy that holds the same
+    assert copies.between == pytest.approx(2 * 4 * parameters / 2 * 1 / 2, rel=0.05)
+    assert copies.network - copies.between == pytest.approx(sent * (1 / 2) / (3 / 4), rel=0.05)
 
 
 def test_gemma_out_of_its_sizes_alone(tokenizer, tmp_path):
