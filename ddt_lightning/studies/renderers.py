@@ -82,8 +82,9 @@ def rows(axes: list[str], outcomes: list[Outcome]) -> tuple[list[str], list[list
     for one in outcomes:
         psnr = one.cards["tokenizer/psnr"]
         interval = None if psnr["interval"] is None else (psnr["interval"][0], psnr["interval"][1])
-        differs = reference is not None and one is not reference
-        beyond = f"{one.value('tokenizer/psnr') - reference.value('tokenizer/psnr'):+.2f}" if differs else ""
+        beyond = ""
+        if reference is not None and one is not reference:
+            beyond = f"{one.value('tokenizer/psnr') - reference.value('tokenizer/psnr'):+.2f}"
         scores = [form.format(one.value(f"tokenizer/{name}")) for name, (_, form) in shared.items()]
         shown = Mean(psnr["value"], interval, psnr.get("by_seed", [])).shown()
         found.append([*one.choices.values(), *shown, beyond, *scores, f"{one.seconds / 60:.1f}"])

@@ -54,8 +54,8 @@ class Smoothing(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, width, 5, padding=2, padding_mode="replicate")
         self.last = nn.Conv2d(width, channels, 3, padding=1, padding_mode="replicate")
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Latents `[B, c, h, w]` to the same shape."""
