@@ -205,7 +205,8 @@ def reconstruct_images(
 
     Returns:
         `original`, `images` {n: image}, `psnr` {n: dB}, the other fields of `similarity`, `ids`, `errors` {band of
-        noise: squared error of x0}, empty where the tokenizer is none of DDT, and `seams` of one in pixels.
+        noise: squared error of x0}, empty where the tokenizer is none of DDT, and `seams` of one whose patches are
+        several pixels of an image.
     """
     pipeline = loaded(setup.loading, False)
     originals = [pixels(image, pipeline.image_size) for image, _ in items]
@@ -219,8 +220,9 @@ def reconstruct_images(
     errors: dict[str, list[float]] = {}
     borders: dict[str, list[float]] = {}
     if isinstance(pipeline.tokenizer, Tokenizer):  # others see no noise, and have no patches
-        if isinstance(pipeline.latents, PixelLatents):
-            borders["seams"] = seams(made[ids.shape[1]], truth, pipeline.tokenizer.config.patch).tolist()
+        patch = pipeline.tokenizer.config.patch
+        if isinstance(pipeline.latents, PixelLatents) and 1 < patch < pipeline.image_size:
+            borders["seams"] = seams(made[ids.shape[1]], truth, patch).tolist()
         latents = pipeline.latents.encode(to_float(truth.to(ids.device)))
         noise = normal(tuple(latents.shape[1:]), "band errors", samples=torch.tensor(seeds)).to(ids.device)
         bands = band_errors(pipeline.tokenizer, latents, ids, noise)

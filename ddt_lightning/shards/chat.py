@@ -116,13 +116,16 @@ def claim(keys: list[str], taken: set[str]) -> None:
 
 
 def with_ids(urls: list[str], cache: str | None = None) -> list[str]:
-    """The shards that hold image ids, which the first sample of the first shard of a folder says for all of it."""
-    folders: dict[str, bool] = {}
+    """The shards whose first sample has image ids; of remote ones in a folder only the first is opened."""
+    found: dict[str, bool] = {}
+    kept = []
     for url in urls:
-        folder = folder_of(url)
-        if folder not in folders:
-            folders[folder] = any(has_ids(record) for record in islice(read_shard(url, {}, cache), 1))
-    return [url for url in urls if folders[folder_of(url)]]
+        place = folder_of(url) if is_remote(url) else url
+        if place not in found:
+            found[place] = any(has_ids(record) for record in islice(read_shard(url, {}, cache), 1))
+        if found[place]:
+            kept.append(url)
+    return kept
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +34,7 @@ from ddt_lightning.shards import rows as shard_rows
 from ddt_lightning.shards.images import decode_image, read_images
 from ddt_lightning.shards.read import read_shard
 from ddt_lightning.shards.write import read_tokens_json, write_shards
+from ddt_lightning.tokens.tokenizer import Tokenizer
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SIDE = 32
@@ -659,6 +660,16 @@ def test_eval_reconstruction_of_shards(model, shards, tmp_path):
     error = (used.reconstruct(originals, steps=2).double() - originals.double()).square().flatten(1).mean(1)
     assert card["value"] == pytest.approx(float((10 * torch.log10(255**2 / error)).mean()), abs=1e-2)
     assert card["n"] == 5 and patterns in card["settings"]["source"]
+
+
+@pytest.mark.parametrize("patch", [1, 16])
+def test_patches_of_a_pixel_or_of_the_whole_image_have_no_seams_to_measure(tmp_path, patch):
+    sizes = replace(tiny_tokenizer().config, patch=patch)
+    Tokenizer(sizes).save_pretrained(tmp_path / "model" / "tokenizer")
+    call = ["eval", "reconstruction", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "eval")]
+    main([*call, "--images", "2", "--steps", "1", "--processes", "1"])
+    cards = read_cards(tmp_path / "eval")
+    assert "tokenizer/psnr" in cards and "tokenizer/seams" not in cards
 
 
 @pytest.mark.parametrize("chat", ["true", "false"])

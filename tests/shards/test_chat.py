@@ -110,6 +110,12 @@ def test_conversations_without_images_need_no_image_ids(tmp_path, vocab, shards)
     alone.setup("fit")
     assert next(iter(alone.train_dataloader()))["ids"].max() < vocab.text_size
 
+    # beside them, shards with ids are checked as anywhere
+    foreign = {"__key__": "0", "ids.npy": np.zeros((1, K), np.int64), "json": {"turns": turns}}
+    write_shards(tmp_path / "words", "xfer", [foreign], 100)
+    with pytest.raises(FileNotFoundError, match=r"words/tokens\.json"):
+        ChatShards(folder, conversations=[str(tmp_path / "words" / "*.tar")], workers=0).setup("fit")
+
     shown = exchange([{"image": 0}, "what is it?"], ["a ring"])
     with pytest.raises(ValueError, match="neither a text nor one of 0 images"):
         ChatDecoder(vocab, 60, 0.0, 0)({"__key__": "0", "json": json.dumps({"turns": shown}).encode()}, "converse", 0)
