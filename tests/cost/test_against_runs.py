@@ -33,16 +33,19 @@ def test_a_language_model(tmp_path, world, recomputed):  # noqa: F811
 def test_a_language_model_sharded_over_two_processes(tmp_path, world):  # noqa: F811
     run, tokenizer = tmp_path / "run", tmp_path / "tok.yaml"
     more = [*LARGER, "--config", "stages/fsdp.yaml", "--model.parallel.activation_checkpointing=false", RECORD]
+    more += [
+        "--data.batch_size=128"
+    ]  # gloo copies what it gathers and scatters: beside more activations that is little
     forked.fit((2, "pretrain", [*arguments("pretrain", run, world), *more]))
-    found = [json.loads((run / f"memory-{rank}.json").read_text()) for rank in (0, 1)]
-    rows, length = found[0]["shapes"]["ids"]
-    assert found[1]["shapes"]["ids"] == [rows, length]
     tokenizer.write_text(f"model: {{tokenizer: {{tokens: {K}, codebook_size: {CODES}}}}}\n")
     values = assembled([str(run / "config.yaml")], {"data.vocab": str(run / "vocab")})
-    settings = replace(read_settings(values, 2, str(tokenizer)), length=length)
-    planned = measure(settings, [rows], foreach=False)[0]
+    settings = read_settings(values, 2, str(tokenizer))
     assert settings.sharded
-    assert [one["peak"] for one in found] == pytest.approx([planned.peak] * 2, rel=0.15)
+    for rank in (0, 1):
+        found = json.loads((run / f"memory-{rank}.json").read_text())
+        rows, length = found["shapes"]["ids"]  # of packed rows, which differ between processes
+        planned = measure(replace(settings, length=length), [rows], foreach=False)[0]
+        assert planned.peak == pytest.approx(found["peak"], rel=0.15)
 
 
 def test_a_tokenizer_with_averages(tmp_path):
