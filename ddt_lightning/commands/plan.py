@@ -63,14 +63,12 @@ def plan(
     settings = read_settings(values, nodes * gpus, tokenizer, document)
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
     inside = kind.link if link is None and settings.replicas % nodes == 0 else rate  # a copy lies in one machine
-    wanted = settings.items
+    step = measure(settings, [settings.items])[0]
+    budget = Budget(settings, step, kind, mfu, rate, inside)
     if row:
-        budget = Budget(settings, measure(settings, [wanted])[0], kind, mfu, rate, inside)
         print(markdown(table_row(f"`{config[0].split('/')[-1]}`", budget, f"{nodes} x {gpus} {gpu}")))
         return
-    step = measure(settings, [wanted])[0]
-    fits = fitting(settings, step, kind.memory)
-    print("\n".join(describe(Budget(settings, step, kind, mfu, rate, inside), fits, notes(settings))))
+    print("\n".join(describe(budget, fitting(settings, step, kind.memory), notes(settings))))
 
 
 def fitting(settings: "Settings", step: "Measured", memory: float) -> "list[Fit]":

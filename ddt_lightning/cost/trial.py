@@ -35,9 +35,7 @@ from ddt_lightning.cost.ledger import (
 from ddt_lightning.cost.networks import Trained, trained
 from ddt_lightning.cost.settings import Settings
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-
-COPIES = ("replicate", "shard")
-"""Axes of a mesh of copies of the weights, each shared by several processes."""
+from ddt_lightning.training.parallel import mesh_of_copies
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,9 @@ def pretended(world: int, sharded: bool, replicas: int = 1) -> Iterator[DeviceMe
         raise RuntimeError("a plan pretends to be one of several processes: make it outside a run of several.")
     dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
     try:
-        shape, names = ((world,), ("shard",)) if replicas == 1 else ((replicas, world // replicas), COPIES)
-        # made here, as it reads numbers, which fake tensors lack
-        mesh = init_device_mesh("cpu", shape, mesh_dim_names=names) if sharded else None
+        mesh = None
+        if sharded:  # before there are fake tensors, which lack the numbers that it reads
+            mesh = mesh_of_copies("cpu", replicas, world) if replicas > 1 else init_device_mesh("cpu", (world,))
         with FakeTensorMode():
             yield mesh
     finally:

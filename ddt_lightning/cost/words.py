@@ -74,11 +74,10 @@ def time_lines(budget: Budget) -> list[str]:
         lines.append(line("", f"{budget.days:,.2f} days to step {settings.steps:,}"))
     if step.network:
         sent = step.network * settings.accumulate
-        apart, rate = "", f"{budget.link:g}"
+        apart, rate = "", f"{budget.link:g} GB/s"
         if step.between:
             apart = f" ({size(step.between * settings.accumulate)} of it between the copies of the weights)"
-            rate = f"{budget.inside or budget.link:g} GB/s within and {rate} GB/s between copies"
-        rate += "" if step.between else " GB/s"
+            rate = f"{budget.inside or budget.link:g} GB/s within and {rate} between copies"
         text = f"{size(sent)} a process and step{apart}, {budget.network_seconds:,.3g} s at {rate}"
         share = budget.network_seconds / budget.seconds
         lines.append(line("network", f"{text}: {share:.0%} of the step, at best behind the products"))

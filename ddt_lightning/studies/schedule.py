@@ -67,6 +67,8 @@ class ScheduleStudy(Study[list[Outcome]]):
     """
 
     CONFIG: ClassVar[str] = "stages/study-schedule.yaml"
+    STAGE: ClassVar[str] = "tokenizer"
+    """Stage of `ddt-fit` that is trained."""
 
     axes: dict[str, dict[str, Overlay | None]]
     vary: list[str] | None = None
@@ -123,15 +125,26 @@ class ScheduleStudy(Study[list[Outcome]]):
             found.append(Variant("+".join(differs) or REFERENCE, choices, overlay))
         return found
 
-    def chain_of(self, variant: Variant, seed: int, out: Path) -> Chain:
-        """Training and measuring of one run."""
+    @property
+    def inputs(self) -> str:
+        """Mark of the weights that every run reads; empty for none."""
+        return ""
+
+    def measuring(self, variant: Variant) -> dict[str, Any]:
+        """Options of the evaluation of a variant that the study does not set: prefixes of the tokens."""
         from ddt_lightning.tokens.tokenizer import TokenizerConfig
 
-        name, folder = f"{variant.name}.{seed}", out / "runs" / variant.name / f"seed-{seed}"
-        train = fit_step(f"{name}.train", "tokenizer", self.configs, variant.overlay, seed, out, folder)
         settings = overlaid(read_yaml(self.configs), variant.overlay)
         total = settings.get("model", {}).get("tokenizer", {}).get("tokens", TokenizerConfig.tokens)
-        options = {"model": str(folder), "tokens": sorted({total * part // 4 for part in range(4)}), **self.evaluation}
+        return {"tokens": sorted({total * part // 4 for part in range(4)})}
+
+    def chain_of(self, variant: Variant, seed: int, out: Path) -> Chain:
+        """Training and measuring of one run."""
+        name, folder = f"{variant.name}.{seed}", out / "runs" / variant.name / f"seed-{seed}"
+        train = fit_step(
+            f"{name}.train", self.STAGE, self.configs, variant.overlay, seed, out, folder, inputs=self.inputs
+        )
+        options = {"model": str(folder), **self.measuring(variant), **self.evaluation}
         options |= {} if self.images is None else {"images": self.images}
         choices = ", ".join(f"{axis} {choice}" for axis, choice in variant.choices.items())
         measure = verb_step(f"{name}.eval", "eval reconstruction", options, folder / "eval")
@@ -168,8 +181,8 @@ class ScheduleStudy(Study[list[Outcome]]):
             schedule_figures.chart(self.title, found, out / "study.png")
             schedule_figures.pictures(found, out)
 
-    def findings(self, found: list[Outcome], failed: dict[str, str]) -> Findings:
-        """One table, and the records of all variants."""
+    def measured_on(self, found: list[Outcome]) -> str:
+        """The images behind the scores, and what intervals are over."""
         images = self.images or self.evaluation.get("images", 256)
         source = ", ".join(self.evaluation.get("shards", [])) or "held-out scenes"
         seeds = {len(one.seeds) for one in found}
@@ -178,8 +191,12 @@ class ScheduleStudy(Study[list[Outcome]]):
             if seeds <= {1}
             else f"Means over {' or '.join(map(str, sorted(seeds)))} seeds; of two, both values are shown."
         )
+        return f"of {images} images ({source}), the same for all. {over}"
+
+    def findings(self, found: list[Outcome], failed: dict[str, str]) -> Findings:
+        """One table, and the records of all variants."""
         explained = (
-            f"{self.steps} steps each; PSNR in dB and SSIM of {images} images ({source}), the same for all. {over} "
+            f"{self.steps} steps each; PSNR in dB and SSIM {self.measured_on(found)} "
             "Error: of the x0 seen in one step from x_t at low, mid and high noise, with the tokens visible there. "
             "Codes: share in use."
         )

@@ -5,7 +5,7 @@ tells variants apart; with one seed it is the evaluation's own card, whose inter
 other seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +78,21 @@ def outcome(name: str, choices: dict[str, str], runs: Mapping[int, Chain], out: 
     return Outcome(name, choices, list(runs), cards, weights, seconds, str(folders[0].relative_to(out)))
 
 
-def rows(axes: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
-    """Heading and cells of the table: the choice on every axis, and the scores."""
+COLUMNS: dict[str, Callable[[Outcome], str]] = {
+    "SSIM": lambda one: f"{one.value('tokenizer/ssim'):.3f}",
+    "error low / mid / high": lambda one: " / ".join(f"{one.value(key):.4f}" for key in ERRORS),
+    "codes": lambda one: f"{100 * one.value('tokenizer/codebook_usage'):.0f} %",
+}
+"""{heading: cell} of what a table of tokenizers shows beside PSNR."""
+
+
+def rows(
+    axes: Sequence[str], outcomes: Sequence[Outcome], columns: Mapping[str, Callable[[Outcome], str]] = COLUMNS
+) -> tuple[list[str], list[list[str]]]:
+    """Heading and cells of the table: the choice on every axis, PSNR, and the other scores."""
     reference = next((one for one in outcomes if one.name == REFERENCE), None)
     spread = spread_title(max((len(one.seeds) for one in outcomes), default=1))
-    head = [*axes, "PSNR", spread, "to reference", "SSIM", "error low / mid / high", "codes", "minutes"]
+    head = [*axes, "PSNR", spread, "to reference", *columns, "minutes"]
     found = []
     for one in outcomes:
         psnr = one.cards["tokenizer/psnr"]
@@ -95,9 +105,7 @@ def rows(axes: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[list[str], l
                 *one.choices.values(),
                 *Mean(psnr["value"], interval, psnr.get("by_seed", [])).shown(),
                 difference,
-                f"{one.value('tokenizer/ssim'):.3f}",
-                " / ".join(f"{one.value(key):.4f}" for key in ERRORS),
-                f"{100 * one.value('tokenizer/codebook_usage'):.0f} %",
+                *(cell(one) for cell in columns.values()),
                 f"{one.seconds / 60:.1f}",
             ]
         )

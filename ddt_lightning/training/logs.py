@@ -42,13 +42,7 @@ def log_means(module: pl.LightningModule, logs: dict[str, Tensor], every: int) -
         logs: 0-d tensors by name.
         every: log when the step is a multiple of this.
     """
-    if module.global_step % every:
-        return
-    values = torch.stack([value.detach().float() for value in logs.values()])
-    both = torch.stack([values.nan_to_num(0.0), (~values.isnan()).float()])
-    both = summed(both)
-    means = both[0] / both[1]
-    log_row(module, {f"train/{name}": mean for name, mean in zip(logs, means, strict=True) if not mean.isnan()})
+    log_ratios(module, {name: (value.detach().nan_to_num(0.0), ~value.isnan()) for name, value in logs.items()}, every)
 
 
 def log_ratios(module: pl.LightningModule, logs: dict[str, tuple[Tensor, Tensor]], every: int) -> None:

@@ -108,8 +108,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
             self.thread = ThreadPoolExecutor(1)
         self.weights_mesh = self.device_mesh["data_parallel"]
         if self.replicas > 1:
-            shape = self.replicas, processes // self.replicas
-            self.weights_mesh = init_device_mesh(self.root_device.type, shape, mesh_dim_names=("replicate", "shard"))
+            self.weights_mesh = mesh_of_copies(self.root_device.type, self.replicas, processes)
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Prepare model and optimisers.
@@ -194,6 +193,17 @@ class FullyShardedStrategy(ModelParallelStrategy):
         """End with nothing half written."""
         self.end_writing()
         super().teardown()
+
+
+def mesh_of_copies(device: str, replicas: int, processes: int) -> DeviceMesh:
+    """The mesh of copies of the weights, each sharded over as many processes in a row.
+
+    Args:
+        device: type of the device.
+        replicas: number of copies, which divides the processes.
+        processes: of all nodes.
+    """
+    return init_device_mesh(device, (replicas, processes // replicas), mesh_dim_names=("replicate", "shard"))
 
 
 def weights_mesh(strategy: Strategy) -> DeviceMesh | None:
