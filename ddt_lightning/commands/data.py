@@ -23,6 +23,7 @@ def scenes(
     out: str,
     *,
     images: int = 20_000,
+    groups: int = 0,
     edits: int = 10_000,
     edits_in_words: int = 0,
     questions: int = 10_000,
@@ -44,6 +45,7 @@ def scenes(
     Args:
         out: folder of the shards; shards of the same kinds in it are replaced.
         images: captioned images for training.
+        groups: further captioned images for training, of two things of a kind in one place relative to a third.
         edits: pairs of images with an instruction for training.
         edits_in_words: conversations for training in which an edit is planned from words, without images.
         questions: images with a question and its answer for training.
@@ -64,7 +66,8 @@ def scenes(
     from ddt_lightning.shards.write import parts
     from ddt_lightning.workers import run_tasks
 
-    counts = {"images": images, "edits": edits, "edits_in_words": edits_in_words, "questions": questions, "text": text}
+    counts = {"images": images, "groups": groups, "edits": edits, "edits_in_words": edits_in_words}
+    counts |= {"questions": questions, "text": text}
     for option, value, least in [*((k, v, 0) for k, v in counts.items()), ("val", val, 0), ("side", side, 8)]:
         if value < least:
             raise ValueError(f"`--{option}` ({value}) must be at least {least}.")

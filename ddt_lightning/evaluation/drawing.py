@@ -12,7 +12,7 @@ from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
 from ddt_lightning.metrics.cards import Card
 from ddt_lightning.sampling import Sampling
-from ddt_lightning.scenes.world import Split, World
+from ddt_lightning.scenes.world import Asked, World
 
 
 def t2i(
@@ -23,7 +23,7 @@ def t2i(
     best_of: int = 1,
     chat: bool = True,
     seen: bool = False,
-    split: Split = "mirror",
+    split: Asked = "mirror",
     world: World = World(),
     seed: int = 0,
     processes: int = 2,
@@ -41,7 +41,8 @@ def t2i(
         chat: ask in the chat format of an instruct model; false for a pretrained one.
         seen: prompts of combinations that training shows, of all six tags.
         split: of the places that are held out: `mirror` asks for everything that is held out but the places of the
-            `novel` split, which are scored apart, under keys of their own.
+            `novel` split. Those are scored apart, under keys of their own, and so are `groups`, two things of a kind
+            in one place relative to a third.
         world: the world of the training shards, as `ddt data scenes` was given it.
         seed: of the images and of the ground-truth scenes.
         processes: worker processes, each with its share of the cores.
@@ -76,7 +77,7 @@ def t2i(
         f"{images} images a prompt"
     )
     rule += f", each the best of {best_of} by the same checker" if best_of > 1 else ""
-    start = "t2i/novel" if split == "novel" else "t2i"
+    start = "t2i" if split == "mirror" else f"t2i/{split}"
     cards = geneval.tag_cards(f"{start}/shapes_geneval", rows, rule)
     cards |= bound_cards(found, metadata, rule, seed, start)
 

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ddt_lightning.evaluation.outcome import because
-from ddt_lightning.scenes.world import Split, World
+from ddt_lightning.scenes.world import Asked, World
 
 if TYPE_CHECKING:
     from ddt_lightning.shards.images import ImageSample
@@ -76,12 +76,12 @@ def held_out(
     return [val_scene(numpy_rng("eval image", seed, n), unseen=not seen) for n in range(number)]
 
 
-def ask(seen: bool, split: Split, world: World, number: int) -> list[dict[str, Any]]:
+def ask(seen: bool, split: Asked, world: World, number: int) -> list[dict[str, Any]]:
     """The suite's prompts that are measured.
 
     Args:
         seen: of combinations that training shows.
-        split: see `suite`.
+        split: places held out, see `suite`, or groups.
         world: whose combinations.
         number: how many of each tag, evenly spaced over the tag; 0 for all.
 
@@ -89,17 +89,21 @@ def ask(seen: bool, split: Split, world: World, number: int) -> list[dict[str, A
         ValueError: the world shows what the split is to hold out.
     """
     from ddt_lightning.evaluation.galleries import spread
+    from ddt_lightning.scenes.groups import group_suite
     from ddt_lightning.scenes.suite import suite
 
-    chosen = suite(seen, world, split)
+    chosen = group_suite(seen, world) if split == "groups" else suite(seen, world, split)
     return spread(chosen, "tag", number) if number else chosen
 
 
-def prompts_measured(seen: bool, split: Split) -> str:
+def prompts_measured(seen: bool, split: Asked) -> str:
     """The prompts that are measured, in words."""
+    shown = "that training shows" if seen else "held out"
     if split == "novel":
         return "prompts for kinds side by side along an axis on which training never shows the two"
-    return f"prompts of combinations {'that training shows' if seen else 'held out'}"
+    if split == "groups":
+        return f"prompts for two of a kind in one place relative to a third, places {shown}"
+    return f"prompts of combinations {shown}"
 
 
 def scenes_measured(seen: bool) -> str:

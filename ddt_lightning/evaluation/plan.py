@@ -11,7 +11,7 @@ from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
 from ddt_lightning.metrics.cards import mean_card
 from ddt_lightning.sampling import Sampling
-from ddt_lightning.scenes.world import Split, World
+from ddt_lightning.scenes.world import Asked, World
 
 if TYPE_CHECKING:
     from ddt_lightning.scenes.render import Scene
@@ -23,7 +23,7 @@ def plan(
     samples: int = 4,
     prompts: int = 0,
     seen: bool = False,
-    split: Split = "mirror",
+    split: Asked = "mirror",
     world: World = World(),
     plan_temperature: float = 0.7,
     plan_length: int = 96,
@@ -39,7 +39,8 @@ def plan(
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         seen: prompts of combinations that training shows, of all six tags.
         split: of the places that are held out: `mirror` asks for everything that is held out but the places of the
-            `novel` split, which are scored apart, under keys of their own.
+            `novel` split. Those are scored apart, under keys of their own, and so are `groups`, two things of a kind
+            in one place relative to a third.
         world: the world of the training shards, as `ddt data scenes` was given it.
         plan_temperature: of the language model; 0 takes the likeliest id.
         plan_length: where a plan is cut, in ids of text.
@@ -76,7 +77,7 @@ def plan(
     rows = scored(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
     groups = [written[n : n + samples] for n in range(0, len(written), samples)]
     others = geneval.shuffled(asked, seed=seed)
-    start = "plan/novel" if split == "novel" else "plan"
+    start = "plan" if split == "mirror" else f"plan/{split}"
     cards = {
         **geneval.tag_cards(f"{start}/right", rows, rule),
         f"{start}/ceiling_grid": geneval.overall_card(scored(best, chosen), "upper bound: plans of the ground truth"),

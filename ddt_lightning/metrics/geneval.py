@@ -80,10 +80,11 @@ def evaluate(objects: Sequence[Object], metadata: dict, *, ignore_kind: bool = F
 
 def _evaluate_layout(objects: Sequence[Object], metadata: dict) -> tuple[bool, str]:
     """The rule without classes: some choice of different objects fulfils all entries."""
-    for entry in metadata.get("exclude", []):
-        if len(objects) >= entry["count"]:
-            return False, f"expected objects<{entry['count']}, found {len(objects)}"
     entries = metadata.get("include", [])
+    for entry in metadata.get("exclude", []):
+        limit = entry["count"] + sum(one["count"] for one in entries if one["class"] != entry["class"])
+        if len(objects) >= limit:
+            return False, f"expected objects<{limit}, found {len(objects)}"
 
     def fulfilled(index: int, groups: list[tuple[Object, ...]], left: list[Object]) -> bool:
         if index == len(entries):

@@ -38,6 +38,7 @@ class Demo:
     Args:
         run: folder of everything.
         images: captioned training scenes.
+        groups: further ones, of two things of a kind in one place relative to a third.
         edits: training edits.
         edits_in_words: training edits without images, planned from a plan of the source.
         questions: training questions.
@@ -53,6 +54,7 @@ class Demo:
         even_edits: training edits of one, two and three shapes are equally frequent; without it most have one.
         select: tune on the images and edits alone whose ids decode to what their plans say.
         rl_steps: optimizer steps of practice with a reward; 0 for none.
+        rl_prompts: what it asks for, as `data.prompts` of the stage takes it.
         prompt_images: images per prompt of the suite.
         evaluated: held-out images, edits, questions and captions that are scored.
         seconds: {step: relative cost of a scene, an optimizer step or a scored sample}; how long the steps really take
@@ -63,6 +65,7 @@ class Demo:
 
     run: str
     images: int
+    groups: int
     edits: int
     edits_in_words: int
     questions: int
@@ -77,6 +80,7 @@ class Demo:
     even_edits: bool
     select: bool
     rl_steps: int
+    rl_prompts: list[Literal["seen", "groups", "edits"]]
     prompt_images: int
     evaluated: int
     seconds: dict[str, float]
@@ -90,7 +94,7 @@ def plan(sizes: Demo) -> list[Step]:
         raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
     if sizes.answer_plans and not sizes.plans:
         raise ValueError(f"`answer_plans` (true) needs `plans` ({sizes.plans}): descriptions take those of the images.")
-    scenes = sizes.images + sizes.edits + sizes.questions
+    scenes = sizes.images + sizes.groups + sizes.edits + sizes.questions
     units = {
         "scenes": scenes,
         "tokenizer": sizes.tokenizer_steps,
@@ -115,22 +119,24 @@ def plan(sizes: Demo) -> list[Step]:
         command = fit(stage, [CONFIGS[stage]], run / stage, *words, *faster, f"--trainer.max_steps={steps}")
         return step(stage, f"{about}, {steps} steps", command, folder=run / stage)
 
-    def these(kind: str, part: str, made: Path = tokens) -> str:
-        return json.dumps([f"{made}/{kind}-{part}-*.tar"])
+    def these(kind: str, part: str, made: Path = tokens, *others: str) -> str:
+        return json.dumps([f"{made}/{one}-{part}-*.tar" for one in (kind, *others)])
 
     images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
-    made = ("images", "edits", "edits_in_words", "questions", "text", "val")
+    made = ("images", "groups", "edits", "edits_in_words", "questions", "text", "val")
     counts = [f"--{name}={getattr(sizes, name)}" for name in made]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     written += [f"--{name}=true" for name in ("answer_plans", "even_edits") if getattr(sizes, name)]
-    kinds = [f"{shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
+    captioned = ["images", *(["groups"] if sizes.groups else [])]
+    kinds = [f"{shards}/{kind}-*.tar" for kind in (*captioned, "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]
     evaluate = [CLI, "eval", "all", "--model", f"{model}", *scored]
     held_out = [*evaluate, "--out", f"{run}/eval", f"--prompt_images={sizes.prompt_images}"]
     seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true"]
     seen += [f"--prompt_images={max(1, sizes.prompt_images // 2)}"]
     right = tokens / "right" if sizes.select else tokens
-    choose = [select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}')] if sizes.select else []
+    choose = [select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}', kinds=(*captioned, "edits"))]
+    choose = choose if sizes.select else []
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
     # Reading a layout in an image takes more practice than drawing one.
@@ -147,7 +153,12 @@ def plan(sizes: Demo) -> list[Step]:
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval", f"--samples={sizes.prompt_images}"],
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval/seen", "--seen=true", "--samples=1"],
         ]
-    practice = [train("rl", "practice with a reward", *practice_of(run))] if sizes.rl_steps else []
+    watched = ["held_out" if prompts == "seen" else f"held_out_{prompts}" for prompts in sizes.rl_prompts]
+    asked = ["--data.prompts", json.dumps(sizes.rl_prompts)]
+    asked += ["--data.val_prompts", json.dumps(watched)]
+    if "edits" in sizes.rl_prompts:
+        asked += ["--model.rewards", '{"ddt_lightning.rl.rewards.shapes_or_edit": 1.0}']
+    practice = [train("rl", "practice with a reward", *practice_of(run), *asked)] if sizes.rl_steps else []
     return [
         step(
             "scenes",
@@ -176,7 +187,8 @@ def plan(sizes: Demo) -> list[Step]:
             "instruct",
             "instruction tuning",
             *("--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab"),
-            *(word for kind in ("images", "edits") for word in (f"--data.{kind}", these(kind, "train", right))),
+            *("--data.images", these("images", "train", right, *captioned[1:])),
+            *("--data.edits", these("edits", "train", right)),
             *("--data.questions", these("questions", "train"), *lighter, *shares),
         ),
         *practice,

@@ -151,15 +151,16 @@ def tokenizer_start(steps: int) -> list[str]:
     ]
 
 
-def select_tokens(run: Path, rewards: str, *options: str) -> list[str]:
+def select_tokens(run: Path, rewards: str, *options: str, kinds: Sequence[str] = ("images", "edits")) -> list[str]:
     """The command line that keeps those training images and edits whose ids decode to what a reward finds right.
 
     Args:
         run: folder with the runs of `tokenizer` and `renderer` and with `tokens/`; `tokens/right/` is written.
         rewards: of `ddt data select`.
         options: further words.
+        kinds: of the shards that are read.
     """
-    shards = json.dumps([f"{run}/tokens/{kind}-train-*.tar" for kind in ("images", "edits")])
+    shards = json.dumps([f"{run}/tokens/{kind}-train-*.tar" for kind in kinds])
     words = [CLI, "data", "select", "--tokenizer", f"{run}/tokenizer", "--renderer", f"{run}/renderer"]
     return [*words, "--shards", shards, "--rewards", rewards, *options, "--out", f"{run}/tokens/right"]
 

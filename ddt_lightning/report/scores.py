@@ -32,21 +32,30 @@ NO_SCORES = ("time/", "decode/")
 """Starts of keys of what metrics.json holds beside scores."""
 NO_SHARE = ("psnr", "cider", "perplexity", "_l1", "x0_error", "lpips", "fid", "kid", "FD-", "KD-")
 """Parts of keys of what does not lie between 0 and 1 with 1 the best: no bar."""
+APART = ("", "novel/", "groups/")
+"""Parts of the keys of prompts by their split: those scored apart follow the usual ones."""
 UPPER_BOUNDS = {
-    "t2i/shapes_geneval/": {"tokenizer": "t2i/ceiling_tokenizer", "truth": "t2i/ceiling_render"},
-    "t2i/novel/shapes_geneval/": {"tokenizer": "t2i/novel/ceiling_tokenizer", "truth": "t2i/novel/ceiling_render"},
-    "plan/right/": {"truth": "plan/ceiling_grid"},
-    "plan/novel/right/": {"truth": "plan/novel/ceiling_grid"},
+    **{
+        f"t2i/{apart}shapes_geneval/": {
+            "tokenizer": f"t2i/{apart}ceiling_tokenizer",
+            "truth": f"t2i/{apart}ceiling_render",
+        }
+        for apart in APART
+    },
+    **{f"plan/{apart}right/": {"truth": f"plan/{apart}ceiling_grid"} for apart in APART},
     "edit/exact_match": {"tokenizer": "edit/ceiling_tokenizer"},
 }
 """{start of a score's key: {name: key of the bound}}."""
 BASELINES = {
-    "t2i/shapes_geneval/": {"other prompt": "t2i/floor_shuffled", "circles": "t2i/floor_circles"},
-    "t2i/colour_layout/overall": {"other prompt": "t2i/colour_layout/floor_shuffled"},
-    "t2i/novel/shapes_geneval/": {"other prompt": "t2i/novel/floor_shuffled", "circles": "t2i/novel/floor_circles"},
-    "t2i/novel/colour_layout/overall": {"other prompt": "t2i/novel/colour_layout/floor_shuffled"},
-    "plan/right/": {"other prompt": "plan/floor_shuffled"},
-    "plan/novel/right/": {"other prompt": "plan/novel/floor_shuffled"},
+    **{
+        f"t2i/{apart}{score}": {"other prompt": f"t2i/{apart}{floor}floor_shuffled"} | circles
+        for apart in APART
+        for score, floor, circles in (
+            ("shapes_geneval/", "", {"circles": f"t2i/{apart}floor_circles"}),
+            ("colour_layout/overall", "colour_layout/", {}),
+        )
+    },
+    **{f"plan/{apart}right/": {"other prompt": f"plan/{apart}floor_shuffled"} for apart in APART},
     "vqa/accuracy": {"other image": "vqa/floor_blind"},
 }
 

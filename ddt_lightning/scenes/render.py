@@ -6,7 +6,7 @@ background colours lie far from all ten shape colours, by day and by night: what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,7 +205,10 @@ def sample_background(rng: np.random.Generator) -> Background:
 
 
 def place(
-    rng: np.random.Generator, looks: list[tuple[str, str]], radii: tuple[float, float] | None = None
+    rng: np.random.Generator,
+    looks: list[tuple[str, str]],
+    radii: tuple[float, float] | None = None,
+    fits: Callable[[Shape, Sequence[Shape]], bool] = lambda shape, before: True,
 ) -> tuple[Shape, ...]:
     """Put shapes of the given `(kind, colour)` anywhere without overlap.
 
@@ -213,6 +216,7 @@ def place(
         rng: where the draws come from.
         looks: kind and colour of each shape, at most four.
         radii: smallest and largest radius; by default from the number of shapes.
+        fits: whether a shape may stand where it was put, given those before it.
 
     Raises:
         ValueError: no or more than four shapes are wanted.
@@ -230,7 +234,7 @@ def place(
                 y = half_height + (CANVAS - 2 * half_height) * draw[1]
                 # Rounded so that a scene in json stays short.
                 shape = Shape(kind, colour, round(x, 2), round(y, 2), round(radius, 2))
-                if all(apart(shape, other) for other in shapes):
+                if all(apart(shape, other) for other in shapes) and fits(shape, shapes):
                     shapes.append(shape)
                     break
             else:

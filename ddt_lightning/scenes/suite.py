@@ -27,6 +27,7 @@ from ddt_lightning.scenes.combinations import (
     shows,
     some_looks,
 )
+from ddt_lightning.scenes.groups import place_group
 from ddt_lightning.scenes.language import NUMBERS, article, pick, plural, text_line
 from ddt_lightning.scenes.render import (
     CANVAS,
@@ -240,7 +241,8 @@ def truth(metadata: dict, rng: np.random.Generator, seen: bool = False, world: W
             looks += [(entry["class"], colour or COLOUR_NAMES[rng.integers(10)]) for _ in range(entry["count"])]
             where = entry["position"][0] if "position" in entry else where
         # The last entry is the one that stands in the relation to the first.
-        shapes = place_pair(rng, looks[::-1], where) if where else place(rng, looks)
+        related = place_pair if len(looks) == 2 else place_group
+        shapes = related(rng, looks[::-1], where) if where else place(rng, looks)
         scene = Scene(shapes, sample_background(rng))
         if not (seen and held_out(scene, world)):
             return scene

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Split = Literal["mirror", "novel"]
+Split = Literal["mirror", "novel"]  # of the places that are held out
+Asked = Literal["mirror", "novel", "groups"]  # what prompts ask for
 SIZES = (6, 12, 18)
 
 

@@ -74,13 +74,14 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
     """Sample `n` of a kind of shard, as `write_tar` takes it.
 
     Args:
-        kind: `text`, `images`, `edits`, `edits_in_words` or `questions`.
+        kind: `text`, `images`, `groups`, `edits`, `edits_in_words` or `questions`.
         split: `train` or `val`.
         n: its number.
         options: of the shards.
     """
     from ddt_lightning.images import to_png
     from ddt_lightning.scenes import suite
+    from ddt_lightning.scenes.groups import group_captions, group_scene
     from ddt_lightning.scenes.language import both_ways, caption
     from ddt_lightning.scenes.layout import write_edit_plan, write_plan
     from ddt_lightning.scenes.render import render
@@ -95,9 +96,10 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         scene, rng = image_scene(split, n, options)
         texts = list(dict.fromkeys(caption(scene, rng) for _ in range(CAPTIONS)))
         texts = list(dict.fromkeys([*texts, *both_ways(scene, rng)])) if teaching.both_ways else texts
-        data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
-        data |= {"plan": [write_plan(scene, text) for text in texts]} if teaching.plans else {}
-        return {**key, "png": to_png(render(scene, side)), "txt": texts[0], "json": data}
+        return {**key, **captioned(scene, texts, options)}
+    if kind == "groups":
+        scene, group = group_scene(rng, world)
+        return {**key, **captioned(scene, group_captions(scene, group, rng), options)}
     if kind == EDITS_IN_WORDS:  # most mistakes are made where there are many shapes
         edit = suite.train_edit(rng, world=world, even=True) if train else suite.val_edit(rng, world=world)
         return {**key, "json": {"turns": edit_in_words(edit), "kind": edit.kind}}
@@ -113,6 +115,17 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
     data |= {"plan": write_plan(asked.scene)} if teaching.answer_plans else {}
     return {**key, "png": to_png(render(asked.scene, side)), "json": data}
+
+
+def captioned(scene: "Scene", texts: list[str], options: SceneShards) -> dict[str, Any]:
+    """The members of a captioned image: its render, and its captions with their plans where these are written."""
+    from ddt_lightning.images import to_png
+    from ddt_lightning.scenes.layout import write_plan
+    from ddt_lightning.scenes.render import render
+
+    data = {"caption": texts[0], "captions": texts, "scene": scene.to_dict()}
+    data |= {"plan": [write_plan(scene, text) for text in texts]} if options.teaching.plans else {}
+    return {"png": to_png(render(scene, options.side)), "txt": texts[0], "json": data}
 
 
 def edit_in_words(edit: "Edit") -> list[dict[str, Any]]:

@@ -13,13 +13,15 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from ddt_lightning.scenes.world import World
 from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.texts import parse_json, read_lines
 from ddt_lightning.vocab import Vocab
 
 Prompt = dict[str, Any]
 
-WORLD = ("seen", "held_out", "all", "edits", "held_out_edits", "questions", "held_out_questions")
+SHOWN = ("groups", "edits", "questions")
+WORLD = ("seen", "held_out", "all", *SHOWN, *(f"held_out_{kind}" for kind in SHOWN))
 EDITS_OF_A_KIND = 200
 QUESTIONS_OF_A_KIND = 200
 NO_TAG = "prompt"  # tag of prompts that have none
@@ -29,8 +31,8 @@ def read_prompts(source: str | list[str], option: str) -> list[Prompt]:
     """Prompts of the embedded world, or of a JSON Lines file with `prompt`, perhaps `tag`, and what rewards need.
 
     Args:
-        source: `seen` (combinations that training shows), `held_out`, `all` (both), `edits`, `held_out_edits`,
-            `questions` and `held_out_questions` of scenes, or a file; or several of these.
+        source: `seen` (combinations that training shows), `held_out`, `all` (both); `groups`, `edits` and `questions`
+            of scenes that training may show, and `held_out_groups` and so on; or a file; or several of these.
         option: the option that it comes from, for errors.
 
     Raises:
@@ -46,6 +48,10 @@ def read_prompts(source: str | list[str], option: str) -> list[Prompt]:
         return world_questions(unseen=source == "held_out_questions")
     if source in ("edits", "held_out_edits"):
         return world_edits(unseen=source == "held_out_edits")
+    if source in ("groups", "held_out_groups"):
+        from ddt_lightning.scenes.groups import group_suite
+
+        return group_suite(seen=source == "groups", world=World())
     if source in WORLD:
         from ddt_lightning.scenes.suite import suite
 
@@ -150,11 +156,11 @@ class PromptStream(pl.LightningDataModule):
 
     Args:
         vocab: folder of the vocabulary that the language model was trained with.
-        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`, `edits`,
-            `held_out_edits`, `questions` and `held_out_questions` of its scenes, or a JSON Lines file with a `prompt`,
-            perhaps a `tag`, and what the rewards need on each line. One with a `scene` is a question about its render,
-            one with a `source`, a scene, too, an edit of it. Several sources are practised together, all tags alike
-            often.
+        prompts: `seen` (combinations of the embedded world that training shows), `held_out`, `all`; `groups`, `edits`
+            and `questions` of scenes that training may show, and `held_out_groups`, `held_out_edits` and
+            `held_out_questions`; or a JSON Lines file with a `prompt`, perhaps a `tag`, and what the rewards need on
+            each line. One with a `scene` is a question about its render, one with a `source`, a scene, too, an edit of
+            it. Several sources are practised together, all tags alike often.
         val_prompts: prompts to watch, from the same sources; null for no validation.
         val_samples: at most so many of them, of every tag alike many.
         batch_size: prompts of a step, over all processes.

@@ -11,6 +11,7 @@ from ddt_lightning.evaluation.drawing import best
 from ddt_lightning.metrics.cards import flat, read_cards
 from ddt_lightning.pipeline import Drawing, Pipeline
 from ddt_lightning.scenes.check import Object
+from ddt_lightning.scenes.groups import group_suite
 from ddt_lightning.scenes.render import render
 from ddt_lightning.scenes.suite import suite, truth
 from ddt_lightning.scenes.world import World
@@ -47,6 +48,19 @@ def test_novel_places_are_scored_apart(model, tmp_path, monkeypatch, capsys):
     card = read_cards(tmp_path)["t2i/novel/shapes_geneval/position"]
     assert card["n"] == 16 and card["settings"]["split"] == "novel" and card["settings"]["held_out"] == "both"
     assert "t2i/novel/shapes_geneval/overall 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_groups_are_scored_apart(model, tmp_path, monkeypatch, seen):
+    prompts = group_suite(seen, World())
+    draws(monkeypatch, prompts)
+    main(["eval", "t2i", "--model", str(model), "--out", str(tmp_path), "--split", "groups", f"--seen={seen}", *WORDS])
+    scores = flat(tmp_path)
+    assert all(key.startswith(("t2i/groups/", "decode/")) for key in scores)
+    assert scores["t2i/groups/shapes_geneval/groups"] == scores["t2i/groups/colour_layout/overall"] == 1
+    assert scores["t2i/groups/floor_shuffled"] < 0.2
+    card = read_cards(tmp_path)["t2i/groups/shapes_geneval/overall"]
+    assert card["n"] == len(prompts) and f"places {'that training shows' if seen else 'held out'}" in card["protocol"]
 
 
 def test_kinds_of_a_larger_world_are_asked_for_and_read(model, tmp_path, monkeypatch):

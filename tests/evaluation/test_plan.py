@@ -64,5 +64,7 @@ def test_places_that_training_never_shows_are_scored_apart(model, tmp_path):
                         "--held_out", "both")  # fmt: skip
     assert len(rows) == 16 and {row["tag"] for row in rows} == {"position"}
     assert all(key.startswith(("plan/novel/", "decode/")) for key in scores) and scores["plan/novel/ceiling_grid"] == 1
+    scores, rows = call(model, tmp_path / "groups", "--samples", "1", "--plan_length", "8", "--split", "groups")
+    assert {row["prompt"].split()[3] for row in rows} == {"two"} and scores["plan/groups/ceiling_grid"] > 0.8
     with pytest.raises(SystemExit):
         call(model, tmp_path / "none", "--split", "novel")  # the usual world shows these places

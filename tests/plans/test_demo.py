@@ -43,7 +43,8 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
     sizes = replace(parsed("run demo")["sizes"], **off, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
-    counts = ["--images=24000", "--edits=8000", "--edits_in_words=0", "--questions=6000", "--text=4000", "--val=512"]
+    sized = {"images": 24000, "groups": 0, "edits": 8000, "edits_in_words": 0, "questions": 6000, "text": 4000}
+    counts = [f"--{kind}={count}" for kind, count in {**sized, "val": 512}.items()]
     assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
@@ -59,6 +60,16 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
         demo.plan(replace(sizes, answer_plans=True))
 
 
+def practised_on(sizes):
+    """Prompts, prompts to watch and rewards of the practice step's command line."""
+    (command,) = next(step for step in demo.plan(sizes) if step.name == "rl").commands
+
+    def given(option, default):
+        return json.loads(command[command.index(option) + 1]) if option in command else default
+
+    return given("--data.prompts", None), given("--data.val_prompts", None), given("--model.rewards", {})
+
+
 def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
@@ -70,6 +81,15 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert more == ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"]
     worded = next(step for step in demo.plan(replace(sizes, edits_in_words=9)) if step.name == "instruct").commands[0]
     assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
+    drawing = practised_on(replace(sizes, rl_prompts=["seen", "groups"]))
+    assert drawing == (["seen", "groups"], ["held_out", "held_out_groups"], {})
+    both = practised_on(replace(sizes, rl_prompts=["edits", "seen"]))
+    assert both == (["edits", "seen"], ["held_out_edits", "held_out"], {"ddt_lightning.rl.rewards.shapes_or_edit": 1.0})
+    grouped = {step.name: step.commands for step in demo.plan(replace(sizes, groups=9))}
+    assert '"runs/demo/shards/groups-*.tar"' in " ".join(grouped["tokens"][0])
+    assert '"runs/demo/tokens/groups-train-*.tar"' in " ".join(grouped["tokens"][1])
+    assert '"runs/demo/tokens/right/groups-train-*.tar"' in " ".join(grouped["instruct"][0])
+    assert "groups-" not in " ".join(grouped["pretrain"][0])
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
     for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():

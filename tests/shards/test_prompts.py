@@ -28,6 +28,8 @@ def batches(data, count):
 def test_the_world_has_three_sources():
     assert read_prompts("seen", "x") == suite(seen=True) and read_prompts("held_out", "x") == suite()
     assert read_prompts("all", "x") == [*suite(seen=True), *suite()]
+    groups = read_prompts(["groups", "held_out_groups"], "x")
+    assert {prompt["tag"] for prompt in groups} == {"groups"} and all(" two " in prompt["prompt"] for prompt in groups)
 
 
 def test_edits_and_questions_of_the_world_are_seen_or_held_out():
