@@ -33,7 +33,8 @@ def t2i(
     """Draw the suite's prompts and score them by GenEval's rules with the shapes checker (shapes-GenEval).
 
     Args:
-        out: folder for t2i.json, t2i.png, results.jsonl and the images.
+        out: folder for t2i.json, t2i.png, results.jsonl and the images; for a split that is scored apart, with its name
+            in theirs.
         images: how many for each prompt.
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         best_of: draw so many for each image and keep the best by the same checker; the scores then are an upper bound
@@ -59,6 +60,7 @@ def t2i(
     positive("best_of", best_of)
     chosen = ask(seen, split, world, prompts)
     session = Session(loading, drawing, processes, seed)
+    start, apart = ("t2i", "") if split == "mirror" else (f"t2i/{split}", f"-{split}")
     asked = [(prompt, sample) for prompt in chosen for sample in range(images)]
     items = []
     for number, (prompt, sample) in enumerate(asked):
@@ -70,27 +72,26 @@ def t2i(
     metadata = [prompt for prompt, _ in asked]
     tried = [drawn[start : start + best_of] for start in range(0, len(drawn), best_of)]
     found = [best(results, prompt) for results, prompt in zip(tried, metadata, strict=True)]
-    names = [f"t2i/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
+    names = [f"t2i{apart}/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
     rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
     rule = (
         f"shapes-GenEval: GenEval's rules on a classical shapes checker, {prompts_measured(seen, split)}, "
         f"{images} images a prompt"
     )
     rule += f", each the best of {best_of} by the same checker" if best_of > 1 else ""
-    start = "t2i" if split == "mirror" else f"t2i/{split}"
     cards = geneval.tag_cards(f"{start}/shapes_geneval", rows, rule)
     cards |= bound_cards(found, metadata, rule, seed, start)
 
     def pictures(folder: Path) -> None:
-        galleries.prompts(folder, rows, [r["image"] for r in found], [r["plan"] for r in found], images)
+        galleries.prompts(folder, f"t2i{apart}", rows, [r["image"] for r in found], [r["plan"] for r in found], images)
         plans = [{"plan": r["plan"]} if r["plan"] else {} for r in found]
         lines = [json.dumps({**row, **plan}) + "\n" for row, plan in zip(rows, plans, strict=True)]
-        (folder / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"results{apart}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen, "split": split}
     settings |= {"best_of": best_of, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("shapes_geneval/overall", "colour_layout/overall", "ceiling_tokenizer")]
-    session.write(out, Outcome("t2i", cards, shown, settings, len(asked), len(found), pictures=pictures))
+    session.write(out, Outcome(f"t2i{apart}", cards, shown, settings, len(asked), len(found), pictures=pictures))
 
 
 def best(results: Sequence[dict[str, Any]], prompt: dict) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def reconstructions(folder: Path, found: Sequence[dict[str, Any]]) -> None:
 
 
 def prompts(
-    folder: Path, rows: Sequence[dict], images: Sequence[np.ndarray], plans: Sequence[str], per_prompt: int
+    folder: Path, name: str, rows: Sequence[dict], images: Sequence[np.ndarray], plans: Sequence[str], per_prompt: int
 ) -> None:
-    """All images in GenEval's layout, and a sheet of some prompts of every tag."""
+    """All images in GenEval's layout, and a sheet of some prompts of every tag in `NAME.png`."""
     for row, image in zip(rows, images, strict=True):
         save_png(folder / row["filename"], image)
         metadata = (folder / row["filename"]).parents[1] / "metadata.jsonl"
@@ -101,8 +101,8 @@ def prompts(
         index.append(PromptSample(item["tag"], item["prompt"], files, right, planned))
         note = f"{item['tag']}: {sum(right)} of {len(right)} right"
         shown.append(Row(item["prompt"], [images[i] for i in item["at"]], note))
-    write_samples(folder, "t2i", index)
-    sheet(shown).save(folder / "t2i.png")
+    write_samples(folder, name, index)
+    sheet(shown).save(folder / f"{name}.png")
 
 
 def edits(

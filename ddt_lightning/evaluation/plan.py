@@ -34,7 +34,8 @@ def plan(
     """Let an instruct model plan the suite's prompts and score the plans: how often one fulfils its prompt.
 
     Args:
-        out: folder for plan.json and plans.jsonl, the judged plans.
+        out: folder for plan.json and plans.jsonl, the judged plans; for a split that is scored apart, with its name in
+            theirs.
         samples: how many plans for each prompt.
         prompts: how many prompts of each tag, evenly spaced over the tag; 0 for all.
         seen: prompts of combinations that training shows, of all six tags.
@@ -77,7 +78,7 @@ def plan(
     rows = scored(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
     groups = [written[n : n + samples] for n in range(0, len(written), samples)]
     others = geneval.shuffled(asked, seed=seed)
-    start = "plan" if split == "mirror" else f"plan/{split}"
+    start, apart = ("plan", "") if split == "mirror" else (f"plan/{split}", f"-{split}")
     cards = {
         **geneval.tag_cards(f"{start}/right", rows, rule),
         f"{start}/ceiling_grid": geneval.overall_card(scored(best, chosen), "upper bound: plans of the ground truth"),
@@ -90,11 +91,13 @@ def plan(
 
     def results(folder: Path) -> None:
         lines = [json.dumps({**row, "plan": text}) + "\n" for row, text in zip(rows, written, strict=True)]
-        (folder / "plans.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"plans{apart}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen, "split": split, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("right/overall", "readable", "distinct")]
-    session.write(out, Outcome("plan", cards, shown, settings, len(items), len(written), "plans", pictures=results))
+    session.write(
+        out, Outcome(f"plan{apart}", cards, shown, settings, len(items), len(written), "plans", pictures=results)
+    )
 
 
 def shows(planned: "Scene | None", wanted: "Scene", *, background: bool = False) -> bool:

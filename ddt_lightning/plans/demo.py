@@ -145,14 +145,17 @@ def plan(sizes: Demo) -> list[Step]:
         shares = ["--data.draw=0.2", "--data.describe=0.15", "--data.edit=0.25", "--data.converse=0.2"]
         shares += ["--data.conversations", these("edits_in_words", "train", shards)]
     judge: list[list[str]] = []
-    if sizes.plans or sizes.rl_steps:  # trained without guidance; what a prompt leaves open, the plan varies
-        chosen = [*(["--plan=auto"] if sizes.plans else []), "--guidance=1", *(["--temperature=0"] * sizes.plans)]
-        held_out, seen = [*held_out, *chosen], [*seen, *chosen]
+    planned = ["--plan=auto", "--temperature=0"] if sizes.plans else []  # what a prompt leaves open, the plan varies
+    chosen = [*planned, "--guidance=1"] if sizes.plans or sizes.rl_steps else []  # practice is without guidance
+    held_out, seen = [*held_out, *chosen], [*seen, *chosen]
     if sizes.plans:
         judge = [
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval", f"--samples={sizes.prompt_images}"],
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval/seen", "--seen=true", "--samples=1"],
         ]
+    if sizes.groups:
+        grouped = [CLI, "eval", "t2i", "--split=groups", "--model", f"{model}", *chosen]
+        judge += [[*grouped, "--out", f"{run}/eval"], [*grouped, "--out", f"{run}/eval/seen", "--seen=true"]]
     watched = ["held_out" if prompts == "seen" else f"held_out_{prompts}" for prompts in sizes.rl_prompts]
     asked = ["--data.prompts", json.dumps(sizes.rl_prompts)]
     asked += ["--data.val_prompts", json.dumps(watched)]

@@ -59,6 +59,7 @@ def test_groups_are_scored_apart(model, tmp_path, monkeypatch, seen):
     assert all(key.startswith(("t2i/groups/", "decode/")) for key in scores)
     assert scores["t2i/groups/shapes_geneval/groups"] == scores["t2i/groups/colour_layout/overall"] == 1
     assert scores["t2i/groups/floor_shuffled"] < 0.2
+    assert {path.name for path in tmp_path.iterdir()} >= {"t2i-groups", "t2i-groups.png", "results-groups.jsonl"}
     card = read_cards(tmp_path)["t2i/groups/shapes_geneval/overall"]
     assert card["n"] == len(prompts) and f"places {'that training shows' if seen else 'held out'}" in card["protocol"]
 

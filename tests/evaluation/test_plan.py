@@ -22,7 +22,8 @@ def model(tmp_path_factory):
 def call(model, out, *words):
     fast = ["--processes", "1", "--batch", "64", "--model", str(model), "--out", str(out)]
     main(["eval", "plan", *fast, *words])
-    rows = [json.loads(line) for line in (out / "plans.jsonl").read_text().splitlines()]
+    (lines,) = out.glob("plans*.jsonl")
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
     return flat(out), rows
 
 

@@ -89,6 +89,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert '"runs/demo/shards/groups-*.tar"' in " ".join(grouped["tokens"][0])
     assert '"runs/demo/tokens/groups-train-*.tar"' in " ".join(grouped["tokens"][1])
     assert '"runs/demo/tokens/right/groups-train-*.tar"' in " ".join(grouped["instruct"][0])
+    judged = [" ".join(command[1:4]) for command in grouped["eval"]]
+    assert judged == [*["eval all --model"] * 2, *["eval plan --model"] * 2, *["eval t2i --split=groups"] * 2]
     assert "groups-" not in " ".join(grouped["pretrain"][0])
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
