@@ -39,7 +39,7 @@ def test_every_command_line_parses(overlay, monkeypatch):
 
 
 def test_without_plans_and_practice_the_flow_is_the_plain_one():
-    off = dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False)
+    off = {**dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False), "groups": 0, "edits_in_words": 0}
     sizes = replace(parsed("run demo")["sizes"], **off, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
@@ -74,12 +74,20 @@ def test_plans_selection_and_practice_run_through_all_steps():
     sizes = parsed("run demo")["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
-    reading = demo.plan(replace(sizes, answer_plans=True, even_edits=True))[0].commands[0]
-    assert reading == [*steps["scenes"].commands[0], "--answer_plans=true", "--even_edits=true"]
-    reader = next(step for step in demo.plan(replace(sizes, answer_plans=True)) if step.name == "instruct").commands[0]
-    more = [word for word in reader if word not in steps["instruct"].commands[0]]
-    assert more == ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"]
-    worded = next(step for step in demo.plan(replace(sizes, edits_in_words=9)) if step.name == "instruct").commands[0]
+    silent = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
+    assert [*silent, "--answer_plans=true", "--even_edits=true"] == steps["scenes"].commands[0]
+
+    def tuned_with(**changed):
+        return next(step for step in demo.plan(replace(sizes, **changed)) if step.name == "instruct").commands[0]
+
+    plain, reader = tuned_with(edits_in_words=0, answer_plans=False), tuned_with(edits_in_words=0)
+    assert [word for word in reader if word not in plain] == [
+        "--data.draw=0.25",
+        "--data.describe=0.2",
+        "--data.edit=0.35",
+    ]
+    assert "--data.conversations" not in reader
+    worded = steps["instruct"].commands[0]
     assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
     drawing = practised_on(replace(sizes, rl_prompts=["seen", "groups"]))
     assert drawing == (["seen", "groups"], ["held_out", "held_out_groups"], {})
@@ -91,10 +99,11 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert '"runs/demo/tokens/right/groups-train-*.tar"' in " ".join(grouped["instruct"][0])
     judged = [" ".join(command[1:4]) for command in grouped["eval"]]
     assert judged == [*["eval all --model"] * 2, *["eval plan --model"] * 2, *["eval t2i --split=groups"] * 2]
+    assert "groups-" not in "".join(str(step.commands) for step in demo.plan(replace(sizes, groups=0)))
     assert "groups-" not in " ".join(grouped["pretrain"][0])
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
     tuned = " ".join(steps["instruct"].commands[0])
-    for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
+    for kind, place in {"edits": "tokens/right", "questions": "tokens"}.items():
         assert f'--data.{kind} ["runs/demo/{place}/{kind}-train-*.tar"]' in tuned
     assert "tokens/right" not in " ".join(steps["pretrain"].commands[0])
     practice = " ".join(steps["rl"].commands[0])
@@ -103,7 +112,7 @@ def test_plans_selection_and_practice_run_through_all_steps():
                   f"--trainer.max_steps={sizes.rl_steps}"):  # fmt: skip
         assert given in practice
     verbs = [" ".join(command[1:3]) for command in steps["eval"].commands]
-    assert verbs == ["eval all", "eval all", "eval plan", "eval plan"]
+    assert verbs == ["eval all", "eval all", "eval plan", "eval plan", "eval t2i", "eval t2i"]
     assert all("--plan=auto" in command for command in steps["eval"].commands[:2])
     assert steps["eval"].before.args == (Path("runs/demo"), "rl")
     assert set(STEPS) - {step.name for step in demo.plan(replace(sizes, rl_steps=0))} == {"rl"}
