@@ -65,9 +65,19 @@ def checkpoint_to_continue(run_dir: str, wanted: str | None) -> Path | None:
     return path
 
 
-def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ and decide what is trained: dotted name -> both values; one that is not there is None."""
+def changes(
+    before: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ and decide what is trained: dotted name -> both values; one that is not there is None.
+
+    Args:
+        before: settings of a run.
+        now: those of a call that would go on with it.
+        defaults: values of what `before` lacks. A `config.yaml` is complete, so an option that it lacks is newer than
+            the run, and such options do by default what was done without them.
+    """
     old, new = (decisive(settings) for settings in (before, now))
+    old = {name: value for name, value in decisive(defaults or {}).items() if name in new} | old
     return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}
 
 
@@ -90,8 +100,13 @@ def read_settings(file: Path) -> dict[str, Any]:
     return (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.is_file() else {}
 
 
-def check_unchanged(checkpoint: Path, now: dict[str, Any]) -> None:
+def check_unchanged(checkpoint: Path, now: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Refuse to continue a run with settings that did not make its checkpoint.
+
+    Args:
+        checkpoint: of the run.
+        now: settings of the call.
+        defaults: of all options, for those that are newer than the run.
 
     Raises:
         ValueError: settings differ, or nothing says which made it; or the run is longer than it shall become.
@@ -100,7 +115,7 @@ def check_unchanged(checkpoint: Path, now: dict[str, Any]) -> None:
     cure = "`--resume_with_changes true` goes on nevertheless, another `--run_dir` starts a new run."
     if not file.is_file():
         raise ValueError(f"`ckpt_path` ({checkpoint}) has no {file}, which would say how it was trained: {cure}")
-    found = changes(read_settings(file), now)
+    found = changes(read_settings(file), now, defaults)
     if found:
         named = [f"{name} was {old!r} and is now {new!r}" for name, (old, new) in sorted(found.items())]
         more = f"; and {len(named) - LISTED} more" if len(named) > LISTED else ""

@@ -159,7 +159,8 @@ class StageCLI(LightningCLI):
         check_place(self.words, self.config.run_dir)
         self.checkpoint = checkpoint_to_continue(self.config.run_dir, self.config.ckpt_path)
         if self.checkpoint and not (self.config.resume_with_changes or self.config.trainer.fast_dev_run):
-            check_unchanged(self.checkpoint, self.settings())
+            defaults = self.parser.dump(self.parser.get_defaults(), skip_unset=False, skip_validation=True)
+            check_unchanged(self.checkpoint, self.settings(), yaml.safe_load(defaults))
         self.config["resume_with_changes"] = False  # of this call alone, not of those that use its config.yaml
         self.messages = Messages(self.stage, self.settings()["data"])
 

@@ -82,6 +82,17 @@ def test_what_leaves_the_weights_as_they_are_is_none(path, value):
     assert changes(SETTINGS, changed(path, value)) == {}
 
 
+def test_an_option_that_is_newer_than_the_run_had_its_default():
+    newer, defaults = changed("model.optim.nesterov", True), {"model": {"optim": {"nesterov": True}}}
+    assert changes(SETTINGS, newer) == {"model.optim.nesterov": (None, True)}
+    assert changes(SETTINGS, newer, defaults) == {}
+    assert changes(SETTINGS, changed("model.optim.nesterov", False), defaults) == {
+        "model.optim.nesterov": (True, False)
+    }
+    assert changes(newer, SETTINGS, defaults) == {"model.optim.nesterov": (True, None)}
+    assert changes(changed("model.optim.nesterov", False), newer, defaults) == {"model.optim.nesterov": (False, True)}
+
+
 def refusal(capsys: pytest.CaptureFixture, *words: str) -> str:
     with pytest.raises(SystemExit) as left:
         cli.fit_main(["tokenizer", *words])
@@ -117,6 +128,12 @@ def test_a_run_never_claims_what_was_not_trained(tmp_path, capsys):
         "config-until-step-2.yaml", "config.yaml",
     ]  # fmt: skip
 
+    settings = yaml.safe_load((tmp_path / "moved" / "config.yaml").read_text())
+    del settings["model"]["optim"]["momentum"]  # as if the option were newer than the run
+    (tmp_path / "moved" / "config.yaml").write_text(yaml.safe_dump(settings))
+    words = [*TINY, "--run_dir", str(tmp_path / "moved"), "--seed_everything=7"]
+    cli.fit("tokenizer", [*words, "--trainer.max_steps=3"])
+    assert "model.optim.momentum was" in refusal(capsys, *words, "--trainer.max_steps=3", "--model.optim.momentum=0.5")
     (tmp_path / "moved" / "config.yaml").unlink()
     assert "has no" in refusal(capsys, *TINY, "--run_dir", str(tmp_path / "moved"), "--trainer.max_steps=3")
 
