@@ -15,9 +15,11 @@ from ddt_lightning.training.run import StageCLI
 def parse_plan(steps: Sequence[Step], monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """What each stage's command line says, by step; verbs are parsed and their settings dropped.
 
-    The files that a step writes are written to a folder of their own, and read there.
+    The files that a step writes are written to a folder of their own, and read there. Runs that happen to lie in the
+    plan's folder are left alone.
     """
-    monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
+    for method in ("before_instantiate_classes", "instantiate_classes"):
+        monkeypatch.setattr(StageCLI, method, lambda self: None)
     configs = {}
     with tempfile.TemporaryDirectory() as place:
         for step in steps:

@@ -71,7 +71,8 @@ def practised_on(sizes):
 
 
 def test_plans_selection_and_practice_run_through_all_steps():
-    sizes = parsed("run demo")["sizes"]
+    long = ("--config", "stages/demo.yaml", "--config", "stages/demo-long.yaml", "--run", "runs/demo")
+    sizes = parsed("run demo", *long)["sizes"]
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
     silent = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
