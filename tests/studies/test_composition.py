@@ -74,8 +74,8 @@ def test_variants_are_asked_for_the_same_held_out_combinations(done):
     prompts = {}
     for name in ("base", "codes", "plans-flips", "12-kinds"):
         for part in ("mirror", "novel", "seen"):
-            rows = (runs / name / "seed-0" / part / "results.jsonl").read_text().splitlines()
-            prompts[name, part] = [json.loads(row)["prompt"] for row in rows]
+            (results,) = (runs / name / "seed-0" / part).glob("results*.jsonl")
+            prompts[name, part] = [json.loads(row)["prompt"] for row in results.read_text().splitlines()]
     world = World(held_out="both")
     for part, rows in (("mirror", suite(world=world)), ("novel", suite(world=world, split="novel"))):
         asked = prompts["base", part]
