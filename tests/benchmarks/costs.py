@@ -181,6 +181,8 @@ def draw(found: dict[Curve, list[Point]], path: Path) -> None:
             axes = figure.add_subplot(2, len(found), 1 + number + place * len(found))
             axes.loglog(values, counted, color=COLOURS[1], label="products, at one rate" if place == 0 else "planned")
             axes.loglog(values, measured, "o", color=COLOURS[0], label="measured")
+            axes.set_xticks(values, [f"{value:,}" for value in values], rotation=45, fontsize=7)
+            axes.minorticks_off()
             axes.set_title(curve.name if place == 0 else "", fontsize=9)
             axes.set_ylabel(unit if number == 0 else "")
             tidy(axes)
