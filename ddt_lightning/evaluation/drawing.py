@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ddt_lightning.evaluation.held_out import ask, prompts_measured
+from ddt_lightning.evaluation.held_out import apart, ask, prompts_measured
 from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
@@ -60,7 +60,8 @@ def t2i(
     positive("best_of", best_of)
     chosen = ask(seen, split, world, prompts)
     session = Session(loading, drawing, processes, seed)
-    start, apart = ("t2i", "") if split == "mirror" else (f"t2i/{split}", f"-{split}")
+    of_keys, of_files = apart(split)
+    start = f"t2i{of_keys}"
     asked = [(prompt, sample) for prompt in chosen for sample in range(images)]
     items = []
     for number, (prompt, sample) in enumerate(asked):
@@ -70,9 +71,9 @@ def t2i(
     drawn = session.run(predictions.draw_and_check, items, chat, kinds_of(world))
 
     metadata = [prompt for prompt, _ in asked]
-    tried = [drawn[start : start + best_of] for start in range(0, len(drawn), best_of)]
+    tried = [drawn[first : first + best_of] for first in range(0, len(drawn), best_of)]
     found = [best(results, prompt) for results, prompt in zip(tried, metadata, strict=True)]
-    names = [f"t2i{apart}/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
+    names = [f"t2i{of_files}/{i // images:05d}/samples/{i % images:04d}.png" for i in range(len(asked))]
     rows = geneval.rows([r["drawn"] for r in found], metadata, filenames=names)
     rule = (
         f"shapes-GenEval: GenEval's rules on a classical shapes checker, {prompts_measured(seen, split)}, "
@@ -83,15 +84,17 @@ def t2i(
     cards |= bound_cards(found, metadata, rule, seed, start)
 
     def pictures(folder: Path) -> None:
-        galleries.prompts(folder, f"t2i{apart}", rows, [r["image"] for r in found], [r["plan"] for r in found], images)
+        galleries.prompts(
+            folder, f"t2i{of_files}", rows, [r["image"] for r in found], [r["plan"] for r in found], images
+        )
         plans = [{"plan": r["plan"]} if r["plan"] else {} for r in found]
         lines = [json.dumps({**row, **plan}) + "\n" for row, plan in zip(rows, plans, strict=True)]
-        (folder / f"results{apart}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"results{of_files}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"images_per_prompt": images, "prompts": len(chosen), "chat": chat, "seen": seen, "split": split}
     settings |= {"best_of": best_of, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("shapes_geneval/overall", "colour_layout/overall", "ceiling_tokenizer")]
-    session.write(out, Outcome(f"t2i{apart}", cards, shown, settings, len(asked), len(found), pictures=pictures))
+    session.write(out, Outcome(f"t2i{of_files}", cards, shown, settings, len(asked), len(found), pictures=pictures))
 
 
 def best(results: Sequence[dict[str, Any]], prompt: dict) -> dict[str, Any]:

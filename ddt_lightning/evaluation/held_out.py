@@ -106,6 +106,11 @@ def prompts_measured(seen: bool, split: Asked) -> str:
     return f"prompts of combinations {shown}"
 
 
+def apart(split: Asked) -> tuple[str, str]:
+    """What the keys of scores and the names of files have behind their first word, for a split that is scored apart."""
+    return ("", "") if split == "mirror" else (f"/{split}", f"-{split}")
+
+
 def scenes_measured(seen: bool) -> str:
     """The kind of scenes that is measured, in words."""
     return "scenes of combinations that training shows" if seen else "held-out scenes"

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddt_lightning.evaluation.held_out import ask, prompts_measured
+from ddt_lightning.evaluation.held_out import apart, ask, prompts_measured
 from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading, positive
@@ -78,7 +78,8 @@ def plan(
     rows = scored(written, asked, [f"{n // samples:05d}/{n % samples:04d}" for n in range(len(asked))])
     groups = [written[n : n + samples] for n in range(0, len(written), samples)]
     others = geneval.shuffled(asked, seed=seed)
-    start, apart = ("plan", "") if split == "mirror" else (f"plan/{split}", f"-{split}")
+    of_keys, of_files = apart(split)
+    start = f"plan{of_keys}"
     cards = {
         **geneval.tag_cards(f"{start}/right", rows, rule),
         f"{start}/ceiling_grid": geneval.overall_card(scored(best, chosen), "upper bound: plans of the ground truth"),
@@ -91,12 +92,12 @@ def plan(
 
     def results(folder: Path) -> None:
         lines = [json.dumps({**row, "plan": text}) + "\n" for row, text in zip(rows, written, strict=True)]
-        (folder / f"plans{apart}.jsonl").write_text("".join(lines), encoding="utf-8")
+        (folder / f"plans{of_files}.jsonl").write_text("".join(lines), encoding="utf-8")
 
     settings = {"plans_per_prompt": samples, "prompts": len(chosen), "seen": seen, "split": split, **asdict(world)}
     shown = [f"{start}/{score}" for score in ("right/overall", "readable", "distinct")]
     session.write(
-        out, Outcome(f"plan{apart}", cards, shown, settings, len(items), len(written), "plans", pictures=results)
+        out, Outcome(f"plan{of_files}", cards, shown, settings, len(items), len(written), "plans", pictures=results)
     )
 
 

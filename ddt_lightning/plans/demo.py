@@ -94,9 +94,11 @@ def plan(sizes: Demo) -> list[Step]:
         raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
     if sizes.answer_plans and not sizes.plans:
         raise ValueError(f"`answer_plans` (true) needs `plans` ({sizes.plans}): descriptions take those of the images.")
+    if sizes.rl_steps and not sizes.rl_prompts:
+        raise ValueError(f"`rl_steps` ({sizes.rl_steps}) need `rl_prompts` ([]): name what they ask for, such as seen.")
     scenes = sizes.images + sizes.groups + sizes.edits + sizes.questions
     units = {
-        "scenes": scenes,
+        "scenes": scenes + sizes.edits_in_words,
         "tokenizer": sizes.tokenizer_steps,
         "renderer": sizes.renderer_steps,
         "tokens": scenes,
@@ -119,10 +121,15 @@ def plan(sizes: Demo) -> list[Step]:
         command = fit(stage, [CONFIGS[stage]], run / stage, *words, *faster, f"--trainer.max_steps={steps}")
         return step(stage, f"{about}, {steps} steps", command, folder=run / stage)
 
-    def these(kind: str, part: str, made: Path = tokens, *others: str) -> str:
-        return json.dumps([f"{made}/{one}-{part}-*.tar" for one in (kind, *others)])
+    def these(*kinds: str, part: str = "train", made: Path = tokens) -> str:
+        return json.dumps([f"{made}/{kind}-{part}-*.tar" for kind in kinds])
 
-    images = ["--data.shards", these("images", "train", shards), "--data.val_shards", these("images", "val", shards)]
+    images = [
+        "--data.shards",
+        these("images", made=shards),
+        "--data.val_shards",
+        these("images", part="val", made=shards),
+    ]
     made = ("images", "groups", "edits", "edits_in_words", "questions", "text", "val")
     counts = [f"--{name}={getattr(sizes, name)}" for name in made]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
@@ -135,15 +142,14 @@ def plan(sizes: Demo) -> list[Step]:
     seen = [*evaluate, "--out", f"{run}/eval/seen", "--seen=true"]
     seen += [f"--prompt_images={max(1, sizes.prompt_images // 2)}"]
     right = tokens / "right" if sizes.select else tokens
-    choose = [select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}', kinds=(*captioned, "edits"))]
-    choose = choose if sizes.select else []
+    choose = select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}', kinds=(*captioned, "edits"))
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
     # Reading a layout in an image takes more practice than drawing one.
     shares = ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"] if sizes.answer_plans else []
     if sizes.edits_in_words:  # fewer edits of images, which are seen several times
         shares = ["--data.draw=0.2", "--data.describe=0.15", "--data.edit=0.25", "--data.converse=0.2"]
-        shares += ["--data.conversations", these("edits_in_words", "train", shards)]
+        shares += ["--data.conversations", these("edits_in_words", made=shards)]
     judge: list[list[str]] = []
     planned = ["--plan=auto", "--temperature=0"] if sizes.plans else []  # what a prompt leaves open, the plan varies
     chosen = [*planned, "--guidance=1"] if sizes.plans or sizes.rl_steps else []  # practice is without guidance
@@ -157,8 +163,7 @@ def plan(sizes: Demo) -> list[Step]:
         grouped = [CLI, "eval", "t2i", "--split=groups", "--model", f"{model}", *chosen]
         judge += [[*grouped, "--out", f"{run}/eval"], [*grouped, "--out", f"{run}/eval/seen", "--seen=true"]]
     watched = ["held_out" if prompts == "seen" else f"held_out_{prompts}" for prompts in sizes.rl_prompts]
-    asked = ["--data.prompts", json.dumps(sizes.rl_prompts)]
-    asked += ["--data.val_prompts", json.dumps(watched)]
+    asked = ["--data.prompts", json.dumps(sizes.rl_prompts), "--data.val_prompts", json.dumps(watched)]
     if "edits" in sizes.rl_prompts:
         asked += ["--model.rewards", '{"ddt_lightning.rl.rewards.shapes_or_edit": 1.0}']
     practice = [train("rl", "practice with a reward", *practice_of(run), *asked)] if sizes.rl_steps else []
@@ -175,14 +180,14 @@ def plan(sizes: Demo) -> list[Step]:
             "tokens",
             "encode images, edits and questions",
             [CLI, "encode", "--tokenizer", f"{run}/tokenizer", "--shards", json.dumps(kinds), "--out", f"{tokens}"],
-            *choose,
+            *([choose] if sizes.select else []),
             folder=tokens,
         ),
         train(
             "pretrain",
             "pretrain the language model",
-            *("--data.shards", these("images", "train"), "--data.val_shards", these("images", "val")),
-            *("--data.text_shards", these("text", "train", shards)),
+            *("--data.shards", these("images"), "--data.val_shards", these("images", part="val")),
+            *("--data.text_shards", these("text", made=shards)),
             *("--data.texts", json.dumps([f"{tokens}/{kind}-train-*.tar" for kind in ("edits", "questions")])),
             *("--model.codebook", f"{run}/tokenizer"),
         ),
@@ -190,9 +195,8 @@ def plan(sizes: Demo) -> list[Step]:
             "instruct",
             "instruction tuning",
             *("--init_from", f"{run}/pretrain", "--data.vocab", f"{run}/pretrain/vocab"),
-            *("--data.images", these("images", "train", right, *captioned[1:])),
-            *("--data.edits", these("edits", "train", right)),
-            *("--data.questions", these("questions", "train"), *lighter, *shares),
+            *("--data.images", these(*captioned, made=right), "--data.edits", these("edits", made=right)),
+            *("--data.questions", these("questions"), *lighter, *shares),
         ),
         *practice,
         step(

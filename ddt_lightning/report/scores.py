@@ -48,12 +48,15 @@ UPPER_BOUNDS = {
 """{start of a score's key: {name: key of the bound}}."""
 BASELINES = {
     **{
-        f"t2i/{apart}{score}": {"other prompt": f"t2i/{apart}{floor}floor_shuffled"} | circles
+        f"t2i/{apart}shapes_geneval/": {
+            "other prompt": f"t2i/{apart}floor_shuffled",
+            "circles": f"t2i/{apart}floor_circles",
+        }
         for apart in APART
-        for score, floor, circles in (
-            ("shapes_geneval/", "", {"circles": f"t2i/{apart}floor_circles"}),
-            ("colour_layout/overall", "colour_layout/", {}),
-        )
+    },
+    **{
+        f"t2i/{apart}colour_layout/overall": {"other prompt": f"t2i/{apart}colour_layout/floor_shuffled"}
+        for apart in APART
     },
     **{f"plan/{apart}right/": {"other prompt": f"plan/{apart}floor_shuffled"} for apart in APART},
     "vqa/accuracy": {"other image": "vqa/floor_blind"},

@@ -183,6 +183,20 @@ def test_plans_and_captions_both_ways_are_options():
     assert sorted(shape.kind for shape in source.shapes) == sorted(one["kind"] for one in edit["source"]["shapes"])
 
 
+def test_groups_are_captioned_images_of_their_own(tmp_path):
+    options = SceneShards(side=16, teaching=Teaching(plans=True))
+    for number in range(10):
+        made = make_sample("groups", "train", number, options)["json"]
+        scene = Scene.from_dict(made["scene"])
+        assert len(scene.shapes) == 3 and made["captions"][0].startswith("a photo of two ") and not held_out(scene)
+        assert made["plan"] == [write_plan(scene, text) for text in made["captions"]]
+    assert "plan" not in make_sample("groups", "train", 0, SceneShards(side=16))["json"]
+    few = ["--images=0", "--groups=6", "--edits=0", "--questions=0", "--text=0", "--val=2", "--side=16", "--workers=1"]
+    main(["data", "scenes", "--out", str(tmp_path / "g"), *few])
+    assert len(list(read_images([str(tmp_path / "g" / "groups-train-*.tar")]))) == 6
+    assert len(list(read_images([str(tmp_path / "g" / "groups-val-*.tar")]))) == 2
+
+
 def test_counterparts_stand_beside_what_they_differ_from():
     """Every other sample is as without them; the one behind it says the same of other places."""
     words = {"left": "right", "right": "left", "above": "below", "below": "above", "over": "under", "under": "over",

@@ -58,6 +58,8 @@ def test_without_plans_and_practice_the_flow_is_the_plain_one():
         demo.plan(replace(sizes, select=True))
     with pytest.raises(ValueError, match=r"`answer_plans` \(true\) needs `plans` \(False\)"):
         demo.plan(replace(sizes, answer_plans=True))
+    with pytest.raises(ValueError, match=r"`rl_steps` \(5\) need `rl_prompts` \(\[\]\)"):
+        demo.plan(replace(sizes, rl_steps=5, rl_prompts=[]))
 
 
 def practised_on(sizes):
@@ -103,8 +105,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert "groups-" not in "".join(str(step.commands) for step in demo.plan(replace(sizes, groups=0)))
     assert "groups-" not in " ".join(grouped["pretrain"][0])
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
-    tuned = " ".join(steps["instruct"].commands[0])
-    for kind, place in {"edits": "tokens/right", "questions": "tokens"}.items():
+    tuned = " ".join(tuned_with(groups=0))
+    for kind, place in {"images": "tokens/right", "edits": "tokens/right", "questions": "tokens"}.items():
         assert f'--data.{kind} ["runs/demo/{place}/{kind}-train-*.tar"]' in tuned
     assert "tokens/right" not in " ".join(steps["pretrain"].commands[0])
     practice = " ".join(steps["rl"].commands[0])
