@@ -1,7 +1,8 @@
 """Captions, prompts and plans of emoji: an emoji in, texts out, and plans back to attributes.
 
-    woman firefighter: dark skin tone           Unicode's own name
-    woman firefighter, dark skin, noto style    a prompt
+    woman firefighter: dark skin tone                   Unicode's own name
+    woman firefighter, dark skin, noto style            a prompt
+    a woman firefighter with dark skin, noto style      the prompt in a sentence's words
     noto, people and body, firefighter, woman, dark skin |      a plan
 
 A plan names the attributes in words, the same word for the same attribute everywhere, and decides what a caption leaves
@@ -28,13 +29,26 @@ def described(emoji: Emoji) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def spoken(emoji: Emoji) -> str:
+    """Content of an emoji in the words of a sentence, without its style: `a woman firefighter with dark skin`.
+
+    One adult has an article before it, but for names such as Mrs. Claus; things and groups of people have none.
+    """
+    worn = {"bald": None, "beard": "a beard"}.get(emoji.hair or "", emoji.hair)
+    head = f"bald {emoji.head}" if emoji.hair == "bald" else emoji.head
+    article = "" if not emoji.gender or head[0].isupper() else "an " if head[0] in "aeiou" else "a "
+    having = " and ".join(part for part in (worn, emoji.skin and emoji.skin + _SKIN) if part)
+    facing = f", {_FACING}{emoji.facing}" if emoji.facing else ""
+    return article + head + (f" with {having}" if having else "") + facing
+
+
 def prompt(emoji: Emoji) -> str:
     """A text that leaves nothing open: what it shows, and in which style."""
     return f"{described(emoji)}, {emoji.style} style"
 
 
 def captions(emoji: Emoji, rng: np.random.Generator, unnamed: Collection[str] = ()) -> list[str]:
-    """True captions in several wordings, each once: Unicode's name first, then by name, style, group and tags.
+    """True captions in several wordings, each once: Unicode's name, then by name, style, group and tags, then sentences.
 
     Args:
         emoji: the picture.
@@ -47,7 +61,8 @@ def captions(emoji: Emoji, rng: np.random.Generator, unnamed: Collection[str] = 
     if tags:
         some = [tags[place] for place in sorted(rng.permutation(len(tags))[:TAGS])]
         texts += [f"{words} ({', '.join(some)})"]
-    return list(dict.fromkeys(texts))
+    sentence = spoken(emoji)
+    return list(dict.fromkeys([*texts, sentence, f"{sentence}, {emoji.style} style"]))
 
 
 def said_tags(emoji: Emoji, unnamed: Collection[str] = ()) -> list[str]:

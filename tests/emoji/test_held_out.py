@@ -5,7 +5,16 @@ from itertools import combinations
 import pytest
 
 from ddt_lightning.emoji.facts import GENDERS, STYLES, TONES, Emoji, read_emoji
-from ddt_lightning.emoji.held_out import PARTS, TRAIN, held_pairs, part_of, split
+from ddt_lightning.emoji.held_out import (
+    ALWAYS_SHOWN,
+    CONCEPT_SHARE,
+    PARTS,
+    TRAIN,
+    held_pairs,
+    part_of,
+    share,
+    split,
+)
 from tests.emoji.world import metadata
 
 
@@ -37,6 +46,19 @@ def test_a_part_does_not_depend_on_what_else_is_there(world):
     assert parts == alone
     third = split([*world, *read_emoji(metadata("openmoji"))])
     assert {one: part for part, members in third.items() for one in members if one.style != "openmoji"} == parts
+
+
+def test_the_example_of_the_readme_is_never_a_held_out_concept():
+    """Its hash would hold it out, and two of its pairs of gender and tone are held out like those of any role."""
+    (concept,) = ALWAYS_SHOWN
+    assert share("concept", concept) < CONCEPT_SHARE
+    people = [
+        Emoji("noto", "", "", "people-body", (), concept, concept, "firefighter", "firefighter", gender, skin)
+        for gender in GENDERS
+        for skin in TONES
+    ]
+    held = {(one.gender, one.skin) for one in people if part_of(one, ["noto", "twemoji"]) != TRAIN}
+    assert held == held_pairs(concept)
 
 
 def test_nothing_is_held_out_in_the_only_style(world):

@@ -11,6 +11,7 @@ from ddt_lightning.emoji.language import (
     read_edit_plan,
     read_plan,
     said_tags,
+    spoken,
     write_edit_plan,
     write_plan,
 )
@@ -32,8 +33,44 @@ def test_captions_of_a_person():
         "twemoji emoji of woman mechanic, light skin",
         "woman mechanic, light skin in people and body",
         "woman mechanic, light skin (tool)",
+        "a woman mechanic with light skin",
+        "a woman mechanic with light skin, twemoji style",
     ]
     assert prompt(named("1F9CE-200D-27A1-FE0F")) == "person kneeling, yellow skin, facing right, noto style"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("1F468-200D-1F9B0", "a man with red hair and yellow skin"),
+        ("1F469-1F3FF-200D-1F9B2", "a bald woman with dark skin"),
+        ("1F9D1-1F3FF-200D-1F680", "an astronaut with dark skin"),
+        ("1F9CE-1F3FB-200D-27A1-FE0F", "a person kneeling with light skin, facing right"),
+        ("1F355", "pizza"),
+    ],
+)
+def test_content_in_the_words_of_a_sentence(code, words):
+    assert spoken(named(code)) == words
+
+
+def test_a_name_and_several_people_have_no_article_and_a_beard_has_one():
+    claus, *_ = read_emoji([row("1F936", "Mrs. Claus"), row("1F385", "Santa Claus")])
+    people, _ = read_emoji(
+        [
+            row("1F46B-1F3FF", "woman and man holding hands: dark skin tone", base="1F46B", skin=5, subgroup="family"),
+            row("1F46B", "woman and man holding hands", subgroup="family"),
+        ]
+    )
+    bearded, *_ = read_emoji(
+        [
+            row("1F9D4-200D-2642-FE0F", "man: beard"),
+            row("1F9D4", "person: beard"),
+            row("1F9D4-200D-2640", "woman: beard"),
+        ]
+    )
+    assert spoken(claus) == "Mrs. Claus"
+    assert spoken(people) == "woman and man holding hands with dark skin"
+    assert spoken(bearded) == "a man with a beard"
 
 
 def test_captions_are_different_and_leave_no_attribute_out():
