@@ -48,7 +48,7 @@ def prompt(emoji: Emoji) -> str:
 
 
 def captions(emoji: Emoji, rng: np.random.Generator, unnamed: Collection[str] = ()) -> list[str]:
-    """True captions in several wordings, each once: Unicode's name, then by name, style, group and tags, then sentences.
+    """True captions in several wordings, each once: Unicode's name, then by name, style, group, tags, and as sentences.
 
     Args:
         emoji: the picture.
