@@ -62,7 +62,7 @@ def plan(
     kind = replace(GPUS[gpu], memory=memory) if memory else GPUS[gpu]
     settings = read_settings(values, nodes * gpus, tokenizer, document)
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
-    inside = kind.link if link is None and settings.replicas % nodes == 0 else rate  # a copy lies in one machine
+    inside = kind.link if link is None and gpus % settings.neighbours == 0 else rate  # they are in one machine
     step = measure(settings, [settings.items])[0]
     budget = Budget(settings, step, kind, mfu, rate, inside)
     if row:

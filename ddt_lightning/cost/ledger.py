@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
@@ -55,11 +55,12 @@ class Ledger(TorchDispatchMode):
 
     Args:
         vocabulary: elements of the embedding; in the backward pass what has its size belongs to the head. 0 for none.
+        neighbours: processes in a row; what is sent among more of them is counted apart, too. 0 for all processes.
     """
 
-    def __init__(self, vocabulary: int = 0) -> None:
+    def __init__(self, vocabulary: int = 0, neighbours: int = 0) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
+        self.vocabulary, self.neighbours = vocabulary, neighbours
         self.storages: list[Storage] = []
         self.live: dict[int, Storage] = {}
         self.places: set[int] = set()  # storages of indices: a number out of one of them is a place, and 0 always is
@@ -163,11 +164,11 @@ class Ledger(TorchDispatchMode):
             tensors = [leaf for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)]
             for leaf in tensors:
                 self.communicated(leaf)
-            if func.namespace == "c10d":
+            if func.namespace == "c10d" or packet in FUNCTIONAL:
                 members = group_of(args)
                 size = sent(func, tensors, len(members))
                 self.network += size
-                self.between += size if members[1:] and members[1] - members[0] > 1 else 0.0
+                self.between += size if members[-1] - members[0] >= (self.neighbours or dist.get_world_size()) else 0.0
         if packet is aten.sort:
             self.places.add(out[1].untyped_storage()._cdata)
         count = FLOPS.get(packet)
@@ -214,6 +215,8 @@ class Ledger(TorchDispatchMode):
 def group_of(args: tuple) -> list[int]:
     """Numbers of the processes that take part in a collective operation, from its arguments."""
     for leaf in tree_leaves(args):
+        if isinstance(leaf, str) and leaf not in REDUCTIONS:
+            return dist.get_process_group_ranks(dist.distributed_c10d._resolve_process_group(cast(Any, leaf)))
         if isinstance(leaf, torch.ScriptObject) and "ProcessGroup" in str(leaf._type()):
             return dist.get_process_group_ranks(dist.ProcessGroup.unbox(leaf))
     return list(range(dist.get_world_size()))
@@ -221,7 +224,7 @@ def group_of(args: tuple) -> list[int]:
 
 def sent(func: Any, tensors: list[Tensor], processes: int) -> float:  # noqa: ANN401 - torch's protocol
     """Bytes that a process sends in a collective operation over a ring: a sum passes everybody twice, others once."""
-    rounds = 2 if "allreduce" in func.__name__ else 1
+    rounds = 2 if "allreduce" in func.__name__.replace("_", "") else 1
     return rounds * max(tensor.nbytes for tensor in tensors) * (processes - 1) / processes
 
 
@@ -267,6 +270,14 @@ def attention_backward_flops(_: Any, query: Any, key: Any, value: Any, *__: Any)
     return 2 * batch * heads * queries * key[2] * (2 * width + 2 * value[3])
 
 
+FUNCTIONAL = {
+    torch.ops._c10d_functional.all_gather_into_tensor,
+    torch.ops._c10d_functional.reduce_scatter_tensor,
+    torch.ops._c10d_functional.all_reduce,
+}
+"""Collective operations of distributed tensors; the waiting for their ends is another operation."""
+REDUCTIONS = ("sum", "avg", "max")
+"""Arguments of theirs that name no group."""
 FLOPS = {
     **flop_registry,  # torch counts neither the attention of the CPU nor products that are added in place
     aten.addmm_: flop_registry[aten.addmm],

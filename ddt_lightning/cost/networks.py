@@ -28,6 +28,7 @@ from ddt_lightning.tokens.renderer import Renderer, RendererConfig
 from ddt_lightning.tokens.tokenizer import Tokenizer, TokenizerConfig
 from ddt_lightning.training.discriminator import Adversary, AdversaryConfig
 from ddt_lightning.training.parallel import ParallelConfig, forward_method, shard
+from ddt_lightning.training.tensor_parallel import Groups, divide
 
 
 @dataclass
@@ -53,18 +54,21 @@ class Trained:
     undecayed: list[nn.Parameter] = field(default_factory=list)
 
 
-def trained(settings: Settings, mesh: DeviceMesh | None) -> Trained:
+def trained(settings: Settings, mesh: DeviceMesh | None, groups: Groups | None = None) -> Trained:
     """What the stage of some settings trains.
 
     Args:
         settings: of the stage.
         mesh: of the processes that share the weights; None leaves them whole.
+        groups: of those that divide the layers of a language model; None leaves them whole.
     """
-    makers = {"language": language, "rl": practice, "renderer": renderer, "tokenizer": tokenizer}
+    if settings.kind == "language":
+        return language(settings, mesh, groups)
+    makers = {"rl": practice, "renderer": renderer, "tokenizer": tokenizer}
     return makers[settings.kind](settings, mesh)
 
 
-def built_llm(settings: Settings, mesh: DeviceMesh | None) -> PreTrainedModel:
+def built_llm(settings: Settings, mesh: DeviceMesh | None, groups: Groups | None = None) -> PreTrainedModel:
     """The language model, in the order of `LanguageModule.built`."""
     model, ids = settings.model, settings.ids
     with unset_fake_temporarily(), torch.device("meta"):  # of a number, `torch.tensor` makes no fake one on "meta"
@@ -74,7 +78,10 @@ def built_llm(settings: Settings, mesh: DeviceMesh | None) -> PreTrainedModel:
             add_lora(llm, LoraConfig(**model["lora"]))
     llm.model.layers = llm.model.layers[: settings.layers]
     allocate(llm)
-    shard(llm, llm.model.layers, ParallelConfig(**model.get("parallel") or {}), mesh)
+    with unset_fake_temporarily():  # the meshes of weights that are dealt out twice are made of numbers
+        if groups is not None:
+            divide(llm, groups)
+        shard(llm, llm.model.layers, ParallelConfig(**model.get("parallel") or {}), mesh)
     return llm
 
 
@@ -101,9 +108,9 @@ def of_language(llm: PreTrainedModel, settings: Settings, **parts: Any) -> Train
     return Trained(llm, vocabulary=vocabulary, undecayed=undecayed, **parts)
 
 
-def language(settings: Settings, mesh: DeviceMesh | None) -> Trained:
+def language(settings: Settings, mesh: DeviceMesh | None, groups: Groups | None) -> Trained:
     """Pretrain and instruct, on rows of ids."""
-    llm = built_llm(settings, mesh)
+    llm = built_llm(settings, mesh, groups)
     states = forward_method(llm, hidden_states)
     ids = settings.ids
 

@@ -64,6 +64,7 @@ class Settings:
         processes: of all nodes.
         sharded: the processes share the weights.
         replicas: copies of the weights, each shared by as many processes.
+        tensor_parallel: processes in a row that divide the layers of a language model.
         precision: Lightning's name of it.
         averaged: a copy of the weights follows them.
         images: images of a sample, on average.
@@ -84,6 +85,7 @@ class Settings:
     processes: int
     sharded: bool
     replicas: int
+    tensor_parallel: int
     precision: str
     averaged: bool
     images: float
@@ -95,6 +97,11 @@ class Settings:
         """Rows, prompts or images of a process and a batch, rounded up."""
         samples = -(-self.batch // self.processes)
         return -(-samples * self.document // self.length) if self.packed else samples
+
+    @property
+    def neighbours(self) -> int:
+        """Processes in a row that send much to one another: of a group that divides layers, or of a copy of weights."""
+        return self.tensor_parallel if self.tensor_parallel > 1 else self.processes // self.replicas
 
     def with_checkpointing(self, wanted: bool) -> "Settings":
         """The same with the activations of blocks recomputed or kept."""
@@ -166,11 +173,18 @@ def read_settings(
         length = level(document * batch // processes, data.get("row_length", default_of_data("row_length")))
     strategy = trainer.get("strategy")
     named = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
-    replicas = (strategy.get("init_args") or {}).get("replicas", 1) if isinstance(strategy, dict) else 1
-    if replicas < 1 or processes % replicas:
+    options = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
+    parts = {name: options.get(name, 1) for name in ("replicas", "tensor_parallel")}
+    for name, number in parts.items():
+        if number < 1 or processes % number:
+            raise ValueError(
+                f"`trainer.strategy.init_args.{name}` ({number}) must divide the {processes} processes: name as many "
+                "with `--nodes` and `--gpus`."
+            )
+    if parts["tensor_parallel"] > 1 and (kind != "language" or parts["replicas"] > 1):
         raise ValueError(
-            f"`trainer.strategy.init_args.replicas` ({replicas}) must divide the {processes} processes: name as many "
-            "with `--nodes` and `--gpus`."
+            f"`trainer.strategy.init_args.tensor_parallel` ({parts['tensor_parallel']}) is for pretraining and "
+            "instruction tuning, with `replicas` of 1: set it to 1."
         )
     if named.endswith(SHARDED) and (kind == "renderer" or (kind == "tokenizer" and "tokenizer" not in found)):
         raise ValueError(f"`trainer.strategy` ({SHARDED}) shards language models and DDT tokenizers: plan with `ddp`.")
@@ -187,7 +201,7 @@ def read_settings(
         steps=max(0, trainer.get("max_steps", 0)),
         processes=processes,
         sharded=named.endswith(SHARDED),
-        replicas=replicas,
+        **parts,
         precision=str(trainer.get("precision") or "32-true"),
         averaged=any("WeightAveraging" in callback["class_path"] for callback in callbacks(trainer)),
         images=images_of_a_sample(kind, model, data),

@@ -36,6 +36,7 @@ from ddt_lightning.cost.networks import Trained, trained
 from ddt_lightning.cost.settings import Settings
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import mesh_of_copies
+from ddt_lightning.training.tensor_parallel import Groups, groups_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Measured:
         network: bytes that the process sends.
         parts: trained weights of all processes by part of the network.
         frozen: weights that stay as they are.
-        between: bytes of `network` that go to other copies of the weights.
+        between: bytes of `network` that go to other copies of the weights, or to other groups that divide layers.
     """
 
     items: int
@@ -74,10 +75,13 @@ class Measured:
 
 
 @contextmanager
-def pretended(world: int, sharded: bool, replicas: int = 1) -> Iterator[DeviceMesh | None]:
-    """Fake tensors, and a process group of `world` processes of which this is the first, with their mesh if `sharded`.
+def pretended(
+    world: int, sharded: bool, replicas: int = 1, tensor_parallel: int = 1
+) -> Iterator[tuple[DeviceMesh | None, Groups | None]]:
+    """Fake tensors, and a process group of `world` processes of which this is the first, with their meshes.
 
-    The mesh is that of `FullyShardedStrategy` with as many `replicas`.
+    The meshes are those of `FullyShardedStrategy` with these options, of the weights (None if not `sharded`) and of
+    the groups that divide layers (None if there are none).
 
     Raises:
         RuntimeError: this process is part of a real group.
@@ -86,11 +90,12 @@ def pretended(world: int, sharded: bool, replicas: int = 1) -> Iterator[DeviceMe
         raise RuntimeError("a plan pretends to be one of several processes: make it outside a run of several.")
     dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
     try:
-        mesh = None
+        mesh = groups = None
         if sharded:  # before there are fake tensors, which lack the numbers that it reads
             mesh = mesh_of_copies("cpu", replicas, world) if replicas > 1 else init_device_mesh("cpu", (world,))
+            groups = groups_of("cpu", tensor_parallel, world) if tensor_parallel > 1 else None
         with FakeTensorMode():
-            yield mesh
+            yield mesh, groups
     finally:
         dist.destroy_process_group()
 
@@ -105,10 +110,11 @@ def measure(settings: Settings, items: Sequence[int], *, foreach: bool = True) -
     """
     former, whole = torch.get_default_dtype(), settings.precision.endswith("-true") and "16" in settings.precision
     optim = OptimConfig(**settings.model["optim"])
-    with pretended(settings.processes, settings.sharded, settings.replicas) as mesh:
+    processes = settings.processes, settings.sharded, settings.replicas, settings.tensor_parallel
+    with pretended(*processes) as (mesh, groups):
         torch.set_default_dtype(torch.bfloat16 if whole else former)
         try:
-            found = trained(settings, mesh)
+            found = trained(settings, mesh, groups)
         finally:
             torch.set_default_dtype(former)
         optimizer = build_optimizer(found.net, optim, 10**6, found.undecayed)["optimizer"]
@@ -129,7 +135,7 @@ def step(found: Trained, optimizer: Optimizer, settings: Settings, items: int) -
     """Forward, loss, backward and optimiser step over `items` rows, prompts or images."""
     optimizer.zero_grad()
     weights, networks = trained_weights(found), [found.net, *found.frozen]
-    ledger = Ledger(found.vocabulary)
+    ledger = Ledger(found.vocabulary, settings.neighbours)
     cast: Any = torch.autocast("cpu", torch.bfloat16) if settings.precision.endswith("-mixed") else nullcontext()
     with ledger:
         copies = [torch.empty_like(weight) for weight in weights] if settings.averaged else []

@@ -76,8 +76,9 @@ def time_lines(budget: Budget) -> list[str]:
         sent = step.network * settings.accumulate
         apart, rate = "", f"{budget.link:g} GB/s"
         if step.between:
-            apart = f" ({size(step.between * settings.accumulate)} of it between the copies of the weights)"
-            rate = f"{budget.inside or budget.link:g} GB/s within and {rate} between copies"
+            those = "groups" if settings.tensor_parallel > 1 else "copies of the weights"
+            apart = f" ({size(step.between * settings.accumulate)} of it between the {those})"
+            rate = f"{budget.inside or budget.link:g} GB/s within and {rate} between {those.split()[0]}"
         text = f"{size(sent)} a process and step{apart}, {budget.network_seconds:,.3g} s at {rate}"
         share = budget.network_seconds / budget.seconds
         lines.append(line("network", f"{text}: {share:.0%} of the step, at best behind the products"))
@@ -107,6 +108,8 @@ def describe(budget: Budget, fits: Sequence[Fit], notes: Sequence[str]) -> list[
     parts = ", ".join(f"{name} {count / 1e6:,.1f} M" for name, count in large.items())
     frozen = f", {step.frozen / 1e6:,.1f} M frozen" if step.frozen else ""
     share = "sharded over them" if settings.sharded else "whole in each"
+    if settings.tensor_parallel > 1:
+        share += f", layers divided among {settings.tensor_parallel} each"
     if settings.replicas > 1:
         share = f"in {settings.replicas} copies, each sharded over {settings.processes // settings.replicas}"
     lines = [

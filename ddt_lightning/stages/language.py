@@ -24,13 +24,15 @@ from ddt_lightning.training.logs import log_ratios, log_step
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
 from ddt_lightning.training.parallel import (
     ParallelConfig,
+    dividing_groups,
     forward_method,
     materialise,
     shard,
     weights_mesh,
     whole_state_dict,
-    zero_gradient,
 )
+from ddt_lightning.training.sharded import clip_by_norm, zero_gradient
+from ddt_lightning.training.tensor_parallel import divide, evened
 from ddt_lightning.vocab import Vocab
 
 
@@ -145,6 +147,9 @@ class LanguageModule(pl.LightningModule):
             names = {base_name(name) for name, _ in llm.named_parameters()}
             weights.check({name for name in names if name is not None})
             read = reader(llm, weights.read)
+        self.groups = dividing_groups(self.trainer.strategy)
+        if self.groups is not None:
+            divide(llm, self.groups)
         shard(llm, llm.model.layers, self.parallel, mesh)
         if read is not None:
             materialise(llm, self.trainer.strategy.root_device, read)
@@ -166,7 +171,11 @@ class LanguageModule(pl.LightningModule):
 
     def hidden(self, batch: dict[str, Tensor]) -> Tensor:
         """Hidden states `[B, T, D]` of a batch."""
-        return self.hidden_states(batch["ids"], batch.get("positions"))
+        ids, positions = batch["ids"], batch.get("positions")
+        rows, length = ids.shape
+        if self.groups is not None:
+            ids, positions = evened(ids, positions, self.groups)
+        return self.hidden_states(ids, positions)[:rows, :length]
 
     def sums(self, batch: dict[str, Tensor], hidden: Tensor) -> LossSums:
         """Summed losses of a batch, in all and apart for text and image ids."""
@@ -222,6 +231,18 @@ class LanguageModule(pl.LightningModule):
         undecayed = tables(self.llm) if self.freeze_text_embeddings else []
         trained = self if self.code_weight else self.llm
         return build_optimizer(trained, self.optim, self.trainer.max_steps, undecayed)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, and by norm where weights are dealt out in two ways, over all of them."""
+        if self.groups is None or not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            clip_by_norm(self.llm.parameters(), gradient_clip_val)
 
     def on_before_optimizer_step(self, _: Optimizer) -> None:
         """Keep the text rows of embedding and head as they are, if they are frozen."""

@@ -3,7 +3,8 @@
 Updates are scaled as in Liu et al. 2025, so that one learning rate serves both kinds. Matrices of one shape are
 orthogonalised together, which is what makes it cheap on small models. Several processes share the work: where each
 holds all matrices, each orthogonalises some of them; where each holds a part of the rows of every matrix (FSDP2), each
-gathers one matrix at a time, orthogonalises it, and gives the others their rows back.
+gathers one matrix at a time, orthogonalises it, and gives the others their rows back. Matrices that are divided along
+both axes (tensor parallelism) are gathered by all.
 """
 
 import math
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ddt_lightning.distributed import summed, world
+from ddt_lightning.training.sharded import by_mesh, divided, held, local, whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1."""
@@ -75,16 +77,26 @@ def sharded_orthogonalise(parts: Sequence[Tensor], like: DTensor, dtype: torch.d
     return found
 
 
+def divided_orthogonalise(parts: Sequence[Tensor], like: DTensor, dtype: torch.dtype) -> list[Tensor]:
+    """`orthogonalise` of matrices that are dealt out along both axes (`tensor_parallel.py`); otherwise as above.
+
+    As many matrices as there are processes are whole at a time, on all of them.
+    """
+    _, processes = world()
+    found: list[Tensor] = []
+    for start in range(0, len(parts), processes):
+        some = [DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+                for part in parts[start : start + processes]]  # fmt: skip
+        done = shared_orthogonalise(torch.stack([whole(one) for one in some]), dtype)
+        found += [matrix[held(like)] for matrix in done]
+    return found
+
+
 def exchanged(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     """`[processes, ...]`: entry n is what process n of a group had as the entry of this process."""
     found = torch.empty_like(x)
     dist.all_to_all_single(found, x, group=group)
     return found
-
-
-def local(x: Tensor) -> Tensor:
-    """The part of a tensor that this process holds, sharing its memory."""
-    return x.to_local() if isinstance(x, DTensor) else x
 
 
 class Muon(torch.optim.AdamW):
@@ -99,7 +111,8 @@ class Muon(torch.optim.AdamW):
                 loss = closure()
         groups = self.param_groups
         try:
-            self.param_groups = [group for group in groups if not group["matrices"]]
+            plain = [group for group in groups if not group["matrices"]]
+            self.param_groups = [{**group, "params": some} for group in plain for some in by_mesh(group["params"])]
             super().step()
         finally:
             self.param_groups = groups
@@ -110,11 +123,12 @@ class Muon(torch.optim.AdamW):
 
     def step_matrices(self, group: dict) -> None:
         """Update all matrices of a group, those of one shape together."""
-        by_shape: dict[torch.Size, list[Tensor]] = {}
+        alike: dict[tuple, list[Tensor]] = {}  # of one shape, dealt out in one way
         for parameter in group["params"]:
             if parameter.grad is not None:
-                by_shape.setdefault(parameter.shape, []).append(parameter)
-        for (rows, columns), parameters in by_shape.items():
+                places = parameter.placements if isinstance(parameter, DTensor) else ()
+                alike.setdefault((parameter.shape, places), []).append(parameter)
+        for ((rows, columns), _), parameters in alike.items():
             for parameter in parameters:
                 if "momentum" not in self.state[parameter]:
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
@@ -124,8 +138,10 @@ class Muon(torch.optim.AdamW):
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
             dtype, scale = getattr(torch, group["orthogonalise_in"]), 0.2 * math.sqrt(max(rows, columns))
-            if isinstance(parameters[0], DTensor):
-                updates = list(torch._foreach_mul(sharded_orthogonalise(ahead, parameters[0], dtype), scale))
+            first = parameters[0]
+            if isinstance(first, DTensor):
+                gather = divided_orthogonalise if divided(first) else sharded_orthogonalise
+                updates = list(torch._foreach_mul(gather(ahead, first, dtype), scale))
             else:
                 updates = list((shared_orthogonalise(torch.stack(ahead), dtype) * scale).unbind(0))
             weights = [local(parameter) for parameter in parameters]

@@ -26,6 +26,8 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from ddt_lightning.training.kept import META, keep_before, remove
+from ddt_lightning.training.sharded import held, local
+from ddt_lightning.training.tensor_parallel import OPTION, DividedLinear, Groups, groups_of, shard_parts
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class ParallelConfig:
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
-    """FSDP2 over all processes of all nodes: `ModelParallelStrategy` without tensor parallelism, whatever their number.
+    """FSDP2 over all processes of all nodes, of which groups can divide a language model's layers.
 
     Args:
         process_group_backend: gloo or nccl; None chooses by device.
@@ -60,9 +62,11 @@ class FullyShardedStrategy(ModelParallelStrategy):
         replicas: copies of the weights, each sharded over as many processes in a row (HSDP); with one for each node,
             weights are gathered inside of nodes alone, and only gradients go between them.
         save_in_background: training goes on while a distributed checkpoint is written, out of a copy in main memory.
+        tensor_parallel: processes in a row, of one node, that divide the heads and columns of a language model.
 
     Raises:
-        ValueError: the number of processes is not a multiple of `replicas`, or weights are to be averaged over steps.
+        ValueError: the number of processes is not a multiple of `replicas` or `tensor_parallel`, both are above 1, or
+            weights are to be averaged over steps.
     """
 
     def __init__(
@@ -71,13 +75,19 @@ class FullyShardedStrategy(ModelParallelStrategy):
         save_distributed_checkpoint: bool = True,
         replicas: int = 1,
         save_in_background: bool = False,
+        tensor_parallel: int = 1,
     ) -> None:
         if save_in_background and not save_distributed_checkpoint:
             raise ValueError(
                 "`trainer.strategy.init_args.save_in_background` (true) is for distributed checkpoints: set "
                 "`save_distributed_checkpoint` to true."
             )
-        self.replicas, self.save_in_background = replicas, save_in_background
+        if replicas > 1 and tensor_parallel > 1:
+            raise ValueError(
+                f"`{OPTION}` ({tensor_parallel}) and `trainer.strategy.init_args.replicas` ({replicas}): one of them "
+                "must be 1."
+            )
+        self.replicas, self.save_in_background, self.tensor_parallel = replicas, save_in_background, tensor_parallel
         self.written: Future[None] | None = None
         super().__init__(
             tensor_parallel_size=1,
@@ -91,6 +101,10 @@ class FullyShardedStrategy(ModelParallelStrategy):
         if self.replicas < 1 or processes % self.replicas:
             raise ValueError(
                 f"`trainer.strategy.init_args.replicas` ({self.replicas}) must divide the {processes} processes."
+            )
+        if self.tensor_parallel < 1 or self.num_processes % self.tensor_parallel:
+            raise ValueError(
+                f"`{OPTION}` ({self.tensor_parallel}) must divide the {self.num_processes} processes of a node."
             )
         trainer = self.lightning_module.trainer if self.lightning_module is not None else None
         averaging = (
@@ -109,12 +123,16 @@ class FullyShardedStrategy(ModelParallelStrategy):
         self.weights_mesh = self.device_mesh["data_parallel"]
         if self.replicas > 1:
             self.weights_mesh = mesh_of_copies(self.root_device.type, self.replicas, processes)
+        self.groups: Groups | None = None
+        if self.tensor_parallel > 1:
+            self.groups = groups_of(self.root_device.type, self.tensor_parallel, processes)
 
     def setup(self, trainer: pl.Trainer) -> None:
         """Prepare model and optimisers.
 
         Raises:
-            ValueError: the stage leaves weights whole, whose gradients nobody would average.
+            ValueError: the stage leaves weights whole, whose gradients nobody would average, or layers, although they
+                are to be divided.
         """
         whole = [name for name, weight in trainer.lightning_module.named_parameters()
                  if weight.requires_grad and not isinstance(weight, DTensor)]  # fmt: skip
@@ -122,6 +140,12 @@ class FullyShardedStrategy(ModelParallelStrategy):
             raise ValueError(
                 f"`trainer.strategy` (FullyShardedStrategy) shards language models and DDT tokenizers, and this stage "
                 f"trains another network ({whole[0]}): use `--trainer.strategy ddp`."
+            )
+        layers = trainer.lightning_module.modules()
+        if self.groups is not None and not any(isinstance(layer, DividedLinear) for layer in layers):
+            raise ValueError(
+                f"`{OPTION}` ({self.tensor_parallel}) divides the layers of language models, and this stage trains "
+                "another network: set it to 1."
             )
         super().setup(trainer)
 
@@ -216,6 +240,11 @@ def weights_mesh(strategy: Strategy) -> DeviceMesh | None:
     return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
 
 
+def dividing_groups(strategy: Strategy) -> Groups | None:
+    """The groups of processes that divide layers among them, or None where each computes whole layers."""
+    return strategy.groups if isinstance(strategy, FullyShardedStrategy) else None
+
+
 def shard(
     net: nn.Module,
     blocks: Iterable[nn.Module],
@@ -248,6 +277,7 @@ def shard(
     if mesh is not None:
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if config.bf16_params else MixedPrecisionPolicy()
         for part in (*apart, *blocks):
+            shard_parts(part, policy)
             fully_shard(part, mesh=mesh, mp_policy=policy)
         # the root's weights stay whole until the backward pass: the loss multiplies with the head behind the network
         fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
@@ -268,22 +298,6 @@ def forward_method(net: nn.Module, function: Callable[..., torch.Tensor]) -> Cal
     return getattr(net, function.__name__)
 
 
-def first_row(parameter: torch.Tensor) -> int:
-    """The row of a weight that this process's part begins with: `fully_shard` deals out chunks of equal size."""
-    if not isinstance(parameter, DTensor):
-        return 0
-    mesh = parameter.device_mesh
-    axis = mesh.ndim - 1  # that of the shards; the copies' comes before it
-    return min(mesh.get_local_rank(axis) * -(-len(parameter) // mesh.size(axis)), len(parameter))
-
-
-def zero_gradient(parameter: nn.Parameter, rows: int) -> None:
-    """Set the gradient of a weight's first rows to zero, on every process those it holds."""
-    if parameter.grad is not None:
-        grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
-        grad[: max(rows - first_row(parameter), 0)] = 0
-
-
 @torch.no_grad()
 def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str, int, int], torch.Tensor]) -> None:
     """Give a network that was sharded on the meta device memory for its own rows, and fill them.
@@ -299,9 +313,8 @@ def materialise(net: PreTrainedModel, device: torch.device, read: Callable[[str,
     net.to_empty(device=device)
     for name, parameter in net.named_parameters():
         parameter._is_hf_initialized = True
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        start = first_row(parameter)
-        local.copy_(read(plain(name), start, start + len(local)))
+        rows, *others = held(parameter)
+        local(parameter).copy_(read(plain(name), rows.start, rows.stop)[:, *others])
     for module in net.modules():
         if module._non_persistent_buffers_set:
             net._init_weights(module)

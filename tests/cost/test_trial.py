@@ -44,10 +44,10 @@ def tokenizer(tmp_path):
     return str(file)
 
 
-def language(tokenizer, processes=1, replicas=1, **model):
+def language(tokenizer, processes=1, replicas=1, tensor_parallel=1, **model):
     network = {"width": WIDTH, "depth": DEPTH, "heads": 4, "kv_heads": 4, "ffn_width": FFN, "tie_embeddings": False}
     strategy = {"class_path": "ddt_lightning.training.parallel.FullyShardedStrategy"}
-    sharded = {"strategy": {**strategy, "init_args": {"replicas": replicas}}}
+    sharded = {"strategy": {**strategy, "init_args": {"replicas": replicas, "tensor_parallel": tensor_parallel}}}
     values = {
         "model": {"network": network, "optim": {}, **model},
         "data": {"batch_size": 8, "text_vocab_size": TEXT, "max_length": 40},
@@ -93,6 +93,23 @@ def test_language_model_in_one_process_and_sharded(tokenizer):
     # each of two holds half of the gradients, and sums them with the one of the other copy that holds the same
     assert copies.between == pytest.approx(2 * 4 * parameters / 2 * 1 / 2, rel=0.05)
     assert copies.network - copies.between == pytest.approx(sent * (1 / 2) / (3 / 4), rel=0.05)
+
+
+def test_language_model_whose_layers_are_divided(tokenizer):
+    """Two groups of two processes; the rows of a group pass before and behind attention and the feed-forward layer."""
+    processes, group, rows = 4, 2, 2
+    whole = measure(language(tokenizer, processes), [rows])[0]
+    divided = measure(language(tokenizer, processes, tensor_parallel=group), [rows])[0]
+    assert divided.flops == whole.flops and divided.parts == whole.parts
+    for kind in (WEIGHTS, GRADIENTS, OPTIMISER):
+        assert divided.peaks[STEP][kind] == pytest.approx(whole.peaks[STEP][kind], rel=0.01)
+    layers, vocab = DEPTH * (4 * WIDTH**2 + 3 * WIDTH * FFN), TEXT + CODES + 2
+    rest = 2 * (2 * vocab * WIDTH + WIDTH) + 3 * DEPTH * 2 * WIDTH  # the root is gathered once, and scattered
+    between = 4 * (3 * layers / group * 1 / 2 + rest * 3 / 4)
+    assert divided.between == pytest.approx(between, rel=0.02)
+    states = 4 * group * rows * 40 * WIDTH
+    masks = group * rows * 40 * 40  # once for all layers
+    assert divided.network - divided.between == pytest.approx((DEPTH * 2 * 4 * states + masks) * 1 / 2, rel=0.001)
 
 
 def test_gemma_out_of_its_sizes_alone(tokenizer, tmp_path):

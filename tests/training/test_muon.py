@@ -11,7 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from ddt_lightning.training.muon import orthogonalise
 from ddt_lightning.training.optim import OptimConfig, build_optimizer
-from ddt_lightning.training.parallel import ParallelConfig, first_row, shard
+from ddt_lightning.training.parallel import ParallelConfig, shard
+from ddt_lightning.training.sharded import held
 from tests.training.test_optim import Net
 
 PROCESSES = 4
@@ -108,7 +109,7 @@ def one_of_four(rank: int, folder: str) -> None:
         net = Uneven()
         shard(net, net.blocks, ParallelConfig(), init_device_mesh("cpu", shape, mesh_dim_names=axes))
         for parameter in net.parameters():  # rows as this process believes to have them
-            start, local = first_row(parameter), parameter.to_local()
+            start, local = held(parameter)[0].start, parameter.to_local()
             assert torch.equal(parameter.full_tensor()[start : start + len(local)], local)
         torch.save(trained(net, rank, PROCESSES), f"{folder}/{name}-{rank}.pt")
     dist.destroy_process_group()

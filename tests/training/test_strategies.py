@@ -6,17 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ddt_lightning.commands.model import export
 from ddt_lightning.training.checkpoint import last_checkpoint, read_weights, resume_step
 from ddt_lightning.training.kept import whole_checkpoint
+from ddt_lightning.vocab import Vocab
 from tests import forked
-from tests.stages.test_stages import arguments, csv_rows, failure, in_the_checkout, world  # noqa: F401 - fixtures
+from tests.stages.test_stages import (  # noqa: F401 - fixtures
+    arguments,
+    csv_rows,
+    failure,
+    in_the_checkout,
+    pretrained,
+    world,
+)
 from tests.tiny import tiny_tokenizer
 
 LONGER = ["--trainer.max_steps=20", "--model.optim.total_steps=20", "--trainer.val_check_interval=10",
           "--checkpoint.every_n_train_steps=100"]  # fmt: skip
 SHARDED = ["--config", "stages/fsdp.yaml", "--trainer.accelerator=cpu"]
+EVEN = ["--model.network.heads=4", "--model.network.kv_heads=2"]
+DRAWS = ["--trainer.callbacks+=ddt_lightning.callbacks.geneval.ShapesGenEval",
+         "--trainer.callbacks.prompts={folder}/prompts.jsonl", "--trainer.callbacks.release={folder}"]  # fmt: skip
+DIVIDED = [*SHARDED, "--trainer.strategy.init_args.tensor_parallel=2"]
 COPIES = [*SHARDED, "--trainer.strategy.init_args.replicas=2"]
 
 
@@ -24,12 +37,16 @@ def column(run: Path, name: str) -> list[float]:
     return [float(row[name]) for row in csv_rows(run / "metrics.csv") if row[name]]
 
 
+def released(run: Path, part: str = "lm") -> Path:
+    return run / "release" / part / "model.safetensors"
+
+
 def assert_equal_runs(one: Path, other: Path, part: str, names: list[str]) -> None:
     """The same losses to 1e-4 and weights to 1e-5."""
     for name in names:
         found, expected = column(other, name), column(one, name)
         assert found == pytest.approx(expected, rel=1e-4) and len(found) == (20 if "train" in name else 2), name
-    whole, gathered = (load_file(run / "release" / part / "model.safetensors") for run in (one, other))
+    whole, gathered = (load_file(released(run, part)) for run in (one, other))
     assert whole.keys() == gathered.keys()
     for name, value in whole.items():
         torch.testing.assert_close(gathered[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: name + text)
@@ -53,6 +70,78 @@ def test_two_copies_of_a_sharded_language_model_equal_one_process(tmp_path, worl
     )
     names = [f"{stage}/{loss}" for stage in ("train", "val") for loss in ("loss", "text_loss", "image_loss")]
     assert_equal_runs(one, several, "lm", names)
+
+
+@pytest.mark.parametrize(
+    ("processes", "optimiser", "packed"),
+    [
+        (2, "adamw", False),
+        pytest.param(2, "adamw", True, marks=pytest.mark.slow),
+        pytest.param(4, "adamw", False, marks=pytest.mark.slow),
+        pytest.param(4, "muon", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_divided_language_model_equals_one_process(tmp_path, world, processes, optimiser, packed):  # noqa: F811
+    """Two processes divide heads and columns; four are two such groups. Gradients are clipped, rows have any length."""
+    one, several = tmp_path / "one", tmp_path / "several"
+    more = [*LONGER, f"--model.optim.name={optimiser}", f"--data.packing={str(packed).lower()}",
+            "--trainer.gradient_clip_val=0.5", *EVEN]  # fmt: skip
+    forked.fit(
+        (1, "pretrain", [*arguments("pretrain", one, world), *more]),
+        (processes, "pretrain", [*arguments("pretrain", several, world), *DIVIDED, *more]),
+    )
+    names = [f"{stage}/{loss}" for stage in ("train", "val") for loss in ("loss", "text_loss", "image_loss")]
+    assert_equal_runs(one, several, "lm", names)
+
+
+@pytest.mark.slow
+def test_a_divided_model_from_a_folder_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained):  # noqa: F811
+    """Built on the meta device and filled in parts of rows and of columns; a batch of two takes part of a step."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text_size = Vocab.load(pretrained / "vocab").text_size
+    LlamaForCausalLM(LlamaConfig(vocab_size=text_size, **sizes)).save_pretrained(tmp_path / "llama")
+    one, several = tmp_path / "one", tmp_path / "several"
+    more = [*LONGER, f"--model.llm={tmp_path}/llama", f"--data.text_tokenizer={pretrained}/vocab/text",
+            "--model.freeze_text_embeddings=true", "--trainer.accumulate_grad_batches=2"]  # fmt: skip
+    forked.fit(
+        (1, "pretrain", [*arguments("pretrain", one, world), *more]),
+        (4, "pretrain", [*arguments("pretrain", several, world), *DIVIDED, *more]),
+    )
+    assert_equal_runs(one, several, "lm", ["train/loss"])
+    base, found = (load_file(path) for path in (tmp_path / "llama" / "model.safetensors", released(several)))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert found[name][:text_size].equal(base[name])
+
+
+def test_what_cannot_be_divided_is_refused(tmp_path, world, capsys):  # noqa: F811
+    option = "`trainer.strategy.init_args.tensor_parallel`"
+    words = [*arguments("pretrain", tmp_path / "run", world), *SHARDED]
+    strategy = "--trainer.strategy.init_args"
+    assert f"{option} (3) must divide the 1 processes of a node" in failure(
+        capsys, "pretrain", *words, f"{strategy}.tensor_parallel=3"
+    )
+    assert f"{option} (2) and `trainer.strategy.init_args.replicas` (2): one of them must be 1" in failure(
+        capsys, "pretrain", *words, f"{strategy}.tensor_parallel=2", f"{strategy}.replicas=2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "reason"),
+    [
+        ("pretrain", ["--model.network.kv_heads=1"], r"must divide the model's num_key_value_heads \(1\)"),
+        ("pretrain", ["--model.lora.tables=true", *EVEN], r"without biases and adapters, and q_proj is another"),
+        ("pretrain", [*EVEN, *DRAWS], "ShapesGenEval draws with a model that is not divided; set it to 1"),
+        ("tokenizer", ["--trainer.callbacks=null"], "divides the layers of language models"),
+    ],
+)
+def test_a_run_that_cannot_be_divided_is_refused(tmp_path, world, stage, more, reason):  # noqa: F811
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "prompts.jsonl").write_text(
+        '{"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a circle"}\n'
+    )
+    words = [word.format(folder=tmp_path) for word in more]
+    with pytest.raises(AssertionError, match=reason):
+        forked.fit((2, stage, [*arguments(stage, tmp_path / "run", world), *DIVIDED, *words]))
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -86,20 +175,30 @@ def test_a_stage_that_leaves_weights_whole_is_refused(tmp_path):
         forked.fit((1, "renderer", [*arguments("renderer", tmp_path / "run"), *words]))
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_sharded_checkpoints_are_gathered_and_go_on_over_other_numbers_of_processes(tmp_path, world, capsys, processes):  # noqa: F811
+@pytest.mark.parametrize(
+    ("processes", "divided"), [(1, False), pytest.param(4, False, marks=pytest.mark.slow), (2, True)]
+)
+def test_sharded_checkpoints_are_gathered_and_go_on_over_other_numbers_of_processes(
+    tmp_path,
+    world,  # noqa: F811
+    capsys,
+    processes,
+    divided,
+):
     """Written by two processes. One file, of a run that does not shard, is refused."""
+    sharded = DIVIDED if divided else SHARDED
     whole, two, other, file = (tmp_path / name for name in ("whole", "two", "other", "file"))
 
     def words(run, steps, *more):
-        base = [*arguments("pretrain", run, world), *LONGER, f"--trainer.max_steps={steps}", "--model.optim.name=muon"]
+        base = [*arguments("pretrain", run, world), *LONGER, f"--trainer.max_steps={steps}", "--model.optim.name=muon",
+                *EVEN]  # fmt: skip
         return [*base, *more]
 
     forked.fit(
         (1, "pretrain", words(whole, 6)), (1, "pretrain", words(file, 3)), (2, "pretrain", words(two, 3, *SHARDED))
     )
     shutil.copytree(two, other)
-    forked.fit((processes, "pretrain", words(other, 6, *SHARDED)))
+    forked.fit((processes, "pretrain", words(other, 6, *sharded)))
     with pytest.raises(AssertionError, match="is one file, of a run that does not shard"):
         forked.fit((2, "pretrain", words(file, 6, *SHARDED)))
     expected = load_file(whole / "release" / "lm" / "model.safetensors")
