@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "callbacks": {
         "cost", "metrics", "pipeline", "latents.pixels", "sampling", "training.checkpoint", "training.history",
-        "training.logs",
+        "training.logs", "training.parallel",
     },
     # use: what is given on a command line, what is made of it, and how it is shown
     "inputs": {"judges", "model_folder", "pipeline", "pretrained", "sampling"},

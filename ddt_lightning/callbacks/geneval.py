@@ -16,8 +16,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from ddt_lightning.metrics.geneval import read_metadata, score, summary
 from ddt_lightning.pipeline import Pipeline
 from ddt_lightning.sampling import Sampling
-from ddt_lightning.training.parallel import dividing_groups
-from ddt_lightning.training.tensor_parallel import refuse_groups
+from ddt_lightning.training.parallel import refuse_divided
 
 
 class ShapesGenEval(pl.Callback):
@@ -68,7 +67,7 @@ class ShapesGenEval(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse what it cannot draw with."""
-        refuse_groups(dividing_groups(trainer.strategy), "ShapesGenEval draws")
+        refuse_divided(trainer.strategy, "ShapesGenEval draws")
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, score, gather, log."""

@@ -41,8 +41,7 @@ from ddt_lightning.stages.language import LanguageModule
 from ddt_lightning.tokens.renderer import Renderer
 from ddt_lightning.training.logs import log_row, log_step, ratios
 from ddt_lightning.training.optim import OptimConfig
-from ddt_lightning.training.parallel import dividing_groups, forward_method
-from ddt_lightning.training.tensor_parallel import refuse_groups
+from ddt_lightning.training.parallel import forward_method, refuse_divided
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class RlModule(LanguageModule):
         """Build the policy, the frozen model it started from, and what decodes its ids."""
         if hasattr(self, "llm"):
             return
-        refuse_groups(dividing_groups(self.trainer.strategy), "practice draws and answers")
+        refuse_divided(self.trainer.strategy, "practice draws and answers")
         super().configure_model()
         device = self.trainer.strategy.root_device
         if self.practice.kl_weight:

@@ -245,6 +245,17 @@ def dividing_groups(strategy: Strategy) -> Groups | None:
     return strategy.groups if isinstance(strategy, FullyShardedStrategy) else None
 
 
+def refuse_divided(strategy: Strategy, what: str) -> None:
+    """Refuse to draw or answer with a model whose layers are divided.
+
+    Raises:
+        ValueError: they are; it names the option.
+    """
+    groups = dividing_groups(strategy)
+    if groups is not None:
+        raise ValueError(f"`{OPTION}` ({groups.own.size()}): {what} with a model that is not divided; set it to 1.")
+
+
 def shard(
     net: nn.Module,
     blocks: Iterable[nn.Module],

@@ -44,16 +44,6 @@ def groups_of(device: str, size: int, processes: int) -> Groups:
     return Groups(mesh["own"], mesh["others"])
 
 
-def refuse_groups(groups: Groups | None, what: str) -> None:
-    """Refuse to draw or answer with a model whose layers are divided.
-
-    Raises:
-        ValueError: there are groups; it names the option.
-    """
-    if groups is not None:
-        raise ValueError(f"`{OPTION}` ({groups.own.size()}): {what} with a model that is not divided; set it to 1.")
-
-
 class DividedLinear(nn.Linear):
     """A linear layer without bias of which every process of a group holds a part.
 
@@ -136,7 +126,7 @@ class RowsOfGroup:
             ValueError: the layer is to go on behind keys and values, as it does where a model draws or answers.
         """
         if kwargs.get("past_key_values") is not None:
-            refuse_groups(self.groups, "a model draws and answers")
+            raise ValueError(f"`{OPTION}`: a divided model neither draws nor answers; set it to 1.")
         kwargs = dict(kwargs)
         hidden = args[0] if args else kwargs.pop("hidden_states")
         others = {name: self.gathered(value, len(hidden)) for name, value in kwargs.items()}
