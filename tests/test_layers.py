@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "encoding", "inputs", "pipeline", "rl", "sampling", "shards", "tokens",
     },
     "cli": {"callbacks.throughput", "settings", "training.run"},
-    "plans": {"atomic", "cli", "inputs", "metrics.cards", "settings", "shards.read", "training.run"},
+    "plans": {"atomic", "cli", "inputs", "metrics.cards", "model_folder", "settings", "shards.read", "training.run"},
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
         "atomic", "images", "inputs", "judges", "model_folder", "pipeline", "prompts", "sampling", "texts", "workers",

@@ -26,6 +26,7 @@ from ddt_lightning.plans.recipes import (
     mixed_precision,
     practice_of,
     select_tokens,
+    taken_step,
     tokenizer_start,
 )
 from ddt_lightning.plans.step import Step
@@ -39,6 +40,12 @@ DRAWN = ("", "seen")
 """Those of which the examiner reads drawings and edits: held-out combinations, and training pictures."""
 JUDGES = {"teacher": 0, "examiner": 1}
 """{folder below `judges/`: seed of the classifier}."""
+TAKEN = {
+    "tokenizer": {"tokenizer": "release/tokenizer"},
+    "renderer": {"renderer": "release/renderer"},
+    "pretrain": {"lm": "release/lm", "vocab": "vocab"},
+}
+"""{stage: {part of a trained model: its place in a run of the stage}}, for a run that starts from one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +74,8 @@ class EmojiRun:
         drawn: pictures of each prompt.
         evaluated: pictures, edits, questions and captions of each part that are scored.
         lpips: torchvision's weights of AlexNet or VGG-16, for LPIPS of reconstructions; null leaves it out.
+        start: a trained model, such as `emoji`, whose tokenizer and renderer are taken and whose language model learns
+            on by instruction tuning; null trains all of them.
         seconds: {step: relative cost of it, of trainings that of an optimizer step}; how long the steps really take is
             measured while they run.
     """
@@ -93,6 +102,7 @@ class EmojiRun:
     drawn: int
     evaluated: int
     lpips: str | None = None
+    start: str | None = None
     seconds: dict[str, float]
 
 
@@ -137,6 +147,8 @@ def plan(sizes: EmojiRun) -> list[Step]:
         return Step(name, about, commands, folder, before=before, cost=cost)
 
     def train(stage: str, about: str, *words: str, configs: tuple[str, ...] = ()) -> Step:
+        if sizes.start is not None and stage in TAKEN:
+            return taken_step(stage, sizes.start, TAKEN[stage], run)
         steps = units[stage]
         faster = [] if stage == "rl" else mixed_precision()  # for stages trained by muon
         options = [*words, *faster, f"--trainer.max_steps={steps}"]
@@ -216,7 +228,7 @@ def emoji(*, sizes: EmojiRun, until: Until = "report") -> None:
         until: last step.
 
     Raises:
-        FileNotFoundError: the shards of the pictures are missing.
+        FileNotFoundError: the shards of the pictures are missing, or `start` lacks a part.
         ValueError: `DDT_DATA` is not set.
         ChildProcessError: a step failed.
     """

@@ -9,7 +9,9 @@ import yaml
 
 from ddt_lightning import cli
 from ddt_lightning.emoji.held_out import PARTS
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans import emoji
+from ddt_lightning.vocab import Vocab
 from tests.command_lines import parse_plan, parsed
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +102,28 @@ def test_without_practice_and_selection_the_tuned_model_is_evaluated():
     assert steps["eval"].before.args == (Path(sizes.run), "instruct")
     assert "tokens/right" not in " ".join(word for step in steps.values() for words in step.commands for word in words)
     assert emoji.plan(replace(sizes, rl_steps=1))[STEPS.index("eval")].before.args == (Path(sizes.run), "rl")
+
+
+def test_a_run_from_a_trained_model_takes_its_parts(tmp_path, capsys):
+    """In the places where a run of each stage holds them, so that all later steps are the same."""
+    sizes = parsed("run emoji", "--start", "emoji", "--run", str(tmp_path / "run"))["sizes"]
+    steps, trained = emoji.plan(sizes), emoji.plan(replace(sizes, start=None))
+    assert [step.name for step in steps] == STEPS
+    taken = ("tokenizer", "renderer", "pretrain")
+    for one, other in zip(steps, trained, strict=True):
+        assert (one.commands == []) == (one.name in taken) and (one.name in taken or one.commands == other.commands)
+        if one.name in taken:
+            assert one.inputs != other.inputs
+            one.before()
+    for part, stage in (("tokenizer", "tokenizer"), ("renderer", "renderer"), ("lm", "pretrain")):
+        files = [
+            folder / "model.safetensors"
+            for folder in (find_part(part, "emoji"), find_part(part, tmp_path / "run" / stage))
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes() and tmp_path in files[1].parents
+    assert Vocab.load(tmp_path / "run" / "pretrain" / "vocab").size == Vocab.load(find_part("vocab", "emoji")).size
+    with pytest.raises(FileNotFoundError, match=r"`--start` \(stages\) holds no tokenizer"):
+        emoji.plan(replace(sizes, start="stages"))
 
 
 def test_weights_for_lpips_are_passed_on():
