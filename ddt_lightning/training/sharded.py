@@ -36,10 +36,10 @@ def held(parameter: Tensor) -> tuple[slice, ...]:
         for axis, place in reversed(list(enumerate(parameter.placements))):
             if not place.is_replicate():
                 dealt: Any = place
-                whole = region[dealt.dim]
-                each = -(-(whole.stop - whole.start) // mesh.size(axis))
-                start = min(whole.start + mesh.get_local_rank(axis) * each, whole.stop)
-                region[dealt.dim] = slice(start, min(start + each, whole.stop))
+                former = region[dealt.dim]
+                each = -(-(former.stop - former.start) // mesh.size(axis))
+                start = min(former.start + mesh.get_local_rank(axis) * each, former.stop)
+                region[dealt.dim] = slice(start, min(start + each, former.stop))
     return tuple(region)
 
 

@@ -142,7 +142,10 @@ class RowsOfGroup:
         for one, made in self.taken:
             if one is x:
                 return made
-        self.taken = [*self.taken[-3:], (x, self.rows(x))]  # of one batch: a mask, positions, and their two tables
+        self.taken = [
+            *self.taken[-6:],
+            (x, self.rows(x)),
+        ]  # of one batch: positions, and at most two masks and four tables
         return self.taken[-1][1]
 
     def rows(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ddt_lightning.commands.model import export
 from ddt_lightning.training.checkpoint import last_checkpoint, read_weights, resume_step
@@ -95,11 +95,14 @@ def test_a_divided_language_model_equals_one_process(tmp_path, world, processes,
 
 
 @pytest.mark.slow
-def test_a_divided_model_from_a_folder_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained):  # noqa: F811
-    """Built on the meta device and filled in parts of rows and of columns; a batch of two takes part of a step."""
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text"])
+def test_a_divided_model_from_a_folder_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained, family):  # noqa: F811
+    """Built on the meta device and filled in parts of rows and of columns; norms of heads; a step of two batches."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 24, "tie_word_embeddings": False}
     text_size = Vocab.load(pretrained / "vocab").text_size
-    LlamaForCausalLM(LlamaConfig(vocab_size=text_size, **sizes)).save_pretrained(tmp_path / "llama")
+    config = AutoConfig.for_model(family, vocab_size=text_size, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "llama")
     one, several = tmp_path / "one", tmp_path / "several"
     more = [*LONGER, f"--model.llm={tmp_path}/llama", f"--data.text_tokenizer={pretrained}/vocab/text",
             "--model.freeze_text_embeddings=true", "--trainer.accumulate_grad_batches=2"]  # fmt: skip
