@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from ddt_lightning.model_folder import find_part
 
+AVERAGED = "averaged."
+"""Before the names of weights' averages in a distributed checkpoint."""
 INDEX = ".metadata"  # torch's name for the index of a sharded checkpoint
 
 
@@ -83,7 +85,10 @@ def read_weights(path: str | Path, part: str, prefix: str) -> dict[str, Tensor]:
 
 
 def gathered_weights(folder: Path) -> dict[str, Tensor]:
-    """All weights of the folder of a sharded checkpoint, however many processes wrote it, gathered by this one."""
+    """All weights of the folder of a sharded checkpoint, however many processes wrote it, gathered by this one.
+
+    Of weights that were averaged over steps, the averages.
+    """
     from torch.distributed.checkpoint import FileSystemReader, load
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -97,7 +102,9 @@ def gathered_weights(folder: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that is meant
         load(state, storage_reader=reader, no_dist=True)
-    return {name.removeprefix("state_dict."): value for name, value in state.items()}
+    found = {name.removeprefix("state_dict."): value for name, value in state.items()}
+    averages = {name.removeprefix(AVERAGED): value for name, value in found.items() if name.startswith(AVERAGED)}
+    return {name: value for name, value in found.items() if not name.startswith(AVERAGED)} | averages
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:

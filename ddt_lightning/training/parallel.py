@@ -14,7 +14,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -65,8 +64,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         tensor_parallel: processes in a row, of one node, that divide the heads and columns of a language model.
 
     Raises:
-        ValueError: the number of processes is not a multiple of `replicas` or `tensor_parallel`, both are above 1, or
-            weights are to be averaged over steps.
+        ValueError: the number of processes is not a multiple of `replicas` or `tensor_parallel`, or both are above 1.
     """
 
     def __init__(
@@ -105,15 +103,6 @@ class FullyShardedStrategy(ModelParallelStrategy):
         if self.tensor_parallel < 1 or self.num_processes % self.tensor_parallel:
             raise ValueError(
                 f"`{OPTION}` ({self.tensor_parallel}) must divide the {self.num_processes} processes of a node."
-            )
-        trainer = self.lightning_module.trainer if self.lightning_module is not None else None
-        averaging = (
-            [type(one).__name__ for one in trainer.callbacks if isinstance(one, WeightAveraging)] if trainer else []
-        )
-        if averaging:
-            raise ValueError(
-                f"`trainer.callbacks` ({averaging[0]}) copies the network, which cannot be done with sharded weights: "
-                "`--trainer.callbacks null` leaves them all out, or use `--trainer.strategy ddp`."
             )
         self._data_parallel_size = processes
         super().setup_environment()

@@ -35,8 +35,11 @@ class FinalCheckpoint(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save after the last step, be it by `max_time`, before weight averaging puts the averages in place."""
         ended = trainer.should_stop or trainer.global_step >= trainer.max_steps
-        if trainer.checkpoint_callback is not None and ended:
-            trainer.save_checkpoint(last_checkpoint(trainer.default_root_dir))
+        saving: Any = trainer.checkpoint_callback
+        if saving is not None and ended:
+            path = last_checkpoint(trainer.default_root_dir)
+            trainer.save_checkpoint(path)
+            saving._last_checkpoint_saved = str(path)  # or it would save a short run again, with the averages in place
 
 
 class WholeConfig(SaveConfigCallback):

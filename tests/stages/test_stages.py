@@ -153,6 +153,16 @@ def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
     return load_file(run / "release" / part / "model.safetensors")
 
 
+def test_a_run_shorter_than_the_interval_of_saves_goes_on_from_its_weights_and_not_from_their_averages(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    rarely = "--checkpoint.every_n_train_steps=100"
+    cli.fit("tokenizer", [*arguments("tokenizer", whole), rarely])
+    cli.fit("tokenizer", [*arguments("tokenizer", parts), rarely, "--trainer.max_steps=2"])
+    cli.fit("tokenizer", [*arguments("tokenizer", parts), rarely])
+    reference, same = weights(whole, "tokenizer"), weights(parts, "tokenizer")
+    assert reference.keys() == same.keys() and all(value.equal(same[name]) for name, value in reference.items())
+
+
 @pytest.mark.parametrize("stage", [stage for stage in BASE if stage != "rl"])  # practice: test_rl.py
 def test_stop_and_resume_equals_uninterrupted_and_config_reruns(stage, tmp_path, world, pretrained):
     whole, parts, again = tmp_path / "whole", tmp_path / "parts", tmp_path / "again"

@@ -149,12 +149,9 @@ def test_a_run_that_cannot_be_divided_is_refused(tmp_path, world, stage, more, r
 
 @pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_two_copies_of_a_sharded_tokenizer_equal_one_process(tmp_path, processes):
-    """Revival of codes, muon, groups of prefixes, recomputed blocks, and callbacks that decode, too."""
+    """Revival of codes, muon, groups of prefixes, recomputed blocks, averages, and callbacks that decode, too."""
     one, several = tmp_path / "one", tmp_path / "several"
-    callbacks = [f"--trainer.callbacks+=ddt_lightning.callbacks.{name}"
-                 for name in ("samples.ReconstructionGrid", "codebook.CodebookMonitor")]  # fmt: skip
-    more = [*LONGER, "--model.tokenizer.quantizer.dead_threshold=1.0", "--model.tokenizer.prefix_groups=2",
-            "--trainer.callbacks=null", *callbacks]  # fmt: skip
+    more = [*LONGER, "--model.tokenizer.quantizer.dead_threshold=1.0", "--model.tokenizer.prefix_groups=2"]
     forked.fit(
         (1, "tokenizer", [*arguments("tokenizer", one), *more]),
         (processes, "tokenizer", [*arguments("tokenizer", several), *COPIES, *more]),
@@ -163,9 +160,33 @@ def test_two_copies_of_a_sharded_tokenizer_equal_one_process(tmp_path, processes
     assert len(column(several, "val/psnr")) == 2  # of other images: those that the first process validates on
 
 
-def test_averages_of_sharded_weights_are_refused(tmp_path, capsys):
-    text = failure(capsys, "tokenizer", *arguments("tokenizer", tmp_path / "run"), *SHARDED)
-    assert "`trainer.callbacks` (EMAWeightAveraging) copies the network" in text and "--trainer.callbacks null" in text
+@pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_averages_of_sharded_weights_go_on_over_another_number_of_processes(tmp_path, processes):
+    """Written by two processes; what starts from the checkpoint takes the averages, too."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+
+    def words(run: Path, steps: int) -> list[str]:
+        return [*arguments("tokenizer", run), *LONGER, f"--trainer.max_steps={steps}"]
+
+    forked.fit(
+        (1, "tokenizer", words(whole, 8)),
+        (2, "tokenizer", [*words(parts, 4), *SHARDED]),
+        (processes, "tokenizer", [*words(parts, 8), *SHARDED]),
+    )
+    expected, found = (load_file(released(run, "tokenizer")) for run in (whole, parts))
+    gathered = read_weights(last_checkpoint(parts), "tokenizer", "tokenizer.")
+    current = torch.load(last_checkpoint(whole), weights_only=True)["current_model_state"]
+    apart = [(value - current[f"tokenizer.{name}"]).abs().max() for name, value in expected.items() if value.dim() == 2]
+    assert max(apart) > 1e-3  # an average is another value
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+        assert gathered[name].equal(found[name]), name
+
+
+def test_averages_of_sharded_weights_in_one_file_are_refused(tmp_path):
+    single = [*SHARDED, "--trainer.strategy.init_args.save_distributed_checkpoint=false"]
+    with pytest.raises(AssertionError, match=r"save_distributed_checkpoint` \(false\) cannot be used with averages"):
+        forked.fit((1, "tokenizer", [*arguments("tokenizer", tmp_path / "run"), *single]))
 
 
 def test_a_stage_that_leaves_weights_whole_is_refused(tmp_path):
