@@ -28,6 +28,7 @@ class EmaWeightAveraging(EMAWeightAveraging):
     Validation, the release and what starts from a checkpoint take the averages.
     """
 
+    of_parts = True  # `FullyShardedStrategy` refuses those that are not
     sharded = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

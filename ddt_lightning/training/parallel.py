@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
@@ -64,7 +65,8 @@ class FullyShardedStrategy(ModelParallelStrategy):
         tensor_parallel: processes in a row, of one node, that divide the heads and columns of a language model.
 
     Raises:
-        ValueError: the number of processes is not a multiple of `replicas` or `tensor_parallel`, or both are above 1.
+        ValueError: the number of processes is not a multiple of `replicas` or `tensor_parallel`, both are above 1, or a
+            callback averages whole weights.
     """
 
     def __init__(
@@ -103,6 +105,13 @@ class FullyShardedStrategy(ModelParallelStrategy):
         if self.tensor_parallel < 1 or self.num_processes % self.tensor_parallel:
             raise ValueError(
                 f"`{OPTION}` ({self.tensor_parallel}) must divide the {self.num_processes} processes of a node."
+            )
+        trainer = self.lightning_module.trainer if self.lightning_module is not None else None
+        averaging = [one for one in (trainer.callbacks if trainer else []) if isinstance(one, WeightAveraging)]
+        if any(not getattr(one, "of_parts", False) for one in averaging):
+            raise ValueError(
+                f"`trainer.callbacks` ({type(averaging[0]).__name__}) copies the network, which cannot be done with "
+                "sharded weights: use `ddt_lightning.callbacks.averaging.EmaWeightAveraging`."
             )
         self._data_parallel_size = processes
         super().setup_environment()

@@ -183,6 +183,13 @@ def test_averages_of_sharded_weights_go_on_over_another_number_of_processes(tmp_
         assert gathered[name].equal(found[name]), name
 
 
+def test_averages_by_a_copy_of_the_network_are_refused(tmp_path, capsys):
+    whole = "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging"
+    text = failure(capsys, "tokenizer", *arguments("tokenizer", tmp_path / "run"), *SHARDED, whole)
+    assert "`trainer.callbacks` (EMAWeightAveraging) copies the network" in text
+    assert "use `ddt_lightning.callbacks.averaging.EmaWeightAveraging`" in text
+
+
 def test_averages_of_sharded_weights_in_one_file_are_refused(tmp_path):
     single = [*SHARDED, "--trainer.strategy.init_args.save_distributed_checkpoint=false"]
     with pytest.raises(AssertionError, match=r"save_distributed_checkpoint` \(false\) cannot be used with averages"):
