@@ -132,9 +132,19 @@ def test_what_cannot_be_divided_is_refused(tmp_path, world, capsys):  # noqa: F8
     ("stage", "more", "reason"),
     [
         ("pretrain", ["--model.network.kv_heads=1"], r"must divide the model's num_key_value_heads \(1\)"),
-        ("pretrain", ["--model.lora.tables=true", *EVEN], r"without biases and adapters, and q_proj is another"),
-        ("pretrain", [*EVEN, *DRAWS], "ShapesGenEval draws with a model that is not divided; set it to 1"),
-        ("tokenizer", ["--trainer.callbacks=null"], "divides the layers of language models"),
+        pytest.param(
+            "pretrain",
+            ["--model.lora.tables=true", *EVEN],
+            r"without biases and adapters, and q_proj is another",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "pretrain",
+            [*EVEN, *DRAWS],
+            "ShapesGenEval draws with a model that is not divided; set it to 1",
+            marks=pytest.mark.slow,
+        ),
+        ("tokenizer", [], "divides the layers of language models"),
     ],
 )
 def test_a_run_that_cannot_be_divided_is_refused(tmp_path, world, stage, more, reason):  # noqa: F811
@@ -207,7 +217,8 @@ def test_a_stage_that_leaves_weights_whole_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("processes", "divided"), [(1, False), pytest.param(4, False, marks=pytest.mark.slow), (2, True)]
+    ("processes", "divided"),
+    [(1, False), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((4, False), (2, True)))],
 )
 def test_sharded_checkpoints_are_gathered_and_go_on_over_other_numbers_of_processes(
     tmp_path,
