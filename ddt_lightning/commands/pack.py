@@ -201,8 +201,10 @@ def card(name: str, pipeline: "Pipeline", stage: Path, about: dict[str, Any]) ->
     vocab = pipeline.vocab
     weights = sum(parameter.numel() for net in networks(pipeline).values() for parameter in net.parameters())
     cards = {key: value for key, value in about.get("cards", {}).items() if value["interval"] is not None}
-    measured = {value["weights"].get("tokenizer") for value in cards.values() if "weights" in value}
-    rounded = "of these weights" if measured == {pipeline.tokenizer.fingerprint()} else "before weights were rounded"
+    measured = [value["weights"] for value in cards.values() if "weights" in value]
+    marks = pipeline.fingerprints()
+    same = measured and all(one.get(part, mark) == mark for one in measured for part, mark in marks.items())
+    rounded = "of these weights" if same else "before weights were rounded"
     lines = [
         f"# {name}",
         "",
