@@ -55,6 +55,21 @@ def test_a_packed_model_is_small_and_draws_the_same(model, tmp_path, monkeypatch
     assert (tmp_path / "drawn" / "00000.png").is_file()
 
 
+def test_a_card_says_whether_scores_are_of_the_rounded_weights(model, tmp_path):
+    main(["pack", str(model), str(tmp_path / "first"), *ABOUT])
+    marks = Pipeline.from_pretrained(tmp_path / "first").fingerprints()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.json").write_text(json.dumps({"time/total_s": 1.0}))
+    of_all, of_one = {**marks, "judge": "0"}, {"tokenizer": marks["tokenizer"]}
+    for number, (weights, said) in enumerate(
+        [(of_all, "of these weights"), (of_one, "of these weights"), ({**of_one, "lm": "0"}, "before"), ({}, "before")]
+    ):
+        write_cards(run / "eval" / "t2i.json", {"t2i/overall": mean_card([True] * 8, "p")}, {"weights": weights})
+        main(["pack", str(tmp_path / "first"), str(tmp_path / str(number)), *ABOUT, "--run", str(run)])
+        assert f"measured {said}" in (tmp_path / str(number) / "README.md").read_text()
+
+
 def test_the_card_names_hashes_scores_and_seconds(model, tmp_path, capsys):
     run = tmp_path / "run"
     write_cards(run / "eval" / "t2i.json", {"t2i/overall": mean_card([True, False] * 8, "p")}, {"weights": {}})
