@@ -111,7 +111,7 @@ class FullyShardedStrategy(ModelParallelStrategy):
         if any(not getattr(one, "of_parts", False) for one in averaging):
             raise ValueError(
                 f"`trainer.callbacks` ({type(averaging[0]).__name__}) copies the network, which cannot be done with "
-                "sharded weights: use `ddt_lightning.callbacks.averaging.EmaWeightAveraging`."
+                "sharded weights: use `ddt_lightning.training.averaging.EmaWeightAveraging`."
             )
         self._data_parallel_size = processes
         super().setup_environment()

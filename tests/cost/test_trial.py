@@ -184,7 +184,7 @@ def test_sharded_tokenizer():
 
 
 def test_averages_and_buckets_are_copies_of_the_weights():
-    average = {"class_path": "ddt_lightning.callbacks.averaging.EmaWeightAveraging"}
+    average = {"class_path": "ddt_lightning.training.averaging.EmaWeightAveraging"}
     values = {"model": {"tokenizer": TINY, "optim": {}}, "data": {"batch_size": 4}}
     plain = measure(read_settings(values, 1), [2])[0]
     values["trainer"] = {"callbacks": [average]}

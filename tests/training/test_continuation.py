@@ -22,7 +22,7 @@ SETTINGS = {
     "trainer": {
         "max_steps": 4, "devices": 1, "precision": None, "logger": None,
         "callbacks": [
-            {"class_path": "ddt_lightning.callbacks.averaging.EmaWeightAveraging", "init_args": {"decay": 0.9}},
+            {"class_path": "ddt_lightning.training.averaging.EmaWeightAveraging", "init_args": {"decay": 0.9}},
             {"class_path": "ddt_lightning.callbacks.codebook.CodebookMonitor", "init_args": {"every": 5}},
         ],
     },

@@ -197,7 +197,7 @@ def test_averages_by_a_copy_of_the_network_are_refused(tmp_path, capsys):
     whole = "--trainer.callbacks=lightning.pytorch.callbacks.EMAWeightAveraging"
     text = failure(capsys, "tokenizer", *arguments("tokenizer", tmp_path / "run"), *SHARDED, whole)
     assert "`trainer.callbacks` (EMAWeightAveraging) copies the network" in text
-    assert "use `ddt_lightning.callbacks.averaging.EmaWeightAveraging`" in text
+    assert "use `ddt_lightning.training.averaging.EmaWeightAveraging`" in text
 
 
 def test_averages_of_sharded_weights_in_one_file_are_refused(tmp_path):
