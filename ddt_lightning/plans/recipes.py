@@ -14,8 +14,7 @@ import yaml
 
 from ddt_lightning.atomic import write_json
 from ddt_lightning.metrics.cards import flat
-from ddt_lightning.model_folder import find_part
-from ddt_lightning.plans.fingerprint import CLI, weights_mark
+from ddt_lightning.plans.fingerprint import CLI
 from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.settings import merge
 
@@ -172,30 +171,6 @@ def practice_of(run: Path) -> list[str]:
         *("--init_from", f"{run}/instruct", "--data.vocab", f"{run}/instruct/release/vocab"),
         *("--model.tokenizer", f"{run}/tokenizer", "--model.renderer", f"{run}/renderer"),
     ]
-
-
-def taken_step(stage: str, source: str, parts: Mapping[str, str], run: Path) -> Step:
-    """The step that takes parts of a trained model in place of training a stage.
-
-    Args:
-        stage: of `ddt-fit`, and name of the step.
-        source: model folder, or the name of a model.
-        parts: {part of the model: where a run of the stage holds it}.
-        run: the plan's folder.
-
-    Raises:
-        FileNotFoundError: `source` lacks one of the parts.
-    """
-    folder = run / stage
-    found = {find_part(part, source, "--start"): folder / place for part, place in parts.items()}
-    marks = " ".join(weights_mark(part) for part in found if any(part.glob("*.safetensors")))
-
-    def take() -> None:
-        for part, place in found.items():
-            # the words of its training texts are no longer all that the model meets
-            shutil.copytree(part, place, ignore=shutil.ignore_patterns("words.txt"))
-
-    return Step(stage, f"take that of {source}", [], folder, inputs=marks, before=take)
 
 
 def assemble_model(run: Path, language: str) -> None:

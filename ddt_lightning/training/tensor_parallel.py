@@ -142,11 +142,9 @@ class RowsOfGroup:
         for one, made in self.taken:
             if one is x:
                 return made
-        self.taken = [
-            *self.taken[-6:],
-            (x, self.rows(x)),
-        ]  # of one batch: positions, and at most two masks and four tables
-        return self.taken[-1][1]
+        made = self.rows(x)
+        self.taken = [*self.taken[-6:], (x, made)]  # a batch has positions, and at most two masks and four tables
+        return made
 
     def rows(self, x: Tensor) -> Tensor:
         """`[B, ...]` of this process to `[n B, ...]`; its gradient is the sum over the group."""

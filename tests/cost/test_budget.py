@@ -149,3 +149,10 @@ def test_a_plan_of_copies_by_command(capsys):
     main(["plan", *words, "--set", "trainer.strategy.init_args.replicas=2", "model.network.depth=2"])
     said = capsys.readouterr().out
     assert "in 2 copies, each sharded over 2" in said and "450 GB/s within and 50 GB/s between copies" in said
+
+
+def test_layers_are_divided_inside_of_a_machine(capsys):
+    words = ["--config", "stages/pretrain.yaml", "stages/fsdp.yaml", "--nodes", "2", "--gpus", "2"]
+    with pytest.raises(SystemExit):
+        main(["plan", *words, "--set", "trainer.strategy.init_args.tensor_parallel=4"])
+    assert "tensor_parallel` (4) must divide the 2 GPUs of a machine" in capsys.readouterr().err

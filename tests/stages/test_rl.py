@@ -158,12 +158,13 @@ def test_two_processes_draw_again_as_one_does(model, tmp_path):
     assert one["train/left_out"] < one["train/equal_groups"]
     for name in ("train/reward", "train/equal_groups", "train/left_out", "train/distance"):
         assert one[name] == pytest.approx(two[name], abs=1e-6)
-    gradients = []  # of the only step, times 1 - beta1: Adam's step makes those near 0 large, and rounding with them
-    for run in ("one", "two"):
-        saved = torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)
-        gradients.append({number: state["exp_avg"] for number, state in saved["optimizer_states"][0]["state"].items()})
+    saved = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    # of the only step, times 1 - beta1: Adam's step makes those near 0 large, and rounding with them
+    gradients = [{number: state["exp_avg"] for number, state in run["optimizer_states"][0]["state"].items()}
+                 for run in saved]  # fmt: skip
     assert max(float(one.abs().max()) for one in gradients[0].values()) > 1e-4
     same(*gradients, 1e-6)
+    same(*(run["state_dict"] for run in saved), 1e-4)  # a third of Adam's step
 
 
 QUESTIONS = ["--data.prompts=questions", "--data.val_prompts=held_out_questions"]
