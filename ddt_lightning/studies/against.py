@@ -75,7 +75,9 @@ class AgainstStudy(Study[Comparison]):
         shards: folder of `ddt data scenes`: images, edits, questions and text, for training and held out.
         bits_tolerance: by how much the bits of an image may differ, relative to the first tokenizer's.
         instruct: {configs, settings, steps} of instruction tuning.
-        rl: the same of practice with a reward after it, see `stages/rl.yaml`; empty for none.
+        select: rewards of `ddt data select`: tuning sees those images and edits alone whose ids decode to what the
+            rewards find right; empty for all.
+        rl: the same as `instruct` of practice with a reward after it, see `stages/rl.yaml`; empty for none.
         coding: further options of `ddt encode`.
         drawing: options of `ddt eval t2i`.
         editing: options of `ddt eval edit`.
@@ -90,6 +92,7 @@ class AgainstStudy(Study[Comparison]):
     orders: dict[str, str] = field(default_factory=dict)
     bits_tolerance: float = 0.02
     instruct: dict[str, Any] = field(default_factory=dict)
+    select: dict[str, float] = field(default_factory=dict)
     rl: dict[str, Any] = field(default_factory=dict)
     coding: dict[str, Any] = field(default_factory=dict)
     drawing: dict[str, Any] = field(default_factory=dict)
@@ -111,12 +114,30 @@ class AgainstStudy(Study[Comparison]):
             if sorted(given) != ["configs", "settings", "steps"] and (given or option == "instruct"):
                 raise ValueError(f"`{option}` ({', '.join(given)}) must have configs, settings and steps.")
 
-    def encode_step(self, name: str, out: Path) -> Step:
-        """The step that encodes all shards with one tokenizer."""
+    def encoding(self, name: str, out: Path) -> list[Step]:
+        """The steps that encode all shards with one tokenizer, and perhaps select among the ids."""
         kinds = [f"{self.shards}/{kind}-*.tar" for kind in ("images", "edits", "questions")]
         options = {"tokenizer": self.tokenizers[name], "shards": kinds, "order": self.orders.get(name), **self.coding}
         mark = f"{inputs_mark(kinds, 'shards')} {weights_mark(find_part('tokenizer', self.tokenizers[name]))}"
-        return verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
+        encode = verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
+        if not self.select:
+            return [encode]
+        judged = {
+            "tokenizer": self.tokenizers[name],
+            "renderer": self.renderers.get(name),
+            "shards": [f"{out}/tokens/{name}/{kind}-train-*.tar" for kind in ("images", "edits")],
+            "rewards": self.select,
+            **self.coding,
+        }
+        select = verb_step(
+            f"{name}.select", "data select", judged, out / "tokens" / f"{name}-right", self.drawn_by(name)
+        )
+        return [encode, select]
+
+    def drawn_by(self, name: str) -> str:
+        """Mark of the weights of a tokenizer's renderer; empty where it has none."""
+        renderer = self.renderers.get(name)
+        return "" if renderer is None else weights_mark(find_part("renderer", renderer))
 
     def chain_of(self, name: str, seed: int, out: Path) -> Chain:
         """Encoding, pretraining, instruction tuning, perhaps practice, drawing and editing with one tokenizer's ids.
@@ -133,8 +154,9 @@ class AgainstStudy(Study[Comparison]):
         texts = inputs_mark([f"{self.shards}/text-train-*.tar"], "shards")
         pretrain = fit_step(f"{name}.{seed}.pretrain", "pretrain", self.configs, overlay, seed, out, run / "pretrain",
                             texts)  # fmt: skip
-        chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{tokens}/images-train-*.tar"],
-                          "edits": [f"{tokens}/edits-train-*.tar"],
+        shown = out / "tokens" / f"{name}-right" if self.select else tokens
+        chats: Overlay = {"vocab": str(run / "pretrain" / "vocab"), "images": [f"{shown}/images-train-*.tar"],
+                          "edits": [f"{shown}/edits-train-*.tar"],
                           "questions": [f"{tokens}/questions-train-*.tar"]}  # fmt: skip
         more = {"trainer": {"max_steps": self.instruct["steps"]}}
         tuned = overlaid(more, self.instruct["settings"], {"data": chats, "init_from": str(run / "pretrain")})
@@ -149,9 +171,10 @@ class AgainstStudy(Study[Comparison]):
             last = run / "rl"
             trained.append(fit_step(f"{name}.{seed}.rl", "rl", self.rl["configs"], practised, seed, out, last))
         loading = {"model": str(last), "tokenizer": self.tokenizers[name], "renderer": renderer}
-        drawn_by = "" if renderer is None else weights_mark(find_part("renderer", renderer))
         scored = [
-            verb_step(f"{name}.{seed}.t2i", "eval t2i", {**loading, **self.drawing}, run / "eval-t2i", drawn_by),
+            verb_step(
+                f"{name}.{seed}.t2i", "eval t2i", {**loading, **self.drawing}, run / "eval-t2i", self.drawn_by(name)
+            ),
             verb_step(f"{name}.{seed}.edit", "eval edit", {**loading, **self.editing}, run / "eval-edit"),
             verb_step(
                 f"{name}.{seed}.distance",
@@ -162,12 +185,13 @@ class AgainstStudy(Study[Comparison]):
         ]
         practice = f", practise {self.rl['steps']}" if self.rl else ""
         about = f"encode, pretrain {self.steps} steps, instruct {self.instruct['steps']}{practice}, draw and edit"
-        return Chain(f"{name}, seed {seed}", about, [self.encode_step(name, out), *trained, *scored])
+        return Chain(f"{name}, seed {seed}", about, [*self.encoding(name, out), *trained, *scored])
 
     def encodings(self, out: Path) -> list[Chain]:
         """Encoding of all shards by each tokenizer."""
-        return [Chain(f"{name}, encode", "images, edits, questions", [self.encode_step(name, out)])
-                for name in self.tokenizers]  # fmt: skip
+        return [
+            Chain(f"{name}, encode", "images, edits, questions", self.encoding(name, out)) for name in self.tokenizers
+        ]
 
     def plan(self, out: Path) -> list[Chain]:
         """All trainings, seed by seed."""

@@ -13,6 +13,8 @@ from ddt_lightning.cli import main
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.plans import chains
 from ddt_lightning.plans.fingerprint import fingerprints
+from ddt_lightning.shards.read import Columns, read_shard
+from ddt_lightning.shards.texts import captions
 from ddt_lightning.studies import against as study_of
 from tests.inprocess import TINY_LM, read_study, run_here
 from tests.tiny import tiny_tokenizer
@@ -183,8 +185,8 @@ def test_the_shipped_studies_are_made_of_runs(done, tmp_path, overlay):
     study = replace(study, tokenizers={"ddt": f"{done}/a", "vqgan": f"{done}/b"}, renderers={})
     for run in study.plan(tmp_path):
         named = [step.name.split(".")[-1] for step in run.steps]
-        practised = ["rl"] if overlay == "planned" else []
-        assert named == ["encode", "pretrain", "instruct", *practised, "t2i", "edit", "distance"]
+        selected, practised = (["select"], ["rl"]) if overlay == "planned" else ([], [])
+        assert named == ["encode", *selected, "pretrain", "instruct", *practised, "t2i", "edit", "distance"]
         for step in run.steps:
             chains.check(step, run.name)
         last = f"{tmp_path}/runs/{run.name.replace(', seed ', '/seed-')}/{(practised or ['instruct'])[0]}"
@@ -204,3 +206,32 @@ def test_practice_goes_on_from_the_tuned_model_of_the_same_tokenizer(done, tmp_p
         assert said["data"]["batch_size"] == 4
     with pytest.raises(ValueError, match=r"`rl` \(steps\) must have configs, settings and steps"):
         replace(study, rl={"steps": 5})
+
+
+def even(images, prompts):
+    """A reward that a known share of the samples earns: those with an even number of letters in their text."""
+    return [float(len(prompt["prompt"]) % 2 == 0) for prompt in prompts]
+
+
+def test_tuning_sees_the_images_and_edits_that_earn_the_reward(done, tmp_path, monkeypatch):
+    monkeypatch.setattr(chains, "running", run_here)
+    given = {"shards": f"{done}/shards", "select": {f"{__name__}.even": 1.0}}
+    study = read_study("against", write(tmp_path, **given))
+    study = replace(study, tokenizers={"a": f"{done}/a", "b": f"{done}/b"})
+    study.prepare(tmp_path)
+    for name, run in zip("ab", study.plan(tmp_path), strict=True):
+        read = {}
+        for stage, part in (("pretrain", "shards"), ("instruct", "images"), ("instruct", "edits")):
+            (text,) = run.steps[{"pretrain": 2, "instruct": 3}[stage]].files.values()
+            (read[part],) = yaml.safe_load(text)["data"][part]
+        assert read["shards"] == f"{tmp_path}/tokens/{name}/images-train-*.tar"
+        assert read["edits"] == f"{tmp_path}/tokens/{name}-right/edits-train-*.tar"
+        kept, every = (captions_in(read[part]) for part in ("images", "shards"))
+        assert kept == [text for text in every if len(text) % 2 == 0] and 0 < len(kept) < len(every)
+
+
+def captions_in(pattern: str) -> list[str]:
+    """First captions of the samples of token shards."""
+    shards = sorted(Path(pattern).parent.glob(Path(pattern).name))
+    records = [record for shard in shards for record in read_shard(str(shard), {})]
+    return [captions(record, Columns(), json.loads(record["json"]))[0] for record in records]
