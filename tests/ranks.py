@@ -47,16 +47,18 @@ class Poison(pl.Callback):
 
 class RecordMemory(pl.Callback):
     """Writes `memory-N.json`: the most bytes that torch held in the steps from the third on, by its own record, and the
-    shapes of the last batch. It is made before any weight is."""
+    shapes of their batches. It is made before any weight is."""
 
     def __init__(self) -> None:
         gc.collect()
         self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
         self.profile.start()
-        self.shapes: dict[str, list[int]] = {}
+        self.batches: list[dict[str, list[int]]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
-        self.shapes = {name: list(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        shapes = {name: list(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        if trainer.global_step >= 2:
+            self.batches.append(shapes)
         if trainer.global_step == 2:
             with torch.profiler.record_function("from here"):
                 pass
@@ -78,5 +80,6 @@ class RecordMemory(pl.Callback):
         held = sorted((event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"]) for event in events
                       if event.get("name") == "[memory]")  # fmt: skip
         before = held[0][1] - held[0][2]  # of earlier records in this process
-        found = {"peak": max(total for ts, total, _ in held if start <= ts <= stop) - before, "shapes": self.shapes}
+        peak = max(total for ts, total, _ in held if start <= ts <= stop) - before
+        found = {"peak": peak, "batches": self.batches}
         (folder / f"memory-{trainer.global_rank}.json").write_text(json.dumps(found))
