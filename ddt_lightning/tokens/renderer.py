@@ -29,15 +29,18 @@ class RendererConfig:
             the tokenizer's decoder.
         tokens_see_canvas: whether the tokens attend to the canvas as the decoder's do to the noisy latents.
         smooth: channels of the convolutions behind the patches, which see across their borders; 0 for none.
+        overlap: latent pixels by which a patch reaches into its neighbours, where what they draw is added up.
     """
 
     decoder: DecoderConfig | None = None
     tokens_see_canvas: bool = False
     smooth: int = 0
+    overlap: int = 0
 
     def __post_init__(self) -> None:
-        if self.smooth < 0:
-            raise ValueError(f"`model.renderer.smooth` ({self.smooth}) must be 0 or more.")
+        for name in ("smooth", "overlap"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`model.renderer.{name}` ({getattr(self, name)}) must be 0 or more.")
 
 
 class Smoothing(nn.Module):
@@ -62,6 +65,30 @@ class Smoothing(nn.Module):
         return x + self.last(F.silu(self.first(x)))
 
 
+def overlaid(patches: Tensor, side: int, patch: int, overlap: int) -> Tensor:
+    """Patches that reach over their borders, added up.
+
+    Args:
+        patches: `[B, side * side, reach * reach * c]`, row, column, channel, where reach is patch + 2 overlap.
+        side: patches in a row.
+        patch: distance of two patches in latent pixels.
+        overlap: latent pixels by which each reaches into its neighbours. What reaches over the edge is left out.
+
+    Returns:
+        Latents `[B, c, side * patch, side * patch]`.
+    """
+    reach = patch + 2 * overlap
+    columns = patches.unflatten(-1, (reach * reach, -1)).permute(0, 3, 2, 1).flatten(1, 2)
+    return F.fold(columns, (side * patch, side * patch), reach, padding=overlap, stride=patch)
+
+
+def within(parameter: Tensor, patch: int, overlap: int) -> Tensor:
+    """The rows of the last layer's weight or bias that draw the patch itself, `[patch, patch, c, ...]`."""
+    reach = patch + 2 * overlap
+    grid = parameter.unflatten(0, (reach, reach, -1))
+    return grid[overlap : overlap + patch, overlap : overlap + patch]
+
+
 class Renderer(TokenTransformer):
     """One-step decoder from all K ids of an image to its latents.
 
@@ -83,6 +110,10 @@ class Renderer(TokenTransformer):
         self.side = facts.latent_size // facts.patch
         self.canvas = nn.Parameter(sizes.width**-0.5 * torch.randn(1, 1, sizes.width))
         self.positions = nn.Parameter(sizes.width**-0.5 * torch.randn(self.side**2, sizes.width))
+        if config.overlap:
+            self.proj_out = nn.Linear(sizes.width, (facts.patch + 2 * config.overlap) ** 2 * facts.latent_channels)
+            for parameter in self.proj_out.parameters():
+                nn.init.zeros_(parameter)
         self.smooth = Smoothing(facts.latent_channels, config.smooth) if config.smooth else nn.Identity()
 
     @torch.no_grad()
@@ -93,8 +124,11 @@ class Renderer(TokenTransformer):
             decoder: of the same sizes.
             head: what the decoder outputs. At t=1 the velocity is noise - x0, whose mean over noise is -x0.
         """
-        own = {name for name in self.state_dict() if name.partition(".")[0] not in ("canvas", "positions", "smooth")}
+        apart = ("canvas", "positions", "smooth", "proj_out")
+        own = {name for name in self.state_dict() if name.partition(".")[0] not in apart}
         self.load_state_dict({name: value for name, value in decoder.state_dict().items() if name in own}, strict=False)
+        for ours, theirs in zip(self.proj_out.parameters(), decoder.proj_out.parameters(), strict=True):
+            within(ours, self.patch, self.config.overlap).copy_(within(theirs, self.patch, 0))
         empty = torch.zeros(1, self.tokenizer.config.latent_channels, *[self.side * self.patch] * 2)
         bias = decoder.pos_embed.proj.bias
         self.positions.copy_(decoder.pos_embed(empty.to(bias))[0] - bias)
@@ -107,6 +141,8 @@ class Renderer(TokenTransformer):
         """Vectors of all tokens `[B, K, code_dim]` to latents `[B, c, h, w]`."""
         image = (self.canvas + self.positions).expand(len(tokens), -1, -1)
         patches = self.transform(image, tokens.new_ones(len(tokens)), tokens, None, None)
+        if self.config.overlap:
+            return self.smooth(overlaid(patches, self.side, self.patch, self.config.overlap))
         return self.smooth(unpatchify(patches, self.side, self.side, self.patch))
 
     @torch.no_grad()
@@ -153,8 +189,9 @@ class Renderer(TokenTransformer):
                 f"{folder} renders the ids of tokenizer {values['tokenizer']}, but this is {tokenizer.fingerprint()}."
             )
         sizes = values["decoder"] and DecoderConfig(**values["decoder"])
-        # renderers from before there was smoothing do not say
-        renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"], values.get("smooth", 0)), tokenizer)
+        # older renderers say neither
+        borders = {name: values.get(name, 0) for name in ("smooth", "overlap")}
+        renderer = cls(RendererConfig(sizes, values["tokens_see_canvas"], **borders), tokenizer)
         try:
             renderer.load_state_dict(from_stored(load_file(folder / "model.safetensors")))
         except RuntimeError as error:

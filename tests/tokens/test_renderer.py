@@ -81,6 +81,32 @@ def test_smoothing_starts_with_nothing_and_sees_across_patches(ids, tmp_path):
         RendererConfig(smooth=-1)
 
 
+def test_overlapping_patches_start_as_plain_ones_and_add_up(ids, tmp_path):
+    tokenizer = build(data_variance=0.35)
+    plain, wide = started(tokenizer, RendererConfig()), started(tokenizer, RendererConfig(overlap=2))
+    assert torch.allclose(wide.decode(ids), plain.decode(ids), atol=1e-6)
+    with torch.no_grad():
+        wide.proj_out.weight.normal_(std=0.1)
+        wide.proj_out.bias.normal_(std=0.1)
+    wide.save_pretrained(tmp_path)
+    drawn = Renderer.from_pretrained(tmp_path, tokenizer).decode(ids)
+    assert torch.equal(drawn, wide.decode(ids))
+    # torch's transposed convolution adds up the same patches
+    states = []
+    wide.norm_out.register_forward_hook(lambda module, inputs, output: states.append(output))
+    wide.decode(ids)
+    patch, side, width = tokenizer.config.patch, wide.side, wide.proj_out.in_features
+    reach = patch + 4
+    kernel = wide.proj_out.weight.view(reach, reach, 3, width).permute(3, 2, 0, 1)
+    grid = states[0].transpose(1, 2).unflatten(2, (side, side))
+    expected = F.conv_transpose2d(grid, kernel, stride=patch, padding=2)
+    bias = wide.proj_out.bias.view(reach, reach, 3).permute(2, 0, 1)[None]
+    expected += F.conv_transpose2d(torch.ones_like(grid[:, :1]), bias, stride=patch, padding=2)
+    assert torch.allclose(drawn, expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"`model\.renderer\.overlap` \(-1\)"):
+        RendererConfig(overlap=-1)
+
+
 def test_every_token_matters(ids):
     renderer = started(build(data_variance=0.35), RendererConfig())
     reference = renderer.decode(ids)
@@ -217,4 +243,9 @@ def test_lpips_refuses_other_files(alexnet, tmp_path):
 
 
 def test_configs_are_plain_data():
-    assert dataclasses.asdict(RendererConfig()) == {"decoder": None, "tokens_see_canvas": False, "smooth": 0}
+    assert dataclasses.asdict(RendererConfig()) == {
+        "decoder": None,
+        "tokens_see_canvas": False,
+        "smooth": 0,
+        "overlap": 0,
+    }
