@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.fingerprint import CLI
+from ddt_lightning.plans.photos import words_of
 from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import (
     CONFIGS,
@@ -48,6 +49,7 @@ class Demo:
         renderer_steps: optimizer steps of its one-step decoder.
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
+        formats: shares of its samples: draw, describe, edit, answer, and converse for edits without images.
         plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
         answer_plans: write a plan with every question, so that the language model says what it sees before it answers
             or describes.
@@ -75,6 +77,7 @@ class Demo:
     renderer_steps: int
     pretrain_steps: int
     instruct_steps: int
+    formats: dict[str, float]
     plans: bool
     answer_plans: bool
     even_edits: bool
@@ -94,6 +97,11 @@ def plan(sizes: Demo) -> list[Step]:
         raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
     if sizes.answer_plans and not sizes.plans:
         raise ValueError(f"`answer_plans` (true) needs `plans` ({sizes.plans}): descriptions take those of the images.")
+    if bool(sizes.edits_in_words) != bool(sizes.formats.get("converse")):
+        raise ValueError(
+            f"`edits_in_words` ({sizes.edits_in_words}) are drawn by `formats.converse` "
+            f"({sizes.formats.get('converse')}): give both or neither."
+        )
     if sizes.rl_steps and not sizes.rl_prompts:
         raise ValueError(f"`rl_steps` ({sizes.rl_steps}) need `rl_prompts` ([]): name what they ask for, such as seen.")
     scenes = sizes.images + sizes.groups + sizes.edits + sizes.questions
@@ -145,10 +153,8 @@ def plan(sizes: Demo) -> list[Step]:
     choose = select_tokens(run, '{"ddt_lightning.rl.rewards.plan_right": 1.0}', kinds=(*captioned, "edits"))
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
-    # Reading a layout in an image takes more practice than drawing one.
-    shares = ["--data.draw=0.25", "--data.describe=0.2", "--data.edit=0.35"] if sizes.answer_plans else []
-    if sizes.edits_in_words:  # fewer edits of images, which are seen several times
-        shares = ["--data.draw=0.2", "--data.describe=0.15", "--data.edit=0.25", "--data.converse=0.2"]
+    shares = words_of({f"data.{name}": share for name, share in sizes.formats.items()})
+    if sizes.edits_in_words:
         shares += ["--data.conversations", these("edits_in_words", made=shards)]
     judge: list[list[str]] = []
     planned = ["--plan=auto", "--temperature=0"] if sizes.plans else []  # what a prompt leaves open, the plan varies
