@@ -83,13 +83,18 @@ def test_plans_selection_and_practice_run_through_all_steps():
     def tuned_with(**changed):
         return next(step for step in demo.plan(replace(sizes, **changed)) if step.name == "instruct").commands[0]
 
-    plain, reader = tuned_with(edits_in_words=0, answer_plans=False), tuned_with(edits_in_words=0)
-    assert [word for word in reader if word not in plain] == [
-        "--data.draw=0.25",
-        "--data.describe=0.2",
-        "--data.edit=0.35",
+    shown = {"draw": 0.5, "answer": 0.5}
+    plain = tuned_with(edits_in_words=0, formats=shown)
+    assert [
+        word for word in plain if word.rpartition("=")[0] in ("--data.draw", "--data.describe", "--data.answer")
+    ] == [
+        "--data.draw=0.5",
+        "--data.answer=0.5",
     ]
-    assert "--data.conversations" not in reader
+    assert "--data.conversations" not in plain
+    for changed in ({"formats": shown}, {"edits_in_words": 0}):
+        with pytest.raises(ValueError, match=r"`edits_in_words` \(.*\) are drawn by `formats\.converse`"):
+            demo.plan(replace(sizes, **changed))
     worded = steps["instruct"].commands[0]
     assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
     drawing = practised_on(replace(sizes, rl_prompts=["seen", "groups"]))
