@@ -38,6 +38,8 @@ STAGES = {
     "rl": ("ddt_lightning.stages.rl:RlModule", "ddt_lightning.shards.prompts:PromptStream"),
 }
 
+FIRST = "DDT_FIRST_PROCESS"
+"""Environment variable with the process id of the first process of a run."""
 USAGE = f"""usage: ddt-fit STAGE --config FILE [--config OVERLAY ...] [--run_dir FOLDER] [--KEY VALUE ...]
 
 Train one stage: {", ".join(STAGES)}.
@@ -126,6 +128,13 @@ def fit(stage: str, args: list[str]) -> "Trainer":
     Returns:
         The trainer, after `max_steps`.
     """
+    from ddt_lightning.workers import end_with_caller
+
+    # a process that Lightning starts beside the first one would otherwise wait for half an hour where that is gone
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        end_with_caller(int(os.environ.get(FIRST, os.getppid())))
+    else:
+        os.environ[FIRST] = str(os.getpid())
     from ddt_lightning.callbacks.throughput import Throughput
     from ddt_lightning.training.run import StageCLI, run
 

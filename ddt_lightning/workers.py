@@ -5,6 +5,7 @@ a fork server, which imports what they need (torch, the package) once. They stay
 loaded, such as a pipeline. They end when their caller ends, however that happens, and when one of their tasks fails.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 POOLS: dict[int, tuple[ProcessPoolExecutor, Connection]] = {}
 """The pools of this process by their number of workers, each with a pipe: its workers end when the pipe is closed."""
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def pool(processes: int, first: Callable[..., Any]) -> ProcessPoolExecutor:
@@ -92,3 +95,24 @@ def run_tasks(
             end(processes)
             raise
     bar.close()
+
+
+def end_with_caller(caller: int | None = None) -> None:
+    """On Linux: have this process told to stop when the one that started it is gone, however that was killed.
+
+    Args:
+        caller: its process id, where it may have ended before this call.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if caller is not None and has_ended(caller):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def has_ended(process: int) -> bool:
+    """True for a process that is not there, or whose exit code alone is."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

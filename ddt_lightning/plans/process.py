@@ -1,6 +1,5 @@
 """Runs the command lines of a step as processes that end with their caller."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,8 +12,8 @@ from types import FrameType
 from typing import NoReturn
 
 from ddt_lightning.plans.step import Record, Step
+from ddt_lightning.workers import end_with_caller
 
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 POLL = 0.2  # seconds between two looks at a running command
 
 
@@ -31,12 +30,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def end_with_caller() -> None:
-    """On Linux: have this process told to stop when the one that started it is gone, however that was killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def running(step: Step, record: Record, log: Path) -> Generator[None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import ddt_lightning.cli as cli
 from tests.faults.moments import Moment, reached
-from tests.faults.watch import journal, note, read, watch_files
+from tests.faults.watch import PHASES, journal, note, read, watch_files
 
 SURVIVE = 60.0
 """Seconds after which a process whose other one was killed must have left."""
@@ -92,8 +92,13 @@ def call(words: list[str], run: Path, processes: int, moment: Moment | None = No
         for rank in moment.ranks:
             os.kill(running[rank].pid or 0, signal.SIGKILL)
     killed = wait_for_first(running)
-    for process in running:
-        process.join(max(0.0, killed + SURVIVE - time.monotonic()))
+    for seconds in (SURVIVE / 2, SURVIVE):
+        for process in running:
+            process.join(max(0.0, killed + seconds - time.monotonic()))
+        if all(line["at"] == PHASES[0] for line in read(path)[earlier:]):
+            # what waits for a process that has never come ends with the one that started both: torchrun tells it to
+            for process in running:
+                process.terminate()
     late = time.monotonic() - killed
     for process in running:
         if process.is_alive():

@@ -13,7 +13,8 @@ TEXT = """# Runs that are killed
 `make faults`: the command of a tiny run of every stage (8 steps, a save every 2, a validation every 3, fp32 on the CPU)
 is killed by SIGKILL and given again until the run ends. Moments are drawn at random from those of an uninterrupted run,
 each phase as often as another; some lie just before or after the change of a file. *Rows* is a row of `metrics.csv`,
-*other files* are the configuration, the vocabulary and throughput.
+*other files* are the configuration, the vocabulary and throughput. Of two processes one is killed, or both; the other
+leaves by itself within a minute, or, where they had not met yet, is told to, as torchrun does.
 
 A run is exact when it ends with what a run of another process ends with that nobody interrupted, bit for bit: every
 batch that was taken for a step, weights, averages, optimisers, codebooks and schedules of the checkpoint, all files of

@@ -35,8 +35,9 @@ def note(path: Path, at: str, **more: Any) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Every line; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Every line that is whole; none where there is no file."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def digest(value: Any) -> str:

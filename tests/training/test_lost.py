@@ -117,3 +117,25 @@ def test_a_process_that_dies_or_hangs_ends_the_run(number, rank, tmp_path):
     said = ended(process, tmp_path, pids)
     assert "lost the others after step" in said or "terminated with code" in said, said
     assert "the same command goes on after step" in said or rank == 1, said
+
+
+@pytest.mark.slow
+def test_a_process_of_a_run_that_is_killed_as_it_starts_does_not_wait_for_it(tmp_path):
+    process = start(tmp_path, "--config", "stages/cpu2.yaml")
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (others := [pid for pid in map(int, listed.read_text().split()) if b"fit" in command_of(pid)]):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.kill()
+    started = time.monotonic()
+    while any(map(running, others)) and time.monotonic() - started < 60:
+        time.sleep(0.1)
+    assert len(others) == 1 and not any(map(running, others))
+
+
+def command_of(pid: int) -> bytes:
+    """The command line of a process; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
