@@ -166,10 +166,12 @@ HEAD = """\
 def draw(found: dict[Curve, list[Point]], path: Path) -> None:
     """Write the figure: a column for each size, seconds above memory, measured and planned."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     from ddt_lightning.report.style import COLOURS, tidy
 
-    figure = Figure(figsize=(3 * len(found), 5.6), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(found), 5.6), layout="constrained")
+    grid = figure.subplots(2, len(found), sharey="row", squeeze=False)
     for number, (curve, points) in enumerate(found.items()):
         values = [one.value for one in points]
         rate = statistics.geometric_mean(one.products / one.seconds for one in points)
@@ -178,10 +180,12 @@ def draw(found: dict[Curve, list[Point]], path: Path) -> None:
             "MiB": ([one.memory / 2**20 for one in points], [one.planned / 2**20 for one in points]),
         }
         for place, (unit, (measured, counted)) in enumerate(lines.items()):
-            axes = figure.add_subplot(2, len(found), 1 + number + place * len(found))
+            axes = grid[place, number]
             axes.loglog(values, counted, color=COLOURS[1], label="products, at one rate" if place == 0 else "planned")
             axes.loglog(values, measured, "o", color=COLOURS[0], label="measured")
             axes.set_xticks(values, [f"{value:,}" for value in values], rotation=45, fontsize=7)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axes.minorticks_off()
             axes.set_title(curve.name if place == 0 else "", fontsize=9)
             axes.set_ylabel(unit if number == 0 else "")
