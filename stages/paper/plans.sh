@@ -1,5 +1,5 @@
 #!/bin/sh
-# The table of README.md: what the paper's configurations take on H200s. `make plans` runs it; a row takes 10 to 30 s.
+# The table of README.md: what the paper's configurations take on H200s. `make plans` runs it; a row takes 10 to 60 s.
 # Where a batch does not fit 8 of them, the same step is made of several.
 set -e
 ids="--tokenizer stages/paper/tok-ddt.yaml"
