@@ -65,8 +65,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selecting": {
         "encoding", "inputs", "pipeline", "rl", "sampling", "shards", "tokens",
     },
-    "cli": {"callbacks.throughput", "settings", "training.run"},
-    "plans": {"atomic", "cli", "inputs", "metrics.cards", "model_folder", "settings", "shards.read", "training.run"},
+    "cli": {"callbacks.throughput", "settings", "training.run", "workers"},
+    "plans": {
+        "atomic", "cli", "inputs", "metrics.cards", "model_folder", "settings", "shards.read", "training.run",
+        "workers",
+    },
     "report": {"atomic", "metrics"},
     "evaluation": CORE | {
         "atomic", "images", "inputs", "judges", "model_folder", "pipeline", "prompts", "sampling", "texts", "workers",
