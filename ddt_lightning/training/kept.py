@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddt_lightning.atomic import whole_file
 from ddt_lightning.training.checkpoint import last_checkpoint, read_checkpoint, resume_step
+from ddt_lightning.training.lost import LOADER
 
 META = "meta.pt"  # Lightning's name for what a sharded checkpoint holds beside weights and optimisers
 
@@ -34,6 +35,7 @@ class KeptCheckpoints(TorchCheckpointIO):
 
         Raises:
             OSError: it cannot be written; names the folder, what is free there, and what is left to go on from.
+            RuntimeError: a process that loads data ended while it was written.
         """
         target = Path(path)
         try:
@@ -43,6 +45,8 @@ class KeptCheckpoints(TorchCheckpointIO):
                     os.fsync(file.fileno())
                 keep_before(target)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            if LOADER.search(str(error)):  # a process for data that ends meanwhile is another matter
+                raise
             raise unwritten(target, checkpoint, error) from None
 
     def load_checkpoint(

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ddt_lightning import cli
 from ddt_lightning.training.checkpoint import resume_step
-from ddt_lightning.training.kept import whole_checkpoint
+from ddt_lightning.training.kept import KeptCheckpoints, whole_checkpoint
 from ddt_lightning.training.lost import lost_process
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,15 @@ def test_a_lost_process_for_data_is_named(text, how, tmp_path):
     assert how in said and "fewer `--data.workers` than 4" in said and "there is no checkpoint yet" in said
     failed = RuntimeError("Caught RuntimeError in DataLoader worker process 0. shapes do not fit")
     assert lost_process(failed, trainer, 4) is None
+
+
+def test_a_process_for_data_that_is_lost_while_saving_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    def stopped(*_):
+        raise RuntimeError("DataLoader worker (pid 31) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(torch, "save", stopped)
+    with pytest.raises(RuntimeError, match=r"pid 31"):
+        KeptCheckpoints().save_checkpoint({"global_step": 3}, tmp_path / "last.ckpt")
 
 
 def test_lost_others_are_named_where_there_are_others(tmp_path):
