@@ -3,6 +3,7 @@
 On a CPU, P processes with one thread each beat one process with P threads for networks of this size. Workers come from
 a fork server, which imports what they need (torch, the package) once. They stay for later calls and keep what they
 loaded, such as a pipeline. They end when their caller ends, however that happens, and when one of their tasks fails.
+A process that is started otherwise ends with its caller by `end_with_caller`.
 """
 
 import ctypes

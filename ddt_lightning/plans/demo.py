@@ -14,7 +14,6 @@ from typing import ClassVar, Literal
 
 from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.fingerprint import CLI
-from ddt_lightning.plans.photos import words_of
 from ddt_lightning.plans.progress import minutes, say
 from ddt_lightning.plans.recipes import (
     CONFIGS,
@@ -26,6 +25,7 @@ from ddt_lightning.plans.recipes import (
     practice_of,
     select_tokens,
     tokenizer_start,
+    words_of,
 )
 from ddt_lightning.plans.step import Step
 

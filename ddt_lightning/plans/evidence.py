@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.fingerprint import CLI
-from ddt_lightning.plans.photos import photos_of, words_of
+from ddt_lightning.plans.photos import photos_of
 from ddt_lightning.plans.progress import minutes, say
-from ddt_lightning.plans.recipes import STARTING, fit_step, layout, overlaid
+from ddt_lightning.plans.recipes import STARTING, fit_step, layout, overlaid, words_of
 from ddt_lightning.plans.step import Record, Step
 
 Until = Literal[

@@ -6,7 +6,7 @@ names the folder of the shards (`data/README.md`).
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,15 @@ from typing import Any, ClassVar, Literal
 from ddt_lightning.plans.chains import run_to_end
 from ddt_lightning.plans.fingerprint import CLI
 from ddt_lightning.plans.progress import minutes, say
-from ddt_lightning.plans.recipes import CONFIGS, STARTING, assemble_model, fit, mixed_precision, tokenizer_start
+from ddt_lightning.plans.recipes import (
+    CONFIGS,
+    STARTING,
+    assemble_model,
+    fit,
+    mixed_precision,
+    tokenizer_start,
+    words_of,
+)
 from ddt_lightning.plans.step import Record, Step
 from ddt_lightning.settings import read_yaml
 
@@ -75,11 +83,6 @@ def photos_of(overlay: str) -> dict[str, Any]:
     if missing := [name for name in ("shards", "val_shards", "image_size") if not data.get(name)]:
         raise ValueError(f"`overlay` ({overlay}) lacks `data.{missing[0]}`.")
     return data
-
-
-def words_of(options: Mapping[str, Any]) -> list[str]:
-    """Options as words of a command line."""
-    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
 
 
 def prompts(sizes: PhotoRun) -> str:

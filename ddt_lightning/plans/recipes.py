@@ -83,6 +83,11 @@ def verb_step(name: str, verb: str, options: Mapping[str, Any], folder: Path, in
     return Step(name, verb, [[CLI, *words]], folder, inputs=inputs)
 
 
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
+
+
 def layout() -> list[str]:
     """YAML files that say how many processes train: two where there are two cores."""
     return ["stages/cpu2.yaml"] if (os.cpu_count() or 1) > 1 else []

@@ -8,13 +8,14 @@ through Gemma2-2B.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
+from ddt_lightning.inputs import Coding
 from ddt_lightning.metrics.cards import read_cards
 from ddt_lightning.metrics.intervals import Mean, over_seeds
 from ddt_lightning.model_folder import find_part
@@ -122,12 +123,15 @@ class AgainstStudy(Study[Comparison]):
         encode = verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
         if not self.select:
             return [encode]
+        shared = [
+            one.name for one in fields(Coding) if one.name in self.coding
+        ]  # `views` and the like have no part here
         judged = {
             "tokenizer": self.tokenizers[name],
             "renderer": self.renderers.get(name),
             "shards": [f"{out}/tokens/{name}/{kind}-train-*.tar" for kind in ("images", "edits")],
             "rewards": self.select,
-            **self.coding,
+            **{option: self.coding[option] for option in shared},
         }
         select = verb_step(
             f"{name}.select", "data select", judged, out / "tokens" / f"{name}-right", self.drawn_by(name)
@@ -169,7 +173,8 @@ class AgainstStudy(Study[Comparison]):
             start = {"init_from": str(last), "data": {"vocab": f"{last}/release/vocab"}, "model": parts}
             practised = overlaid({"trainer": {"max_steps": self.rl["steps"]}}, self.rl["settings"], start)
             last = run / "rl"
-            trained.append(fit_step(f"{name}.{seed}.rl", "rl", self.rl["configs"], practised, seed, out, last))
+            trained.append(fit_step(f"{name}.{seed}.rl", "rl", self.rl["configs"], practised, seed, out, last,
+                                    self.drawn_by(name)))  # fmt: skip
         loading = {"model": str(last), "tokenizer": self.tokenizers[name], "renderer": renderer}
         scored = [
             verb_step(
@@ -184,7 +189,10 @@ class AgainstStudy(Study[Comparison]):
             ),
         ]
         practice = f", practise {self.rl['steps']}" if self.rl else ""
-        about = f"encode, pretrain {self.steps} steps, instruct {self.instruct['steps']}{practice}, draw and edit"
+        select = ", select" if self.select else ""
+        about = (
+            f"encode{select}, pretrain {self.steps} steps, instruct {self.instruct['steps']}{practice}, draw and edit"
+        )
         return Chain(f"{name}, seed {seed}", about, [*self.encoding(name, out), *trained, *scored])
 
     def encodings(self, out: Path) -> list[Chain]:
@@ -261,10 +269,15 @@ class AgainstStudy(Study[Comparison]):
         """The side-by-side table."""
         spent = ", ".join(f"{name} {value:.0f}" for name, value in found.bits.items())
         drawn_by = f" Drawn in one step by a renderer: {', '.join(self.renderers)}." if self.renderers else ""
+        judged = (
+            f" Tuning saw only images and edits whose ids earn {', '.join(self.select)}, of each tokenizer its own."
+        )
+        selected = judged if self.select else ""
         seeds = {len(by_seed) for one in found.scores.values() for by_seed in one.values()}
         explained = (
-            f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits. Sampling by the tags of "
-            "shapes-GenEval (a classical checker on rendered shapes, not GenEval), edits by whether the edited scene "
+            f"Bits of an image: {spent}. The same shards, network, steps, prompts and edits.{selected} "
+            "Drawings are scored by the tags of shapes-GenEval (a classical checker on rendered shapes, not GenEval), "
+            "edits by whether the edited scene "
             "equals its target; colour and layout is drawing with any shape taken as right; the upper bound is what "
             "reconstructions of true scenes score. Less is better: the L1 error of edits (in 0..1), and the "
             f"distance of drawings for held-out captions from their scenes.{drawn_by} Seeds: "

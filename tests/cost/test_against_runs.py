@@ -84,7 +84,10 @@ def test_a_language_model_whose_layers_are_divided(tmp_path, world):  # noqa: F8
 def test_a_tokenizer_with_averages(tmp_path, processes):
     run = tmp_path / "run"
     words = [*arguments("tokenizer", run), RECORD, f"--data.batch_size={64 * processes}"]
-    forked.fit((processes, "tokenizer", words)) if processes > 1 else cli.fit("tokenizer", words)
+    if processes == 1:
+        cli.fit("tokenizer", words)
+    else:
+        forked.fit((processes, "tokenizer", words))
     settings = read_settings(assembled([str(run / "config.yaml")], {}), processes)
     for found in records(run, processes):
         images = max(batch["image"][0] for batch in found["batches"])

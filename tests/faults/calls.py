@@ -92,13 +92,12 @@ def call(words: list[str], run: Path, processes: int, moment: Moment | None = No
         for rank in moment.ranks:
             os.kill(running[rank].pid or 0, signal.SIGKILL)
     killed = wait_for_first(running)
-    for seconds in (SURVIVE / 2, SURVIVE):
+    join_until(running, killed + SURVIVE / 2)
+    if all(line["at"] == PHASES[0] for line in read(path)[earlier:]):
+        # what waits for a process that has never come ends with the one that started both: torchrun tells it to
         for process in running:
-            process.join(max(0.0, killed + seconds - time.monotonic()))
-        if all(line["at"] == PHASES[0] for line in read(path)[earlier:]):
-            # what waits for a process that has never come ends with the one that started both: torchrun tells it to
-            for process in running:
-                process.terminate()
+            process.terminate()
+    join_until(running, killed + SURVIVE)
     late = time.monotonic() - killed
     for process in running:
         if process.is_alive():
@@ -127,6 +126,12 @@ def wait_for_first(running: list[BaseProcess]) -> float:
     while all(process.is_alive() for process in running) and time.monotonic() < until:
         time.sleep(0.02)
     return time.monotonic()
+
+
+def join_until(running: list[BaseProcess], moment: float) -> None:
+    """Wait for all processes, at most until a moment of the monotonic clock."""
+    for process in running:
+        process.join(max(0.0, moment - time.monotonic()))
 
 
 def free_port() -> int:

@@ -204,6 +204,12 @@ def test_practice_goes_on_from_the_tuned_model_of_the_same_tokenizer(done, tmp_p
         assert said["init_from"] == tuned and said["data"]["vocab"] == f"{tuned}/release/vocab"
         assert said["model"]["tokenizer"] == f"{done}/{name}" and said["trainer"]["max_steps"] == 5
         assert said["data"]["batch_size"] == 4
+    (tmp_path / "r").mkdir()
+    for part, written in (("config.json", b"{}"), ("model.safetensors", b"1")):
+        (tmp_path / "r" / part).write_bytes(written)
+    drawn = replace(study, renderers={"a": f"{tmp_path}/r"}).plan(tmp_path)
+    marks = [[step.inputs for step in run.steps if step.name.endswith(".rl")] for run in drawn]
+    assert marks[0] != [""] and marks[1] == [""]  # practice draws by the renderer
     with pytest.raises(ValueError, match=r"`rl` \(steps\) must have configs, settings and steps"):
         replace(study, rl={"steps": 5})
 
@@ -218,7 +224,11 @@ def test_tuning_sees_the_images_and_edits_that_earn_the_reward(done, tmp_path, m
     given = {"shards": f"{done}/shards", "select": {f"{__name__}.even": 1.0}}
     study = read_study("against", write(tmp_path, **given))
     study = replace(study, tokenizers={"a": f"{done}/a", "b": f"{done}/b"})
+    encode, select = replace(study, coding={"views": 2, "processes": 1}).encoding("a", tmp_path)
+    assert "--views" in encode.commands[0] and "--views" not in select.commands[0]
+    assert all("--processes" in step.commands[0] for step in (encode, select))
     study.prepare(tmp_path)
+    assert "Tuning saw" in study.findings(study.collect(tmp_path), {}).explained
     for name, run in zip("ab", study.plan(tmp_path), strict=True):
         read = {}
         for stage, part in (("pretrain", "shards"), ("instruct", "images"), ("instruct", "edits")):
