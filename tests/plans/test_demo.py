@@ -40,7 +40,7 @@ def test_every_command_line_parses(overlay, monkeypatch):
 
 def test_without_plans_and_practice_the_flow_is_the_plain_one():
     off = {**dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False), "groups": 0, "edits_in_words": 0}
-    sizes = replace(parsed("run demo")["sizes"], **off, rl_steps=0)
+    sizes = replace(parsed("run demo")["sizes"], **off, formats={"draw": 0.5, "edit": 0.5}, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
     sized = {"images": 24000, "groups": 0, "edits": 8000, "edits_in_words": 0, "questions": 6000, "text": 4000}

@@ -64,5 +64,5 @@ def test_a_missing_tokenizer_is_named_before_anything_runs(tmp_path):
 def test_the_shipped_study_is_read():
     asked = read_study("renderers", "stages/study-renderers.yaml")
     assert [variant.name for variant in asked.variants()] == [
-        "reference", "patches-smooth", "patches-overlapping", "loss-lpips", "loss-lpips-gan",
+        "reference", "patches-plain", "patches-smooth", "loss-lpips", "loss-lpips-gan",
     ]  # fmt: skip
