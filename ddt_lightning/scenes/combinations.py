@@ -56,18 +56,22 @@ class HeldOut:
 
     def shown_by(self, scene: Scene) -> bool:
         """Whether the scene shows any of these combinations."""
-        kinds = [shape.kind for shape in scene.shapes]
-        if any((shape.kind, shape.colour) in self.colours for shape in scene.shapes):
+        if self.shown_by_looks([(shape.kind, shape.colour) for shape in scene.shapes]):
             return True
-        if any((kind, kinds.count(kind)) in self.counts for kind in kinds):
+        return any(
+            a.kind != b.kind and any((a.kind, held, b.kind) in self.positions for held in relations(box(a), box(b)))
+            for a, b in combinations(scene.shapes, 2)
+        )
+
+    def shown_by_looks(self, looks: Sequence[tuple[str, str]]) -> bool:
+        """Whether things of these kinds and colours show any of these combinations, wherever they stand."""
+        kinds = [kind for kind, _ in looks]
+        if any(look in self.colours for look in looks) or any(
+            (kind, kinds.count(kind)) in self.counts for kind in kinds
+        ):
             return True
-        for first, second in combinations(scene.shapes, 2):
-            a, b = sorted((first, second), key=lambda shape: shape.kind)
-            if (a.kind, b.kind) in self.pairs or ((a.kind, a.colour), (b.kind, b.colour)) in self.looks:
-                return True
-            if a.kind != b.kind and any((a.kind, held, b.kind) in self.positions for held in relations(box(a), box(b))):
-                return True
-        return False
+        pairs = [tuple(sorted(pair, key=lambda look: look[0])) for pair in combinations(looks, 2)]
+        return any((a[0], b[0]) in self.pairs or (a, b) in self.looks for a, b in pairs)
 
     def covers(self, other: "HeldOut") -> bool:
         """Whether whatever `other` holds out is held out here, too; a place also where its pair of kinds is."""

@@ -196,7 +196,14 @@ def train_edit(rng: np.random.Generator, kind: str | None = None, world: World =
     if even:
         kind = kind or pick(rng, EDITS)
         count = int(rng.integers(2 if kind == "remove" else 1, 4))
-    return sample_edit(rng, kind, partial(shows, world=world), kinds_of(world), count)
+    return sample_edit(
+        rng,
+        kind,
+        partial(shows, world=world),
+        kinds_of(world),
+        count,
+        allow_looks=lambda looks: not held(world).shown_by_looks(looks),
+    )
 
 
 def train_question(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Question:

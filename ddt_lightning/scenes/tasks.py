@@ -31,6 +31,7 @@ from ddt_lightning.scenes.render import (
 )
 
 Allow = Callable[[Scene], bool]
+AllowLooks = Callable[[Sequence[tuple[str, str]]], bool]
 Draw = Callable[[np.random.Generator], Scene]
 
 LOCAL_EDITS = ("add", "remove", "replace", "recolour", "move")
@@ -142,10 +143,17 @@ def _edited(kind: str, source: Scene, rng: np.random.Generator, kinds: Sequence[
     return Scene((*others[:index], new, *others[index:]), ground), instruction
 
 
-def edit_scene(rng: np.random.Generator, kinds: Sequence[str] = KINDS, count: int | None = None) -> Scene:
-    """A scene to edit: `count` shapes, by default 1-3, of any look, small enough for every place."""
-    looks = sample_looks(rng, int(rng.integers(1, 4)) if count is None else count, kinds)
-    return Scene(place(rng, looks, EDIT_RADII), sample_background(rng))
+def edit_scene(
+    rng: np.random.Generator,
+    kinds: Sequence[str] = KINDS,
+    count: int | None = None,
+    allow_looks: AllowLooks = lambda looks: True,
+) -> Scene:
+    """A scene to edit: `count` shapes, by default 1-3, of any look that is allowed, small enough for every place."""
+    while True:
+        looks = sample_looks(rng, int(rng.integers(1, 4)) if count is None else count, kinds)
+        if allow_looks(looks):
+            return Scene(place(rng, looks, EDIT_RADII), sample_background(rng))
 
 
 def sample_edit(
@@ -154,6 +162,7 @@ def sample_edit(
     allow: Allow = lambda scene: True,
     kinds: Sequence[str] = KINDS,
     count: int | None = None,
+    allow_looks: AllowLooks = lambda looks: True,
 ) -> Edit:
     """An edit whose source and target both pass `allow`.
 
@@ -164,12 +173,13 @@ def sample_edit(
         kinds: what shapes there are.
         count: shapes of the source, by default 1-3 as often as such scenes pass `allow`; the only shape of a scene
             cannot be removed.
+        allow_looks: a test on the kinds and colours of the source, which saves placing shapes that `allow` turns down.
     """
     kind = kind or pick(rng, EDITS)
     if kind == "remove" and count == 1:
         raise ValueError("`count` (1): an edit that removes a shape needs a scene of 2 shapes or more.")
     while True:
-        source = edit_scene(rng, kinds, count)
+        source = edit_scene(rng, kinds, count, allow_looks)
         if not allow(source):
             continue
         made = _edited(kind, source, rng, kinds)

@@ -13,9 +13,10 @@ from ddt_lightning.scenes.combinations import shows
 from ddt_lightning.scenes.language import OPPOSITE, parse_caption
 from ddt_lightning.scenes.layout import read_edit_plan, read_plan, write_plan
 from ddt_lightning.scenes.render import Scene, render
-from ddt_lightning.scenes.suite import held_out, suite
+from ddt_lightning.scenes.suite import held_out, suite, train_edit
 from ddt_lightning.scenes.tasks import EDITS
 from ddt_lightning.scenes.world import World
+from ddt_lightning.seeding import numpy_rng
 from ddt_lightning.shards.from_scenes import SceneShards, Teaching, make_sample
 from ddt_lightning.shards.images import ImageShards, read_images
 from ddt_lightning.shards.read import read_shard
@@ -150,8 +151,10 @@ def test_an_edit_in_words_asks_for_the_plan_that_an_edit_of_the_image_has():
         (asked, answered) = made["turns"]
         said, instruction = asked["content"]
         (plan,) = answered["content"]
-        source, target = read_edit_plan(plan)
-        assert read_plan(said) == source and shows(source, World()) and shows(target, World())
+        source, _ = read_edit_plan(plan)
+        edit = train_edit(numpy_rng("shard", 0, "edits_in_words", "train", number), even=True)
+        assert said == write_plan(edit.source) and read_plan(said) == source
+        assert shows(edit.source, World()) and shows(edit.target, World())
         assert instruction and made["kind"] in EDITS
         shown[len(source.shapes)] += 1
     assert min(shown[count] for count in (1, 2, 3)) > 10
