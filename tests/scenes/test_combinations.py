@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from ddt_lightning.scenes.check import RELATIONS, relations
 from ddt_lightning.scenes.combinations import HeldOut, held, held_places, kinds_of, pairs_of, seen_pairs, shows
 from ddt_lightning.scenes.language import OPPOSITE, caption
 from ddt_lightning.scenes.layout import plan_objects
-from ddt_lightning.scenes.render import box
+from ddt_lightning.scenes.render import box, sample_scene
 from ddt_lightning.scenes.suite import suite, train_edit, train_question, train_scene, train_text, truth, val_scene
 from ddt_lightning.scenes.world import World
 
@@ -29,6 +30,18 @@ def test_the_smallest_world_stays_as_it_is():
     assert (mark(suite()), mark(suite(seen=True))) == ("fad8650ca2cbaf25", "5c11c568d2955105")
     assert mark(scenes) == "d6d8fd4240771e64"
     assert suite(world=World(held_out="both")) == suite()  # what is asked beside it changes no prompt
+
+
+def test_kinds_and_colours_alone_decide_but_for_places():
+    whole, rng = held(World(held_out="both")), np.random.default_rng(7)
+    nowhere, turned_down = replace(whole, positions=frozenset()), Counter()
+    for _ in range(400):
+        scene = sample_scene(rng)
+        looks = [(shape.kind, shape.colour) for shape in scene.shapes]
+        assert nowhere.shown_by(scene) == whole.shown_by_looks(looks) == whole.shown_by_looks(looks[::-1])
+        assert whole.shown_by(scene) or not whole.shown_by_looks(looks)
+        turned_down[whole.shown_by(scene), whole.shown_by_looks(looks)] += 1
+    assert len(turned_down) == 3
 
 
 def both_ways(facts):
