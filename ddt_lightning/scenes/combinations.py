@@ -66,9 +66,9 @@ class HeldOut:
     def shown_by_looks(self, looks: Sequence[tuple[str, str]]) -> bool:
         """Whether things of these kinds and colours show any of these combinations, wherever they stand."""
         kinds = [kind for kind, _ in looks]
-        if any(look in self.colours for look in looks) or any(
-            (kind, kinds.count(kind)) in self.counts for kind in kinds
-        ):
+        if any(look in self.colours for look in looks):
+            return True
+        if any((kind, kinds.count(kind)) in self.counts for kind in kinds):
             return True
         pairs = [tuple(sorted(pair, key=lambda look: look[0])) for pair in combinations(looks, 2)]
         return any((a[0], b[0]) in self.pairs or (a, b) in self.looks for a, b in pairs)

@@ -123,9 +123,7 @@ class AgainstStudy(Study[Comparison]):
         encode = verb_step(f"{name}.encode", "encode", options, out / "tokens" / name, mark)
         if not self.select:
             return [encode]
-        shared = [
-            one.name for one in fields(Coding) if one.name in self.coding
-        ]  # `views` and the like have no part here
+        shared = [one.name for one in fields(Coding) if one.name in self.coding]  # selection knows no `views`
         judged = {
             "tokenizer": self.tokenizers[name],
             "renderer": self.renderers.get(name),
