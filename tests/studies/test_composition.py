@@ -153,8 +153,10 @@ def test_a_finished_study_runs_nothing_and_planning_writes_nothing(done, tmp_pat
     assert done_now == [True, False, True, True]
 
 
-def test_the_shipped_study_is_made_of_runs(tmp_path):
-    study = read_study("composition", "stages/study-composition.yaml")
+@pytest.mark.parametrize("overlay", [[], ["--config", "stages/study-composition-kinds.yaml"]])
+def test_the_shipped_study_is_made_of_runs(tmp_path, overlay):
+    study = read_study("composition", "stages/study-composition.yaml", *overlay)
+    assert all(study.options(name)["plans"] for name in study.variants if name != "no plans")
     runs = study.plan(tmp_path)
     assert len(runs) == 3 * len(study.variants) and len({run.name for run in runs}) == len(runs)
     seen = {}
