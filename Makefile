@@ -20,7 +20,7 @@ setup: .venv/.ready ## make .venv and install everything (once)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: setup ## the whole flow on rendered scenes, 80 minutes on 2 slow cores (QUICK=1: 3 minutes, LONG=1: 2.8 hours)
+demo: setup ## the whole flow on rendered scenes, 90 minutes on 2 slow cores (QUICK=1: 3 minutes, LONG=1: 2.8 hours)
 	$(BIN)/ddt run demo $(DEMO) $(ARGS)
 
 scenes tokenizer renderer tokens pretrain instruct rl eval report: setup ## the demo up to this step
