@@ -279,8 +279,8 @@ class AgainstStudy(Study[Comparison]):
             "equals its target; colour and layout is drawing with any shape taken as right; the upper bound is what "
             "reconstructions of true scenes score. Less is better: the L1 error of edits (in 0..1), and the "
             f"distance of drawings for held-out captions from their scenes.{drawn_by} Seeds: "
-            f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means and differences are over them, intervals where "
-            "there are three or more; of two both values are shown."
+            f"{' or '.join(map(str, sorted(seeds))) or 'none'}; means and differences are over them, with Student's "
+            "95 % of three or more, which may reach beyond what a score can be; of two both values are shown."
         )
         pictures = {"study.png": "Share of right drawings and edits by tokenizer.",
                     "draw.png": "The same prompts drawn through each tokenizer.",
