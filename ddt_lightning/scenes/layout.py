@@ -6,11 +6,15 @@ Each object is its colour and kind, the cell of its centre on a 16 x 16 grid (co
 and its radius in steps of two pixels of the 64-side canvas; the background's colour and time come last, and a bar ends
 the plan. Objects stand in the order in which the caption mentions them, so that writing a plan is reading the caption
 word by word; what the caption leaves open, the plan decides. The plan of an edit is that of the source, `to`, and that
-of the target with the unchanged objects in the same order.
+of the target with the objects in the same order. A removed object keeps its place and has `no` for its colour, so that
+word for word most of the target repeats the source:
+
+    blue circle 5 4 6, green square 5 12 5, teal day to no circle 5 4 6, green square 5 12 5, teal day |
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ddt_lightning.scenes.check import Object
 from ddt_lightning.scenes.language import parse_caption
@@ -22,8 +26,11 @@ STEP = 2.0  # pixels of a step of the radius
 CELLS = int(CANVAS / CELL)
 END = " |"
 TURN = " to "  # between the plans of source and target
+REMOVED = "no"  # in place of the colour of an object that the target lacks
 
-_OBJECT = re.compile(rf"({'|'.join(COLOURS)}) ({'|'.join(ALL_KINDS)}) (\d{{1,2}}) (\d{{1,2}}) (\d{{1,2}})")
+_LAYOUT = rf"({'|'.join(ALL_KINDS)}) (\d{{1,2}}) (\d{{1,2}}) (\d{{1,2}})"
+_OBJECT = re.compile(rf"({'|'.join(COLOURS)}) {_LAYOUT}")
+_REMOVED = re.compile(rf"{REMOVED} {_LAYOUT}")
 _GROUND = re.compile(rf"({'|'.join(GROUNDS)}) ({'|'.join(TIMES)})")
 
 
@@ -47,7 +54,7 @@ def write_edit_plan(edit: Edit) -> str:
     new = [shape for shape in edit.target.shapes if shape not in edit.source.shapes]
     after: list[Shape] = []
     for shape in before:
-        after += [shape] if shape in edit.target.shapes else new
+        after += [shape] if shape in edit.target.shapes else (new or [replace(shape, colour=REMOVED)])
     if len(after) < len(edit.target.shapes):
         after += new  # nothing made way for what was added
     return _items(before, edit.source.background) + TURN + _items(after, edit.target.background) + END
@@ -67,11 +74,12 @@ def read_edit_plan(text: str) -> tuple[Scene | None, Scene | None] | None:
 
     Returns:
         None for an unfinished plan and one without `to`; each scene is None where its part has no objects or a word
-        that is not understood.
+        that is not understood. The target may also leave a removed object out.
     """
     text = text.strip()
     before, turn, after = text.removesuffix(END).partition(TURN)
-    return (_scene(before), _scene(after)) if turn and text.endswith(END) else None
+    kept = ", ".join(one for one in after.split(", ") if not _REMOVED.fullmatch(one))
+    return (_scene(before), _scene(kept)) if turn and text.endswith(END) else None
 
 
 def plan_objects(scene: Scene) -> list[Object]:

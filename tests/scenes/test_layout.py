@@ -1,5 +1,7 @@
 """Plans in words: what they say of a scene, what is read back, and what the rules of images make of them."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -114,6 +116,24 @@ def test_edit_plan_names_source_and_target(kind):
         assert kept == [shape for shape in target.shapes if shape in source.shapes]  # in the same order
         if kind in ("replace", "recolour", "move"):
             assert len(source.shapes) == len(target.shapes)
+
+
+def test_what_is_removed_keeps_its_place_in_the_plan():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        edit = train_edit(rng, "remove", even=True)
+        source, target = (part.split(", ") for part in write_edit_plan(edit).split(" to "))
+        changed = [
+            (before, after) for before, after in zip(source, target, strict=True) if before != after.removesuffix(" |")
+        ]
+        ((before, after),) = changed
+        assert after == re.sub(r"^\w+", "no", before)
+    shortened = "blue circle 5 4 6, red ring 5 9 6, teal day to red ring 5 9 6, teal day |"
+    assert read_edit_plan(shortened) == read_edit_plan(shortened.replace(" to ", " to no circle 5 4 6, "))
+    nothing = read_edit_plan("blue circle 5 4 6, teal day to no circle 5 4 6, teal day |")
+    assert nothing is not None and nothing[0] is not None and nothing[1] is None
+    unknown = read_edit_plan("blue circle 5 4 6, teal day to no circles 5 4 6, red ring 5 9 6, teal day |")
+    assert unknown is not None and unknown[1] is None
 
 
 def test_half_an_edit_plan_is_not_read():
