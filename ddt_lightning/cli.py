@@ -66,6 +66,7 @@ VERBS: dict[str, str] = {
     "eval reconstruction": "evaluation.reconstruction:reconstruction",
     "eval t2i": "evaluation.drawing:t2i",
     "eval plan": "evaluation.plan:plan",
+    "eval words": "evaluation.words:words",
     "eval edit": "evaluation.editing:edit",
     "eval vqa": "evaluation.questions:vqa",
     "eval caption": "evaluation.captions:caption",

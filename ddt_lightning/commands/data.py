@@ -27,6 +27,7 @@ def scenes(
     edits: int = 10_000,
     edits_in_words: int = 0,
     questions: int = 10_000,
+    questions_in_words: int = 0,
     text: int = 5_000,
     val: int = 512,
     side: int = 64,
@@ -49,6 +50,7 @@ def scenes(
         edits: pairs of images with an instruction for training.
         edits_in_words: conversations for training in which an edit is planned from words, without images.
         questions: images with a question and its answer for training.
+        questions_in_words: conversations for training in which a question about a layout is answered, without images.
         text: lines of text for training.
         val: samples of each kind for validation.
         side: side of the images in pixels.
@@ -67,13 +69,18 @@ def scenes(
     from ddt_lightning.workers import run_tasks
 
     counts = {"images": images, "groups": groups, "edits": edits, "edits_in_words": edits_in_words}
-    counts |= {"questions": questions, "text": text}
+    counts |= {"questions": questions, "questions_in_words": questions_in_words, "text": text}
     for option, value, least in [*((k, v, 0) for k, v in counts.items()), ("val", val, 0), ("side", side, 8)]:
         if value < least:
             raise ValueError(f"`--{option}` ({value}) must be at least {least}.")
     for option, value in {"per_shard": per_shard, "workers": workers}.items():
         if value < 1:
             raise ValueError(f"`--{option}` ({value}) must be at least 1.")
+    if teaching.kinds_in_words is not None and teaching.kinds_in_words < world.kinds:
+        raise ValueError(
+            f"`--kinds_in_words` ({teaching.kinds_in_words}) must be at least `--kinds` ({world.kinds}): edits and "
+            "questions in words speak of all that images show."
+        )
     if not any(counts.values()):
         raise ValueError(f"{', '.join(f'`--{kind}`' for kind in counts)} are all 0: nothing to make.")
     options = SceneShards(side, seed, world, teaching)

@@ -19,6 +19,7 @@ from ddt_lightning.latents.pixels import PixelLatents, to_float
 from ddt_lightning.metrics.editing import exact_match, kept_l1
 from ddt_lightning.metrics.reconstruction import psnr, seams
 from ddt_lightning.pipeline import Pipeline
+from ddt_lightning.sampling import Sampling
 from ddt_lightning.scenes.check import detect
 from ddt_lightning.scenes.render import CANVAS, Scene, render
 from ddt_lightning.scenes.suite import as_circles
@@ -117,6 +118,13 @@ def write_plans(setup: Setup, items: list[tuple[str, int]]) -> list[dict[str, An
     prompts, seeds = (list(column) for column in zip(*items, strict=True))
     _, plans = pipeline.plan(pipeline.draw_prompts(prompts), setup.drawing, seed=seeds)
     return [{"plan": plan} for plan in plans]
+
+
+def write_texts(setup: Setup, items: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """The `text` that answers each request in words; an item holds the parts of a request."""
+    pipeline = loaded(setup.loading)
+    rows = [pipeline.vocab.chat_prompt([{"role": "user", "content": list(parts)}]) for parts in items]
+    return [{"text": pipeline.vocab.read_text(ids).strip()} for ids in pipeline.write_ids(rows, Sampling.plan_length)]
 
 
 def edit_images(setup: Setup, items: list[tuple[np.ndarray, np.ndarray, str, int]]) -> list[dict[str, Any]]:

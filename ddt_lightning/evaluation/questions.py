@@ -12,7 +12,7 @@ from ddt_lightning.evaluation.held_out import scenes_measured, take_samples
 from ddt_lightning.evaluation.outcome import Outcome
 from ddt_lightning.evaluation.session import Session
 from ddt_lightning.inputs import Loading
-from ddt_lightning.metrics.cards import Card, mean_card
+from ddt_lightning.metrics.cards import Card, mean_card, mean_card_by_type
 from ddt_lightning.sampling import Sampling
 
 
@@ -74,11 +74,7 @@ def ask_about_scenes(session: Session, number: int, seen: bool) -> Outcome:
         "each type"
     )
     baseline = "baseline: the same questions about the image of another question of their type"
-    cards = {"vqa/accuracy": mean_card(right, rule), "vqa/floor_blind": mean_card(blind, baseline)}
-    by_type: dict[str, list[float]] = {}
-    for kind, value in zip(kinds, right, strict=True):
-        by_type.setdefault(kind, []).append(value)
-    cards["vqa/accuracy"]["by_type"] = {kind: sum(values) / len(values) for kind, values in by_type.items()}
+    cards = {"vqa/accuracy": mean_card_by_type(right, rule, kinds), "vqa/floor_blind": mean_card(blind, baseline)}
     plans = [r["plan"] for r in found]
     if any(plans):
         text = "the plan before the answer has exactly the objects of the scene, centres within 10 % of the side"

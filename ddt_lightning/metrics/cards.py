@@ -41,6 +41,15 @@ def mean_card(values: Sequence[float] | Sequence[bool], protocol: str) -> Card:
     return card(mean, count, protocol, around_mean(numbers, NORMAL) if count > 1 else None)
 
 
+def mean_card_by_type(values: Sequence[float] | Sequence[bool], protocol: str, types: Sequence[str]) -> Card:
+    """`mean_card` of all values, and `by_type`: the mean of the values of each type."""
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(types, values, strict=True):
+        groups.setdefault(name, []).append(float(value))
+    means = {name: sum(group) / len(group) for name, group in groups.items()}
+    return {**mean_card(values, protocol), "by_type": means}
+
+
 def card(value: float, n: int, protocol: str, interval: Sequence[float] | None = None) -> Card:
     """A score that was summarised elsewhere, or (without interval, `n` 1) a setting kept beside the scores."""
     # A bootstrap of equal values may miss their mean in the last digit.

@@ -43,13 +43,15 @@ class Demo:
         edits: training edits.
         edits_in_words: training edits without images, planned from a plan of the source.
         questions: training questions.
+        questions_in_words: conversations of training questions without images, about a layout in words.
+        kinds_in_words: how many kinds of shapes edits and questions in words speak of; images show the first 6.
         text: text-only lines.
         val: held-out samples of each kind.
         tokenizer_steps: optimizer steps of the tokenizer.
         renderer_steps: optimizer steps of its one-step decoder.
         pretrain_steps: optimizer steps of the language model's pretraining.
         instruct_steps: optimizer steps of its instruction tuning.
-        formats: shares of its samples: draw, describe, edit, answer, and converse for edits without images.
+        formats: shares of its samples: draw, describe, edit, answer, and converse for edits and questions in words.
         plans: write a plan with every scene, said both ways, so that the language model plans before it draws.
         answer_plans: write a plan with every question, so that the language model says what it sees before it answers
             or describes.
@@ -71,6 +73,8 @@ class Demo:
     edits: int
     edits_in_words: int
     questions: int
+    questions_in_words: int
+    kinds_in_words: Literal[6, 12, 18]
     text: int
     val: int
     tokenizer_steps: int
@@ -97,16 +101,17 @@ def plan(sizes: Demo) -> list[Step]:
         raise ValueError(f"`select` (true) needs `plans` ({sizes.plans}): images are judged by their plans.")
     if sizes.answer_plans and not sizes.plans:
         raise ValueError(f"`answer_plans` (true) needs `plans` ({sizes.plans}): descriptions take those of the images.")
-    if bool(sizes.edits_in_words) != bool(sizes.formats.get("converse")):
+    in_words = {kind: n for kind in ("edits_in_words", "questions_in_words") if (n := getattr(sizes, kind))}
+    if bool(in_words) != bool(sizes.formats.get("converse")):
         raise ValueError(
-            f"`edits_in_words` ({sizes.edits_in_words}) are drawn by `formats.converse` "
-            f"({sizes.formats.get('converse')}): give both or neither."
+            f"`edits_in_words` ({sizes.edits_in_words}) and `questions_in_words` ({sizes.questions_in_words}) are "
+            f"drawn by `formats.converse` ({sizes.formats.get('converse')}): give a share and one of them, or neither."
         )
     if sizes.rl_steps and not sizes.rl_prompts:
         raise ValueError(f"`rl_steps` ({sizes.rl_steps}) need `rl_prompts` ([]): name what they ask for, such as seen.")
     scenes = sizes.images + sizes.groups + sizes.edits + sizes.questions
     units = {
-        "scenes": scenes + sizes.edits_in_words,
+        "scenes": scenes + sum(in_words.values()),
         "tokenizer": sizes.tokenizer_steps,
         "renderer": sizes.renderer_steps,
         "tokens": scenes,
@@ -138,10 +143,11 @@ def plan(sizes: Demo) -> list[Step]:
         "--data.val_shards",
         these("images", part="val", made=shards),
     ]
-    made = ("images", "groups", "edits", "edits_in_words", "questions", "text", "val")
+    made = ("images", "groups", "edits", "edits_in_words", "questions", "questions_in_words", "text", "val")
     counts = [f"--{name}={getattr(sizes, name)}" for name in made]
     written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
     written += [f"--{name}=true" for name in ("answer_plans", "even_edits") if getattr(sizes, name)]
+    written += [f"--kinds_in_words={sizes.kinds_in_words}"] if in_words else []
     captioned = ["images", *(["groups"] if sizes.groups else [])]
     kinds = [f"{shards}/{kind}-*.tar" for kind in (*captioned, "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]
@@ -154,8 +160,8 @@ def plan(sizes: Demo) -> list[Step]:
     # A plan has as many ids as an image, so that text needs less weight than where it is answers alone.
     lighter = ["--model.text_weight=2"] if sizes.plans else []
     shares = words_of({f"data.{name}": share for name, share in sizes.formats.items()})
-    if sizes.edits_in_words:
-        shares += ["--data.conversations", these("edits_in_words", made=shards)]
+    if in_words:
+        shares += ["--data.conversations", these(*in_words, made=shards)]
     judge: list[list[str]] = []
     planned = ["--plan=auto", "--temperature=0"] if sizes.plans else []  # what a prompt leaves open, the plan varies
     chosen = [*planned, "--guidance=1"] if sizes.plans or sizes.rl_steps else []  # practice is without guidance
@@ -165,6 +171,10 @@ def plan(sizes: Demo) -> list[Step]:
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval", f"--samples={sizes.prompt_images}"],
             [CLI, "eval", "plan", "--model", f"{model}", "--out", f"{run}/eval/seen", "--seen=true", "--samples=1"],
         ]
+    if in_words:
+        spoken = [CLI, "eval", "words", "--model", f"{model}"]
+        spoken += [f"--{kind}={sizes.evaluated}" for kind in ("edits", "questions")]
+        judge += [[*spoken, "--out", f"{run}/eval"], [*spoken, "--out", f"{run}/eval/seen", "--seen=true"]]
     if sizes.groups:
         grouped = [CLI, "eval", "t2i", "--split=groups", "--model", f"{model}", *chosen]
         judge += [[*grouped, "--out", f"{run}/eval"], [*grouped, "--out", f"{run}/eval/seen", "--seen=true"]]

@@ -25,7 +25,8 @@ PLAIN = {"tokenizer/psnr": ".1f", "caption/cider_d_regex": ".2f"}
 """Formats of headlines that are no shares."""
 GROUPS = {
     "Sampling": "t2i/", "Sampling, by GenEval's detector": "geneval_hf/", "Plans": "plan/", "Editing": "edit/",
-    "Questions": "vqa/", "Captions": "caption/", "Tokenizer": "tokenizer/", "Pictures": "pictures/",
+    "Questions": "vqa/", "Captions": "caption/", "In words": "words/", "Tokenizer": "tokenizer/",
+    "Pictures": "pictures/",
 }  # fmt: skip
 """Parts of the evaluation, and what the keys of their scores begin with; other parts follow under their own names."""
 NO_SCORES = ("time/", "decode/")

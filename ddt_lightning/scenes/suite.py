@@ -41,7 +41,7 @@ from ddt_lightning.scenes.render import (
     place,
     sample_background,
 )
-from ddt_lightning.scenes.tasks import EDITS, Edit, Question, sample_edit, sample_question
+from ddt_lightning.scenes.tasks import EDITS, Edit, Question, further_questions, sample_edit, sample_question
 from ddt_lightning.scenes.world import Split, World
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -209,6 +209,12 @@ def train_edit(rng: np.random.Generator, kind: str | None = None, world: World =
 def train_question(rng: np.random.Generator, kind: str | None = None, world: World = WORLD) -> Question:
     """A training question; neither its scene nor its text names a held-out combination."""
     return sample_question(rng, kind, partial(train_scene, world=world), partial(shows, world=world), kinds_of(world))
+
+
+def train_questions(rng: np.random.Generator, number: int, world: World = WORLD) -> list[Question]:
+    """A training question and up to `number - 1` others about its scene."""
+    first = train_question(rng, world=world)
+    return [first, *further_questions(rng, first, number - 1, partial(shows, world=world), kinds_of(world))]
 
 
 def train_text(rng: np.random.Generator, world: World = WORLD) -> str:

@@ -257,3 +257,27 @@ def sample_question(
         question = _asked(kind, answer, scene, rng, allow, kinds)
         if question:
             return Question(kind, scene, question, answer)
+
+
+def further_questions(
+    rng: np.random.Generator,
+    first: Question,
+    number: int,
+    allow: Allow = lambda scene: True,
+    kinds: Sequence[str] = KINDS,
+) -> list[Question]:
+    """Up to so many other questions about the scene of a question, all different; arguments as `sample_question`.
+
+    Their answers are those that the scene has, so that they are not balanced as those of `sample_question` are.
+    """
+    answers = {**ANSWERS, "kind": tuple(kinds)}
+    asked = {first.question: first}
+    for _ in range(3 * number):
+        kind = pick(rng, QUESTIONS)
+        for n in rng.permutation(len(answers[kind])):
+            answer = answers[kind][n]
+            text = _asked(kind, answer, first.scene, rng, allow, kinds)
+            if text:
+                asked.setdefault(text, Question(kind, first.scene, text, answer))
+                break
+    return list(asked.values())[1 : number + 1]

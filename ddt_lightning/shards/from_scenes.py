@@ -1,8 +1,9 @@
 """Rendered scenes, edits and questions to shards."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddt_lightning.scenes.world import World
 
@@ -10,9 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ddt_lightning.scenes.render import Scene
-    from ddt_lightning.scenes.tasks import Edit
+    from ddt_lightning.scenes.tasks import Edit, Question
 
 EDITS_IN_WORDS = "edits_in_words"
+QUESTIONS_IN_WORDS = "questions_in_words"
+QUESTIONS = 6  # questions in words about each scene
 CAPTIONS = 4  # captions of each image: one costs nothing and a language model sees more of the language
 
 
@@ -31,6 +34,8 @@ class Teaching:
         flips: after every other image its counterpart with all places mirrored.
         contrast: after every other image of two kinds its counterpart with the opposite relation.
         even_edits: edits of one, two and three shapes are equally frequent; by default most have one.
+        kinds_in_words: how many kinds of shapes edits and questions in words speak of; by default those that images
+            show. The more there are, the less can be learned by heart, and the more has to be looked up.
     """
 
     plans: bool = False
@@ -39,6 +44,7 @@ class Teaching:
     flips: bool = False
     contrast: bool = False
     even_edits: bool = False
+    kinds_in_words: Literal[6, 12, 18] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
     """Sample `n` of a kind of shard, as `write_tar` takes it.
 
     Args:
-        kind: `text`, `images`, `groups`, `edits`, `edits_in_words` or `questions`.
+        kind: `text`, `images`, `groups`, `edits`, `edits_in_words`, `questions` or `questions_in_words`.
         split: `train` or `val`.
         n: its number.
         options: of the shards.
@@ -89,6 +95,7 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
 
     teaching, world, side = options.teaching, options.world, options.side
     rng = numpy_rng("shard", options.seed, kind, split, n)
+    spoken = replace(world, kinds=teaching.kinds_in_words or world.kinds)
     train, key = split == "train", {"__key__": f"{n:06d}"}
     if kind == "text":
         return {**key, "txt": suite.train_text(rng, world)}
@@ -101,7 +108,7 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         scene, group = group_scene(rng, world)
         return {**key, **captioned(scene, group_captions(scene, group, rng), options)}
     if kind == EDITS_IN_WORDS:  # most mistakes are made where there are many shapes
-        edit = suite.train_edit(rng, world=world, even=True) if train else suite.val_edit(rng, world=world)
+        edit = suite.train_edit(rng, world=spoken, even=True) if train else suite.val_edit(rng, world=world)
         return {**key, "json": {"turns": edit_in_words(edit), "kind": edit.kind}}
     if kind == "edits":
         edit = (
@@ -111,6 +118,9 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         data = {"kind": edit.kind, "source": edit.source.to_dict(), "target": edit.target.to_dict()}
         data |= {"plan": write_edit_plan(edit)} if teaching.plans else {}
         return {**key, **pair, "txt": edit.instruction, "json": data}
+    if kind == QUESTIONS_IN_WORDS:
+        first = [] if train else [suite.val_question(rng, world=world)]
+        return {**key, "json": {"turns": questions_in_words(first or suite.train_questions(rng, QUESTIONS, spoken))}}
     asked = suite.train_question(rng, world=world) if train else suite.val_question(rng, world=world)
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
     data |= {"plan": write_plan(asked.scene)} if teaching.answer_plans else {}
@@ -138,6 +148,20 @@ def edit_in_words(edit: "Edit") -> list[dict[str, Any]]:
     from ddt_lightning.shards.chat import exchange
 
     return exchange([write_plan(edit.source), edit.instruction], [write_edit_plan(edit)])
+
+
+def questions_in_words(asked: "Sequence[Question]") -> list[dict[str, Any]]:
+    """Questions about one scene as a conversation: the user says what an image shows and asks, the assistant answers.
+
+    Before its first answer the assistant writes the layout, as it does behind an image. Each further question teaches
+    to look up its answer for a few words more.
+    """
+    from ddt_lightning.scenes.layout import write_plan
+    from ddt_lightning.shards.chat import exchange
+
+    layout = write_plan(asked[0].scene)
+    first = exchange([layout, asked[0].question], [layout, asked[0].answer])
+    return [*first, *(turn for one in asked[1:] for turn in exchange([one.question], [one.answer]))]
 
 
 def image_scene(split: str, n: int, options: SceneShards) -> tuple["Scene", "np.random.Generator"]:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +11,9 @@ from ddt_lightning.cli import main
 from ddt_lightning.commands.data import check, scenes, stats
 from ddt_lightning.commands.encode import world_of
 from ddt_lightning.scenes.combinations import shows
-from ddt_lightning.scenes.language import OPPOSITE, parse_caption
-from ddt_lightning.scenes.layout import read_edit_plan, read_plan, write_plan
-from ddt_lightning.scenes.render import Scene, render
+from ddt_lightning.scenes.language import NUMBERS, OPPOSITE, parse_caption
+from ddt_lightning.scenes.layout import mentioned, read_edit_plan, read_plan, write_edit_plan, write_plan
+from ddt_lightning.scenes.render import KINDS, Scene, render
 from ddt_lightning.scenes.suite import held_out, suite, train_edit
 from ddt_lightning.scenes.tasks import EDITS
 from ddt_lightning.scenes.world import World
@@ -153,11 +154,67 @@ def test_an_edit_in_words_asks_for_the_plan_that_an_edit_of_the_image_has():
         (plan,) = answered["content"]
         source, _ = read_edit_plan(plan)
         edit = train_edit(numpy_rng("shard", 0, "edits_in_words", "train", number), even=True)
-        assert said == write_plan(edit.source) and read_plan(said) == source
+        assert said == write_plan(edit.source) and mentioned(source) == list(read_plan(said).shapes)
+        assert plan == write_edit_plan(edit)
         assert shows(edit.source, World()) and shows(edit.target, World())
         assert instruction and made["kind"] in EDITS
         shown[len(source.shapes)] += 1
     assert min(shown[count] for count in (1, 2, 3)) > 10
+
+
+def test_edits_and_questions_in_words_may_speak_of_more_kinds_and_hold_out_the_same(capsys):
+    usual, spoken = World(), SceneShards(teaching=Teaching(kinds_in_words=18))
+    seen = set()
+    for number in range(60):
+        (plan,) = make_sample("edits_in_words", "train", number, spoken)["json"]["turns"][1]["content"]
+        layout, _ = make_sample("questions_in_words", "train", number, spoken)["json"]["turns"][1]["content"]
+        for scene in filter(None, (*read_edit_plan(plan), read_plan(layout))):
+            seen |= {shape.kind for shape in scene.shapes}
+            drawn = tuple(shape for shape in scene.shapes if shape.kind in KINDS)
+            assert not drawn or shows(replace(scene, shapes=drawn), usual)
+    assert len(seen) == 18 and set(KINDS) < seen
+    for kind in ("images", "edits", "questions"):
+        assert make_sample(kind, "train", 3, spoken) == make_sample(kind, "train", 3)
+    with pytest.raises(SystemExit):
+        main(["data", "scenes", "--out", "unused", "--kinds=18", "--kinds_in_words=12"])
+    assert "`--kinds_in_words` (12) must be at least `--kinds` (18)" in capsys.readouterr().err
+
+
+def answer_from(layout, question):
+    """The answer to a question that a layout decides, in the checker's words; None where its relation does."""
+    shapes = layout.shapes
+    kinds = Counter(shape.kind for shape in shapes)
+    if question.startswith("how many"):
+        asked = question.split()[2].removesuffix("s").removesuffix("e")
+        named = [kind for kind in kinds if kind.removesuffix("e") == asked]
+        return NUMBERS[kinds[named[0]] if named else len(shapes)]
+    if question.startswith("what colour"):
+        return next(shape.colour for shape in shapes if question.endswith(f" {shape.kind}?"))
+    if question.startswith("which shape"):
+        return next(shape.kind for shape in shapes if question.endswith(f" {shape.colour}?"))
+    if question.startswith("is there"):
+        return "yes" if any(question.endswith(f" {shape.colour} {shape.kind}?") for shape in shapes) else "no"
+    return None
+
+
+def test_questions_in_words_are_answered_behind_the_layout_that_was_said():
+    answers, numbers = Counter(), Counter()
+    for number in range(100):
+        turns = make_sample("questions_in_words", "train", number)["json"]["turns"]
+        said = turns[0]["content"].pop(0)
+        assert turns[1]["content"].pop(0) == said
+        layout = read_plan(said)
+        assert shows(layout, World())
+        asked = [(user["content"], spoken["content"]) for user, spoken in zip(turns[::2], turns[1::2], strict=True)]
+        assert len({question for (question,), _ in asked}) == len(asked)
+        for (question,), (answer,) in asked:
+            assert answer_from(layout, question) in (answer, None)
+            answers[question.split()[0], answer] += 1
+        numbers[len(asked)] += 1
+    assert max(numbers) == 6 and numbers[6] > 50
+    assert {answer for word, answer in answers if word == "where"} == {"left", "right", "above", "below"}
+    assert answers["is", "yes"] and answers["is", "no"]
+    assert len(make_sample("questions_in_words", "val", 0)["json"]["turns"]) == 2
 
 
 def test_plans_and_captions_both_ways_are_options():
@@ -231,7 +288,7 @@ def test_a_larger_world_is_recorded_and_kept(tmp_path):
     facts = json.loads((tmp_path / "w" / "world.json").read_text())
     assert facts == {"kinds": 12, "held_out": "both", "pairs_shown": 0.65, "plans": True, "answer_plans": False,
                      "both_ways": False, "flips": False, "contrast": True, "even_edits": False,
-                     "side": 32, "seed": 0}  # fmt: skip
+                     "kinds_in_words": None, "side": 32, "seed": 0}  # fmt: skip
     world = World(12, "both", 0.65)
     prompts = {name: [json.loads(line) for line in (tmp_path / "w" / name).read_text().splitlines()]
                for name in ("prompts.jsonl", "prompts-novel.jsonl")}  # fmt: skip

@@ -39,12 +39,14 @@ def test_every_command_line_parses(overlay, monkeypatch):
 
 
 def test_without_plans_and_practice_the_flow_is_the_plain_one():
-    off = {**dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False), "groups": 0, "edits_in_words": 0}
+    off = {**dict.fromkeys(("plans", "answer_plans", "even_edits", "select"), False), "groups": 0}
+    off |= {"edits_in_words": 0, "questions_in_words": 0}
     sizes = replace(parsed("run demo")["sizes"], **off, formats={"draw": 0.5, "edit": 0.5}, rl_steps=0)
     scenes, *_, instruct, scored, _ = demo.plan(sizes)
     folder = "runs/demo"
-    sized = {"images": 24000, "groups": 0, "edits": 8000, "edits_in_words": 0, "questions": 6000, "text": 4000}
-    counts = [f"--{kind}={count}" for kind, count in {**sized, "val": 512}.items()]
+    sized = {"images": 24000, "groups": 0, "edits": 8000, "edits_in_words": 0, "questions": 6000}
+    sized |= {"questions_in_words": 0, "text": 4000, "val": 512}
+    counts = [f"--{kind}={count}" for kind, count in sized.items()]
     assert list(scenes.commands) == [[CLI, "data", "scenes", "--out", f"{folder}/shards", *counts]]
     assert not any("plan" in word or "right" in word for word in instruct.commands[0])
     evaluate = [CLI, "eval", "all", "--model", f"{folder}/model"]
@@ -78,13 +80,15 @@ def test_plans_selection_and_practice_run_through_all_steps():
     steps = {step.name: step for step in demo.plan(sizes)}
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
     silent = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
-    assert [*silent, "--answer_plans=true", "--even_edits=true"] == steps["scenes"].commands[0]
+    assert {*silent, "--answer_plans=true", "--even_edits=true"} == {*steps["scenes"].commands[0]}
+    assert "--kinds_in_words=18" in silent
 
     def tuned_with(**changed):
         return next(step for step in demo.plan(replace(sizes, **changed)) if step.name == "instruct").commands[0]
 
     shown = {"draw": 0.5, "answer": 0.5}
-    plain = tuned_with(edits_in_words=0, formats=shown)
+    silence = {"edits_in_words": 0, "questions_in_words": 0}
+    plain = tuned_with(**silence, formats=shown)
     assert [
         word for word in plain if word.rpartition("=")[0] in ("--data.draw", "--data.describe", "--data.answer")
     ] == [
@@ -92,11 +96,14 @@ def test_plans_selection_and_practice_run_through_all_steps():
         "--data.answer=0.5",
     ]
     assert "--data.conversations" not in plain
-    for changed in ({"formats": shown}, {"edits_in_words": 0}):
-        with pytest.raises(ValueError, match=r"`edits_in_words` \(.*\) are drawn by `formats\.converse`"):
+    for changed in ({"formats": shown}, silence):
+        with pytest.raises(ValueError, match=r"`edits_in_words` .* are drawn by `formats\.converse`"):
             demo.plan(replace(sizes, **changed))
     worded = steps["instruct"].commands[0]
-    assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
+    spoken = json.loads(worded[worded.index("--data.conversations") + 1])
+    assert spoken == [f"runs/demo/shards/{kind}_in_words-train-*.tar" for kind in ("edits", "questions")]
+    asked = tuned_with(edits_in_words=0)
+    assert json.loads(asked[asked.index("--data.conversations") + 1]) == spoken[1:]
     drawing = practised_on(replace(sizes, rl_prompts=["seen", "groups"]))
     assert drawing == (["seen", "groups"], ["held_out", "held_out_groups"], {})
     both = practised_on(replace(sizes, rl_prompts=["edits", "seen"]))
@@ -106,7 +113,8 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert '"runs/demo/tokens/groups-train-*.tar"' in " ".join(grouped["tokens"][1])
     assert '"runs/demo/tokens/right/groups-train-*.tar"' in " ".join(grouped["instruct"][0])
     judged = [" ".join(command[1:4]) for command in grouped["eval"]]
-    assert judged == [*["eval all --model"] * 2, *["eval plan --model"] * 2, *["eval t2i --split=groups"] * 2]
+    assert judged == [*["eval all --model"] * 2, *["eval plan --model"] * 2, *["eval words --model"] * 2,
+                      *["eval t2i --split=groups"] * 2]  # fmt: skip
     assert "groups-" not in "".join(str(step.commands) for step in demo.plan(replace(sizes, groups=0)))
     assert "groups-" not in " ".join(grouped["pretrain"][0])
     assert "--out runs/demo/tokens/right" in " ".join(steps["tokens"].commands[1])
@@ -120,7 +128,16 @@ def test_plans_selection_and_practice_run_through_all_steps():
                   f"--trainer.max_steps={sizes.rl_steps}"):  # fmt: skip
         assert given in practice
     verbs = [" ".join(command[1:3]) for command in steps["eval"].commands]
-    assert verbs == ["eval all", "eval all", "eval plan", "eval plan", "eval t2i", "eval t2i"]
+    assert verbs == [
+        "eval all",
+        "eval all",
+        "eval plan",
+        "eval plan",
+        "eval words",
+        "eval words",
+        "eval t2i",
+        "eval t2i",
+    ]
     assert all("--plan=auto" in command for command in steps["eval"].commands[:2])
     assert steps["eval"].before.args == (Path("runs/demo"), "rl")
     assert set(STEPS) - {step.name for step in demo.plan(replace(sizes, rl_steps=0))} == {"rl"}
