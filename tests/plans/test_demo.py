@@ -81,7 +81,7 @@ def test_plans_selection_and_practice_run_through_all_steps():
     assert {"--plans=true", "--both_ways=true"} <= set(steps["scenes"].commands[0])
     silent = demo.plan(replace(sizes, answer_plans=False, even_edits=False))[0].commands[0]
     assert {*silent, "--answer_plans=true", "--even_edits=true"} == {*steps["scenes"].commands[0]}
-    assert "--kinds_in_words=18" in silent
+    assert "--kinds_in_words=6" in silent
 
     def tuned_with(**changed):
         return next(step for step in demo.plan(replace(sizes, **changed)) if step.name == "instruct").commands[0]
@@ -100,9 +100,11 @@ def test_plans_selection_and_practice_run_through_all_steps():
         with pytest.raises(ValueError, match=r"`edits_in_words` .* are drawn by `formats\.converse`"):
             demo.plan(replace(sizes, **changed))
     worded = steps["instruct"].commands[0]
-    spoken = json.loads(worded[worded.index("--data.conversations") + 1])
+    assert worded[worded.index("--data.conversations") + 1] == '["runs/demo/shards/edits_in_words-train-*.tar"]'
+    asked = tuned_with(questions_in_words=9)
+    spoken = json.loads(asked[asked.index("--data.conversations") + 1])
     assert spoken == [f"runs/demo/shards/{kind}_in_words-train-*.tar" for kind in ("edits", "questions")]
-    asked = tuned_with(edits_in_words=0)
+    asked = tuned_with(questions_in_words=9, edits_in_words=0)
     assert json.loads(asked[asked.index("--data.conversations") + 1]) == spoken[1:]
     drawing = practised_on(replace(sizes, rl_prompts=["seen", "groups"]))
     assert drawing == (["seen", "groups"], ["held_out", "held_out_groups"], {})
