@@ -1,7 +1,7 @@
 """`ddt eval words`: edits and questions about layouts in words, without images.
 
-An instruct model reads a layout, and then changes it or answers about it. Without images a mistake is one of language:
-these scores tell what the model does with what it reads from how well it reads images.
+An instruct model is given a layout in words, and changes it or answers a question about it. The scores measure what
+the model does with a layout, apart from how well it reads one from an image.
 """
 
 import json
@@ -60,11 +60,10 @@ def words(
     wanted = [write_edit_plan(one) for one in changes] + [one.answer for one in asked]
     written = [found["text"] for found in session.run(predictions.write_texts, requests)]
 
-    plans = [
-        zip(read_edit_plan(found) or (None, None), read_edit_plan(right) or (None, None), strict=True)
-        for found, right in zip(written[:edits], wanted[:edits], strict=True)
-    ]
-    repeated, planned = zip(*(tuple(same(*pair) for pair in both) for both in plans), strict=True)
+    plans = [[read_edit_plan(text) or (None, None) for text in texts[:edits]] for texts in (written, wanted)]
+    repeated, planned = (
+        [same(found[part], right[part]) for found, right in zip(*plans, strict=True)] for part in (0, 1)
+    )
     answers = [text.rpartition(PLAN_END)[2].strip() for text in written[edits:]]
     answered = [score(answer, one.answer) for answer, one in zip(answers, asked, strict=True)]
     where, changed = f"{scenes_measured(seen)}, said as layouts; greedy", [one.kind for one in changes]
@@ -86,7 +85,10 @@ def words(
 
 
 def same(found: "Scene | None", wanted: "Scene | None") -> bool:
-    """Whether two layouts that were read say the same, in any order; False where one was not understood."""
+    """Whether two layouts that were read say the same, in any order; False where one was not understood.
+
+    Places and sizes must be equal, since words give them exactly; `plan.shows`, for images, lets centres be off.
+    """
     from ddt_lightning.scenes.layout import mentioned
 
     if found is None or wanted is None:

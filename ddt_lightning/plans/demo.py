@@ -145,9 +145,9 @@ def plan(sizes: Demo) -> list[Step]:
     ]
     made = ("images", "groups", "edits", "edits_in_words", "questions", "questions_in_words", "text", "val")
     counts = [f"--{name}={getattr(sizes, name)}" for name in made]
-    written = ["--plans=true", "--both_ways=true"] if sizes.plans else []
+    written = [f"--kinds_in_words={sizes.kinds_in_words}"] if in_words else []
+    written += ["--plans=true", "--both_ways=true"] if sizes.plans else []
     written += [f"--{name}=true" for name in ("answer_plans", "even_edits") if getattr(sizes, name)]
-    written += [f"--kinds_in_words={sizes.kinds_in_words}"] if in_words else []
     captioned = ["images", *(["groups"] if sizes.groups else [])]
     kinds = [f"{shards}/{kind}-*.tar" for kind in (*captioned, "edits", "questions")]
     scored = [f"--{name}={sizes.evaluated}" for name in ("images", "edits", "questions", "captions")]

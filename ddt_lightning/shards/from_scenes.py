@@ -119,8 +119,8 @@ def make_sample(kind: str, split: str, n: int, options: SceneShards = SceneShard
         data |= {"plan": write_edit_plan(edit)} if teaching.plans else {}
         return {**key, **pair, "txt": edit.instruction, "json": data}
     if kind == QUESTIONS_IN_WORDS:
-        first = [] if train else [suite.val_question(rng, world=world)]
-        return {**key, "json": {"turns": questions_in_words(first or suite.train_questions(rng, QUESTIONS, spoken))}}
+        some = suite.train_questions(rng, QUESTIONS, spoken) if train else [suite.val_question(rng, world=world)]
+        return {**key, "json": {"turns": questions_in_words(some)}}
     asked = suite.train_question(rng, world=world) if train else suite.val_question(rng, world=world)
     data = {"question": asked.question, "answers": [asked.answer], "kind": asked.kind, "scene": asked.scene.to_dict()}
     data |= {"plan": write_plan(asked.scene)} if teaching.answer_plans else {}
@@ -153,8 +153,8 @@ def edit_in_words(edit: "Edit") -> list[dict[str, Any]]:
 def questions_in_words(asked: "Sequence[Question]") -> list[dict[str, Any]]:
     """Questions about one scene as a conversation: the user says what an image shows and asks, the assistant answers.
 
-    Before its first answer the assistant writes the layout, as it does behind an image. Each further question teaches
-    to look up its answer for a few words more.
+    Before its first answer the assistant writes the layout, as it does after an image. A further question takes a few
+    words and teaches once more to look up an answer, where the rest of the conversation is copied.
     """
     from ddt_lightning.scenes.layout import write_plan
     from ddt_lightning.shards.chat import exchange
