@@ -17,6 +17,7 @@ HARMLESS = (
     r"Checkpoint directory .* exists and is not empty",  # that is how a run is continued
     r".*does not have many workers which may be a bottleneck",  # `data.workers` is a choice of the stage
     r"Your `IterableDataset` has `__len__` defined",
+    r"Total length of `list` across ranks is zero",  # a run without held-out shards has no validation
     r"FSDP2-wrapped module .* returned a view tensor",  # nothing is changed in place behind a block
     r"The `srun` command is available on your system but is not used",  # where SLURM is, a short run needs no job
 )

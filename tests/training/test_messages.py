@@ -3,9 +3,14 @@
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
-from ddt_lightning.training.messages import named_data
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.data import has_len_all_ranks
+
+from ddt_lightning.training.messages import named_data, quiet_libraries
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--config", "stages/tok.yaml", "--config", "tests/smoke/tokenizer.yaml"]
@@ -40,6 +45,16 @@ def test_a_run_says_what_it_is_and_nothing_else(tmp_path):
         f"ddt-fit tokenizer: writes to {run}, goes on after step 4",
         f"ddt-fit tokenizer: nothing left to train in 0:00:00; weights in {run}/release",
     ]
+
+
+def test_a_run_without_validation_is_no_reason_for_a_warning():
+    """But training on nothing is: an empty loader of another kind."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        for nothing in ([], ()):
+            assert has_len_all_ranks(nothing, SingleDeviceStrategy(torch.device("cpu")))
+    assert ["`tuple`" in str(one.message) for one in caught] == [True]
 
 
 def test_data_are_named_by_their_options():
