@@ -102,12 +102,13 @@ def measure_cards(prefix: str, edits: Sequence[Edited], clip: "Clip | None", din
     return cards
 
 
-def plan_cards(plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]:
-    """Cards `edit/plan_source` and `edit/plan_target`, overall and by kind: how often the scenes of a plan are right.
+def plan_cards(prefix: str, plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]:
+    """Cards `prefix/plan_source` and `prefix/plan_target`, overall and by kind: how often a plan is right.
 
     The plan of an edit says what is seen and what it becomes, so a wrong result was misread, ill planned or ill drawn.
 
     Args:
+        prefix: of the keys.
         plans: what was written before each edit was drawn; no cards where all are empty.
         edits: the edits.
     """
@@ -123,7 +124,7 @@ def plan_cards(plans: Sequence[str], edits: Sequence["Edit"]) -> dict[str, Card]
             wanted = (edit.source, edit.target)[number]
             right.append(float(shows(read and read[number], wanted, background=edit.kind in GLOBAL_EDITS)))
         rule = f"the plan's {part} has the true objects, centres within 10 % of the side; global edits: background too"
-        cards |= kind_cards(f"edit/plan_{part}", right, kinds, f"{rule}; what cannot be read is wrong")
+        cards |= kind_cards(f"{prefix}/plan_{part}", right, kinds, f"{rule}; what cannot be read is wrong")
     return cards
 
 

@@ -140,7 +140,7 @@ def edits_of_scenes(session: Session, number: int, seen: bool) -> Done:
     cards = kind_cards("edit/exact_match", right, kinds, rule)
     text = "upper bound: the same for the targets as the tokenizer reconstructs them"
     cards |= kind_cards("edit/ceiling_tokenizer", [r["bound_correct"] for r in checked], kinds, text)
-    cards |= plan_cards([r["plan"] for r in found], asked)
+    cards |= plan_cards("edit", [r["plan"] for r in found], asked)
     text = "mean absolute error to the target, images in [0, 1], outside the union of the changed boxes, local edits"
     bound = {"tokenizer": [r["bound_kept_l1"] for r in checked]}
     cards |= kind_cards("edit/kept_l1", [r["kept_l1"] for r in checked], kinds, text, bound)

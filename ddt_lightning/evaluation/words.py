@@ -31,7 +31,9 @@ def words(
 ) -> None:
     """Let an instruct model edit layouts in words and answer questions about them: how often it does so rightly.
 
-    Edits and questions are those of `ddt eval edit` and `ddt eval vqa`; the user says what their images show.
+    Edits and questions are those of `ddt eval edit` and `ddt eval vqa`; the user says what their images show. The
+    scores `words/plan_source` and `words/plan_target` have the rule of `edit/plan_source` and `edit/plan_target`, while
+    `words/edits` asks for exact places and sizes.
 
     Args:
         out: folder for words.json and words.jsonl, what was asked, wanted and written.
@@ -43,6 +45,7 @@ def words(
         loading: which model.
     """
     from ddt_lightning.evaluation import predictions
+    from ddt_lightning.evaluation.edit_scores import plan_cards
     from ddt_lightning.metrics.answers import score
     from ddt_lightning.scenes.layout import read_edit_plan, write_edit_plan, write_plan
     from ddt_lightning.scenes.suite import val_edit, val_question
@@ -61,16 +64,14 @@ def words(
     written = [found["text"] for found in session.run(predictions.write_texts, requests)]
 
     plans = [[read_edit_plan(text) or (None, None) for text in texts[:edits]] for texts in (written, wanted)]
-    repeated, planned = (
-        [same(found[part], right[part]) for found, right in zip(*plans, strict=True)] for part in (0, 1)
-    )
+    planned = [same(found[1], right[1]) for found, right in zip(*plans, strict=True)]
     answers = [text.rpartition(PLAN_END)[2].strip() for text in written[edits:]]
     answered = [score(answer, one.answer) for answer, one in zip(answers, asked, strict=True)]
     where, changed = f"{scenes_measured(seen)}, said as layouts; greedy", [one.kind for one in changes]
     cards = {
         "words/edits": mean_card_by_type(planned, f"{where}: the plan says what the source becomes", changed),
-        "words/source": mean_card_by_type(repeated, f"{where}: the plan says what the source shows", changed),
         "words/questions": mean_card_by_type(answered, f"{where}: answers equal to the truth after VQA rules", kinds),
+        **plan_cards("words", written[:edits], changes),
     }
 
     def texts(folder: Path) -> None:
@@ -79,15 +80,16 @@ def words(
         lines = (dict(zip(names, (*said, *rest), strict=True)) for said, *rest in rows)
         (folder / "words.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
+    shown = [key for key in cards if key.count("/") == 1]  # not those of single kinds of edit
     settings = {"edits": edits, "questions": questions, "seen": seen}
     number = edits + questions
-    session.write(out, Outcome("words", cards, list(cards), settings, number, number, "texts", pictures=texts))
+    session.write(out, Outcome("words", cards, shown, settings, number, number, "texts", pictures=texts))
 
 
 def same(found: "Scene | None", wanted: "Scene | None") -> bool:
     """Whether two layouts that were read say the same, in any order; False where one was not understood.
 
-    Places and sizes must be equal, since words give them exactly; `plan.shows`, for images, lets centres be off.
+    Places and sizes must be equal, since words give them exactly. `plan.shows`, made for images, lets centres be off.
     """
     from ddt_lightning.scenes.layout import mentioned
 

@@ -187,13 +187,13 @@ def test_real_edits(model, tmp_path, ddt_data):
 def test_plans_of_edits_are_read_by_kind():
     edits = [sample_edit(np.random.default_rng(n), kind) for kind in EDITS for n in range(4)]
     truths = [write_edit_plan(one) for one in edits]
-    right = plan_cards(truths, edits)
+    right = plan_cards("edit", truths, edits)
     assert right["edit/plan_source"]["value"] == right["edit/plan_target"]["value"] == 1.0
     assert right["edit/plan_target/move"]["n"] == 4 and len(right) == 2 * (1 + len(EDITS))
     assert right["edit/plan_target/move"]["interval"] is not None
     idle = [f"{plan.split(' to ')[0]} to {plan.split(' to ')[0]} |" for plan in truths]  # nothing changes
-    still = plan_cards(idle, edits)
+    still = plan_cards("edit", idle, edits)
     assert still["edit/plan_source"]["value"] == 1.0 and still["edit/plan_target"]["value"] == 0.0
-    cut = plan_cards([truths[0], *[""] * (len(edits) - 1)], edits)
+    cut = plan_cards("edit", [truths[0], *[""] * (len(edits) - 1)], edits)
     assert cut["edit/plan_target/add"]["value"] == 0.25 and cut["edit/plan_target/remove"]["value"] == 0.0
-    assert plan_cards([""] * len(edits), edits) == {}
+    assert plan_cards("edit", [""] * len(edits), edits) == {}

@@ -57,7 +57,11 @@ def test_scores_of_texts_that_are_right_but_for_one_kind_and_one_type(model, tmp
     cards, rows = call(model, tmp_path, len(edits), len(asked))
     assert cards["words/edits"]["value"] == pytest.approx(6 / 7) and cards["words/edits"]["n"] == 14
     assert cards["words/edits"]["by_type"] == {kind: float(kind != "recolour") for kind in EDITS}
-    assert cards["words/source"]["value"] == 1
+    assert cards["words/plan_source"]["value"] == 1
+    assert (
+        cards["words/plan_target"]["value"] == pytest.approx(6 / 7)
+        and cards["words/plan_target/recolour"]["value"] == 0
+    )
     assert cards["words/questions"]["by_type"] == {kind: float(kind != "count") for kind in QUESTIONS}
     assert [bool(row["right"]) for row in rows[:14]] == [one.kind != "recolour" for one in edits]
     assert [row["request"] for row in rows] == [one.instruction for one in edits] + [one.question for one in asked]
