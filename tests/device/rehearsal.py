@@ -26,7 +26,6 @@ CONFIGS = {"ddt": ("tokenizer", "tok", "tokenizer"), "vqgan": ("tokenizer", "vqg
            "drawings": ("pretrain", "pretrain", "language")}  # fmt: skip
 """Stage, its configuration and its overlay of tiny sizes, by step."""
 VERBS = ("generate", "edit", "describe", "ask", "reconstruct", "encode", "eval reconstruction", "study progressive")
-"""The short selection; the others take longer than the time of all tests allows."""
 SIDE = 16
 FEW = ["--batch", "4", "--steps", "2"]
 ALONE = ["--processes", "1"]

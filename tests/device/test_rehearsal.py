@@ -103,14 +103,26 @@ def unequal(one: Any, two: Any, place: str = "") -> list[str]:
     return [] if one == two else [f"{place} {str(one)[:60]} {str(two)[:60]}"]
 
 
-def test_stages_and_verbs(tmp_path):
+def others(names: tuple[str, ...], few: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that are not among the few."""
+    assert set(few) < set(names)
+    return tuple(name for name in names if name not in few)
+
+
+@pytest.mark.parametrize(
+    ("stages", "verbs"),
+    [
+        (("ddt", "rl"), ("edit", "encode")),
+        pytest.param(others(STAGES, ("ddt", "rl")), others(VERBS, ("edit", "encode")), marks=pytest.mark.slow),
+    ],
+)
+def test_stages_and_verbs(tmp_path, stages, verbs):
     """Each stage trains, validates, saves, goes on from its checkpoint and releases; each verb does its job."""
-    names = [*STAGES, *VERBS, "mixed"]
-    outcomes = both(tmp_path, *names)
+    outcomes = both(tmp_path, *stages, *verbs, "mixed")
     found = outcomes.pop("mixed")
     assert found.startswith("MixedDevices") and "tokenizer.py" in found  # a planted mistake is seen, and where it is
-    assert outcomes == dict.fromkeys([*STAGES, *VERBS])
-    assert all((tmp_path / "second" / stage / "release").is_dir() for stage in STAGES)
+    assert outcomes == dict.fromkeys([*stages, *verbs])
+    assert all((tmp_path / "second" / stage / "release").is_dir() for stage in stages)
     shutil.rmtree(tmp_path / "cpu" / "mixed")
     shutil.rmtree(tmp_path / "second" / "mixed")
     assert differences(tmp_path) == []

@@ -70,8 +70,9 @@ def required(stage: str) -> list[str]:
 
 
 def parse(stage: str, *configs: str, monkeypatch):
-    """The parsed configuration; nothing is built, so that no GPU is asked for."""
+    """The parsed configuration; nothing is built, so that no GPU is asked for, and no run of the checkout goes on."""
     monkeypatch.setattr(StageCLI, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr("ddt_lightning.training.run.check_unchanged", lambda *settings: None)
     module, data = (cli.locate(target) for target in cli.STAGES[stage])
     args = [word for config in configs for word in ("--config", config)] + required(stage)
     return StageCLI(module, data, args=args, stage=stage).config

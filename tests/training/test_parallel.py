@@ -98,6 +98,7 @@ def test_sharded_language_model_equals_one_process(tmp_path, world):  # noqa: F8
     assert [int(row["step"]) for row in csv_rows(two / "metrics.csv") if row["train/loss"]] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow  # tests/lm/test_weights.py fills a sharded model faster
 def test_model_from_a_folder_sharded_with_frozen_text_rows_equals_one_process(tmp_path, world, pretrained):  # noqa: F811
     """Grown, built on the meta device, filled in shards; adapters, and tables whose text rows stay."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

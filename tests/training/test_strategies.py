@@ -157,7 +157,8 @@ def test_a_run_that_cannot_be_divided_is_refused(tmp_path, world, stage, more, r
         forked.fit((2, stage, [*arguments(stage, tmp_path / "run", world), *DIVIDED, *words]))
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow  # the same of a language model, above, is faster
+@pytest.mark.parametrize("processes", [2, 4])
 def test_two_copies_of_a_sharded_tokenizer_equal_one_process(tmp_path, processes):
     """Revival of codes, muon, groups of prefixes, recomputed blocks, averages, and callbacks that decode, too."""
     one, several = tmp_path / "one", tmp_path / "several"
@@ -170,7 +171,8 @@ def test_two_copies_of_a_sharded_tokenizer_equal_one_process(tmp_path, processes
     assert len(column(several, "val/psnr")) == 2  # of other images: those that the first process validates on
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 4])
 def test_averages_of_sharded_weights_go_on_over_another_number_of_processes(tmp_path, processes):
     """Written by two processes; what starts from the checkpoint takes the averages, too."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
