@@ -48,7 +48,7 @@ def on_meta(name: str) -> Tokenizer:
         return Tokenizer(TokenizerConfig.from_dict(settings(f"tok-{name}")["model"]["tokenizer"]))
 
 
-@pytest.mark.parametrize("name", [pytest.param("scenes128", marks=pytest.mark.slow), "photos64"])
+@pytest.mark.parametrize("name", [pytest.param(SETS[0], marks=pytest.mark.slow), *SETS[1:]])
 def test_tokenizers_and_renderers_have_the_stated_sizes_and_fit(name):
     tokenizer = on_meta(name)
     with torch.device("meta"):
