@@ -109,7 +109,7 @@ def plan_cards(prefix: str, plans: Sequence[str], edits: Sequence["Edit"]) -> di
 
     Args:
         prefix: of the keys.
-        plans: what was written before each edit was drawn; no cards where all are empty.
+        plans: what was written for each edit; no cards where all are empty.
         edits: the edits.
     """
     from ddt_lightning.scenes.layout import read_edit_plan

@@ -32,8 +32,8 @@ def words(
     """Let an instruct model edit layouts in words and answer questions about them: how often it does so rightly.
 
     Edits and questions are those of `ddt eval edit` and `ddt eval vqa`; the user says what their images show. The
-    scores `words/plan_source` and `words/plan_target` have the rule of `edit/plan_source` and `edit/plan_target`, while
-    `words/edits` asks for exact places and sizes.
+    score `words/edits` asks for exact places and sizes; `words/plan_source` and `words/plan_target` have the rule of
+    `edit/plan_source` and `edit/plan_target`, and are left out where the model writes nothing at all.
 
     Args:
         out: folder for words.json and words.jsonl, what was asked, wanted and written.
@@ -63,8 +63,8 @@ def words(
     wanted = [write_edit_plan(one) for one in changes] + [one.answer for one in asked]
     written = [found["text"] for found in session.run(predictions.write_texts, requests)]
 
-    plans = [[read_edit_plan(text) or (None, None) for text in texts[:edits]] for texts in (written, wanted)]
-    planned = [same(found[1], right[1]) for found, right in zip(*plans, strict=True)]
+    targets = [[(read_edit_plan(text) or (None, None))[1] for text in texts[:edits]] for texts in (written, wanted)]
+    planned = [same(*pair) for pair in zip(*targets, strict=True)]
     answers = [text.rpartition(PLAN_END)[2].strip() for text in written[edits:]]
     answered = [score(answer, one.answer) for answer, one in zip(answers, asked, strict=True)]
     where, changed = f"{scenes_measured(seen)}, said as layouts; greedy", [one.kind for one in changes]
