@@ -79,7 +79,6 @@ class CompositionStudy(Study[Found]):
         renderers: the same of their renderers.
         coding: further options of `ddt encode`.
         drawing: options of `ddt eval t2i`.
-        novel: further ones for the few prompts of the `novel` split.
         seen: further ones for prompts of what training shows.
         planning: options of `ddt eval plan`, for variants whose shards have plans.
     """
@@ -95,7 +94,6 @@ class CompositionStudy(Study[Found]):
     renderers: dict[int, str] = field(default_factory=dict)
     coding: dict[str, Any] = field(default_factory=dict)
     drawing: dict[str, Any] = field(default_factory=dict)
-    novel: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
     planning: dict[str, Any] = field(default_factory=dict)
 
@@ -199,7 +197,7 @@ class CompositionStudy(Study[Found]):
         found = [("mirror", "eval t2i", {**drawing, **asked})]
         novel = {**asked, "split": "novel"} if self.asked.holds("novel") else None
         if novel:
-            found.append(("novel", "eval t2i", {**drawing, **self.novel, **novel}))
+            found.append(("novel", "eval t2i", {**drawing, **novel}))
         found.append(("seen", "eval t2i", {**drawing, **self.seen, **own, "seen": True}))
         if self.options(name).get("plans"):
             found.append(("plan-mirror", "eval plan", {**self.planning, **asked}))
