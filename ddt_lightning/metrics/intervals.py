@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -88,6 +88,12 @@ def over_seeds(values: Sequence[float]) -> Mean:
     """The mean of one value per seed."""
     interval = around_mean(values, student(len(values) - 1)) if len(values) > 2 else None
     return Mean(sum(values) / len(values), interval, list(values))
+
+
+def share_over_seeds(values: Sequence[float]) -> Mean:
+    """The mean of one share per seed; its interval ends at 0 and 1, beyond which no share can lie."""
+    mean = over_seeds(values)
+    return replace(mean, interval=(max(0.0, mean.interval[0]), min(1.0, mean.interval[1]))) if mean.interval else mean
 
 
 def paired(of: Mapping[int, float], to: Mapping[int, float], relative: bool = False) -> Mean | None:

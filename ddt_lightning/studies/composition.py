@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ddt_lightning.metrics.cards import read_cards
-from ddt_lightning.metrics.intervals import Mean, over_seeds, paired, spread_title
+from ddt_lightning.metrics.intervals import Mean, paired, share_over_seeds, spread_title
 from ddt_lightning.model_folder import find_part
 from ddt_lightning.plans.chains import is_done
 from ddt_lightning.plans.fingerprint import weights_mark
@@ -231,7 +231,7 @@ class CompositionStudy(Study[Found]):
         figure, grid = panels(self.title, len(FIRST), 1, width=max(7.0, 1.2 * len(self.variants)), height=2.4)
         for row, label in enumerate(FIRST):
             bars: dict[str, dict[str, Mean]] = {
-                name.replace(" ", "\n"): {"": over_seeds(list(by_seed.values()))}
+                name.replace(" ", "\n"): {"": share_over_seeds(list(by_seed.values()))}
                 for name, by_seed in found.get(label, {}).items()
             }
             draw_bars(grid[row, 0], bars, f"held out: {label}", "share right")
@@ -254,8 +254,8 @@ class CompositionStudy(Study[Found]):
             f"All variants are asked for the same held-out combinations, those of {first!r}; `mirror` places are held "
             "out one way round and shown the other, `novel` ones are shown neither way round. What training shows is "
             "asked for in the variant's own world. The upper bound is what reconstructions of true scenes score. "
-            "Means and differences are over seeds, with Student's 95 % of three or more; a change pays or costs where "
-            "that interval lies on one side of 0."
+            "Means and differences are over seeds, with Student's 95 % of three or more, which ends at 0 and 1 for "
+            "shares; a change pays or costs where that interval lies on one side of 0."
         )
         pictures = {"study.png": "Held-out pairs and places by variant, with 95 % over three seeds or more."}
         return Findings("composition", self.title, PLAIN, explained, tables, pictures, {"scores": found}, failed)
@@ -299,7 +299,8 @@ def by_variant(names: list[str], scores: Scores, seeds: int, title: str) -> Tabl
     rows = []
     for name in names:
         cells = [
-            over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""] for one in scores.values()
+            share_over_seeds(list(one[name].values())).shown(".3f") if name in one else ["", ""]
+            for one in scores.values()
         ]
         if any(cell for cell, _ in cells):
             rows.append([name, *(part for cell in cells for part in cell)])
